@@ -1,0 +1,3 @@
+module github.com/davidwartell/go-grpcpool
+
+go 1.26

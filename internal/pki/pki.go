@@ -1,0 +1,186 @@
+// Package pki mints short-lived certificate authorities and certificates in
+// memory, for the demo and for tests. It is not a place to get certificates for
+// production from: keys live in the process and nothing can be revoked.
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"time"
+)
+
+// lifetime is how long a certificate is valid unless the request says otherwise.
+const lifetime = 24 * time.Hour
+
+// CA is a certificate authority. Its methods may be called concurrently.
+type CA struct {
+	// PEM is the authority's own certificate, what a peer puts among its roots.
+	PEM []byte
+
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// Request says what a certificate is for. The zero Request is a client
+// certificate that is valid from an hour ago until tomorrow.
+type Request struct {
+	CommonName string             // default "client", or "server" when Hosts is set
+	Hosts      []string           // DNS names and IP addresses; makes it a server certificate
+	NotBefore  time.Time          // default an hour ago
+	NotAfter   time.Time          // default in 24 hours
+	Usage      []x509.ExtKeyUsage // default ClientAuth, or ServerAuth when Hosts is set
+}
+
+// Pair is a certificate and its key, both PEM.
+type Pair struct {
+	CertPEM, KeyPEM []byte
+}
+
+// NewCA mints an authority that is valid from an hour ago until tomorrow.
+func NewCA(name string) (*CA, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("pki: making the key of %q: %w", name, err)
+	}
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-time.Hour),
+		NotAfter:              now.Add(lifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("pki: signing %q: %w", name, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("pki: reading back %q: %w", name, err)
+	}
+	return &CA{PEM: encode("CERTIFICATE", der), cert: cert, key: key}, nil
+}
+
+// Issue signs a certificate with a fresh P-256 key.
+func (ca *CA) Issue(r Request) (Pair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Pair{}, fmt.Errorf("pki: making a key: %w", err)
+	}
+	serial, err := serialNumber()
+	if err != nil {
+		return Pair{}, err
+	}
+	template := r.template(time.Now())
+	template.SerialNumber = serial
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, &key.PublicKey, ca.key)
+	if err != nil {
+		return Pair{}, fmt.Errorf("pki: signing %q: %w", template.Subject.CommonName, err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return Pair{}, fmt.Errorf("pki: encoding a key: %w", err)
+	}
+	return Pair{CertPEM: encode("CERTIFICATE", der), KeyPEM: encode("PRIVATE KEY", keyDER)}, nil
+}
+
+func (r Request) template(now time.Time) *x509.Certificate {
+	name, usage := "client", []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if len(r.Hosts) > 0 {
+		name, usage = "server", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	}
+	if r.CommonName != "" {
+		name = r.CommonName
+	}
+	if r.Usage != nil {
+		usage = r.Usage
+	}
+	t := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		NotBefore:   now.Add(-time.Hour),
+		NotAfter:    now.Add(lifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: usage,
+	}
+	if !r.NotBefore.IsZero() {
+		t.NotBefore = r.NotBefore
+	}
+	if !r.NotAfter.IsZero() {
+		t.NotAfter = r.NotAfter
+	}
+	for _, h := range r.Hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else {
+			t.DNSNames = append(t.DNSNames, h)
+		}
+	}
+	return t
+}
+
+// ServerConfig is a TLS 1.3 server configuration that demands a client
+// certificate signed by this authority.
+func (ca *CA) ServerConfig(server Pair) (*tls.Config, error) {
+	cert, err := tls.X509KeyPair(server.CertPEM, server.KeyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("pki: loading the server's pair: %w", err)
+	}
+	clients := x509.NewCertPool()
+	clients.AddCert(ca.cert)
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{cert},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    clients,
+	}, nil
+}
+
+// Localhost is an authority with a server certificate for localhost (by name
+// and by loopback address) and a client certificate: what a test needs.
+type Localhost struct {
+	CA             *CA
+	Server, Client Pair
+}
+
+// NewLocalhost mints a Localhost.
+func NewLocalhost() (*Localhost, error) {
+	ca, err := NewCA("go-grpcpool local CA")
+	if err != nil {
+		return nil, err
+	}
+	server, err := ca.Issue(Request{Hosts: []string{"localhost", "127.0.0.1", "::1"}})
+	if err != nil {
+		return nil, err
+	}
+	client, err := ca.Issue(Request{})
+	if err != nil {
+		return nil, err
+	}
+	return &Localhost{CA: ca, Server: server, Client: client}, nil
+}
+
+func serialNumber() (*big.Int, error) {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, fmt.Errorf("pki: making a serial number: %w", err)
+	}
+	return n, nil
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
