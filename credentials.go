@@ -1,0 +1,105 @@
+package grpcpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// dialProgress remembers how far the handshakes of one channel have come, so
+// that a dial that runs into its deadline can say what it was waiting for.
+type dialProgress struct {
+	mu    sync.Mutex // guards what follows
+	stage stage
+	peer  string
+	last  error // of the last handshake that failed
+}
+
+type stage int
+
+const (
+	stageDialling    stage = iota // no transport connection yet
+	stageHandshaking              // transport connected, credentials under way
+	stageSettings                 // handshake done, waiting for HTTP/2 SETTINGS
+)
+
+func (p *dialProgress) set(s stage, peer net.Addr, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stage = s
+	if peer != nil {
+		p.peer = peer.String()
+	}
+	if err != nil {
+		p.last = err
+	}
+}
+
+// explain wraps the error that ended a dial with what the dial was waiting for.
+func (p *dialProgress) explain(end error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var waiting string
+	switch p.stage {
+	case stageDialling:
+		waiting = "no address has accepted a connection"
+	case stageHandshaking:
+		waiting = p.peer + " accepted the connection but did not finish the handshake"
+	case stageSettings:
+		waiting = p.peer + " accepted the connection but did not begin HTTP/2 (no SETTINGS)"
+	}
+	if p.last != nil {
+		return fmt.Errorf("%s: %w (last handshake: %w)", waiting, end, p.last)
+	}
+	return fmt.Errorf("%s: %w", waiting, end)
+}
+
+// watch returns creds that report their handshakes to p.
+func (p *dialProgress) watch(creds credentials.TransportCredentials) credentials.TransportCredentials {
+	w := watchedCredentials{creds, p}
+	if x, ok := creds.(interface{ UsesXDS() bool }); ok {
+		// grpc-go's xDS policies look for this method on the channel's credentials.
+		return xdsCredentials{w, x.UsesXDS()}
+	}
+	return w
+}
+
+type watchedCredentials struct {
+	credentials.TransportCredentials
+
+	progress *dialProgress
+}
+
+func (w watchedCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	w.progress.set(stageHandshaking, raw.RemoteAddr(), nil)
+	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	switch {
+	case err == nil:
+		w.progress.set(stageSettings, nil, nil)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		// The stage says it better.
+	default:
+		w.progress.set(stageDialling, nil, err)
+	}
+	return conn, info, err
+}
+
+func (w watchedCredentials) Clone() credentials.TransportCredentials {
+	return watchedCredentials{w.TransportCredentials.Clone(), w.progress}
+}
+
+type xdsCredentials struct {
+	watchedCredentials
+
+	usesXDS bool
+}
+
+func (x xdsCredentials) UsesXDS() bool { return x.usesXDS }
+
+func (x xdsCredentials) Clone() credentials.TransportCredentials {
+	return xdsCredentials{watchedCredentials{x.TransportCredentials.Clone(), x.progress}, x.usesXDS}
+}

@@ -1,0 +1,186 @@
+package grpcpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// maxHeaderListSize bounds what one response's headers, or trailers, may take in
+// memory, in bytes as RFC 9113 section 6.5.2 counts them. grpc-go's default is
+// 16 MiB for each stream; its servers send some hundred bytes.
+const maxHeaderListSize = 64 << 10
+
+// Factory is a ConnectionFactory for one target. It may be used by several pools
+// and its methods may be called concurrently.
+type Factory struct {
+	target      string
+	creds       credentials.TransportCredentials
+	dialOptions []grpc.DialOption
+	ping        PingFunc
+	logger      *slog.Logger
+}
+
+var _ ConnectionFactory = (*Factory)(nil)
+
+// NewFactory returns a factory for any credentials: insecure, TLS, ALTS, SPIFFE
+// or the caller's own. serverAddress is "host:port" or any gRPC target, such as
+// "dns:///host:port" or "unix:/path" (gRPC Name Resolution). An address, a set of
+// credentials or an option that can never work is an error here.
+func NewFactory(serverAddress string, creds credentials.TransportCredentials, opts ...FactoryOption) (*Factory, error) {
+	cfg, err := newFactoryConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.minTLSVersion != 0 {
+		return nil, errors.New("grpcpool: WithMinTLSVersion is for NewMutualTLSFactory; set the version in the credentials instead")
+	}
+	return newFactory(serverAddress, creds, cfg)
+}
+
+func newFactory(serverAddress string, creds credentials.TransportCredentials, cfg *factoryConfig) (*Factory, error) {
+	if creds == nil {
+		return nil, errors.New("grpcpool: creds is nil; for plaintext say so with insecure.NewCredentials()")
+	}
+	if serverAddress == "" {
+		return nil, errors.New(`grpcpool: serverAddress is empty, want "host:port" or a gRPC target`)
+	}
+	f := &Factory{target: serverAddress, creds: creds, ping: cfg.ping, logger: cfg.logger}
+	f.dialOptions = append(f.dialOptions, grpc.WithMaxHeaderListSize(maxHeaderListSize))
+	if cfg.keepalive != nil {
+		f.dialOptions = append(f.dialOptions, grpc.WithKeepaliveParams(*cfg.keepalive))
+	}
+	f.dialOptions = append(f.dialOptions, cfg.dialOptions...)
+	if err := f.tryOut(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// tryOut builds a channel and throws it away, unconnected: grpc.NewClient checks
+// the target and whether the options go together.
+func (f *Factory) tryOut() error {
+	conn, err := f.newChannel(f.creds)
+	if err != nil {
+		return err
+	}
+	canonical := conn.CanonicalTarget()
+	_ = conn.Close() // never connected: there is nothing that could fail
+	if _, endpoint, _ := strings.Cut(canonical, ":///"); endpoint == f.target {
+		return checkHostPort(f.target) // no scheme that grpc-go knows: it took the default one, dns
+	}
+	return nil
+}
+
+// checkHostPort finds the mistakes in a "host:port" that grpc-go would only
+// report on the first RPC. A missing port is none: dns takes 443.
+func checkHostPort(address string) error {
+	if scheme, _, ok := strings.Cut(address, "://"); ok {
+		return fmt.Errorf("grpcpool: serverAddress %q: no resolver is registered for the scheme %q", address, scheme)
+	}
+	if !strings.Contains(address, ":") || net.ParseIP(strings.Trim(address, "[]")) != nil {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("grpcpool: serverAddress %q: %w", address, err)
+	}
+	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
+		return fmt.Errorf("grpcpool: serverAddress %q: the port %q is neither 1 to 65535 nor a service name", address, port)
+	}
+	return nil
+}
+
+func (f *Factory) newChannel(creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+1)
+	opts = append(opts, grpc.WithTransportCredentials(creds))
+	opts = append(opts, f.dialOptions...)
+	conn, err := grpc.NewClient(f.target, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("grpcpool: serverAddress %q or its dial options: %w", f.target, err)
+	}
+	return conn, nil
+}
+
+// NewConnection returns a channel that is connected and has answered its ping. It
+// gives up, like a fail-fast RPC, when every address of the target has been tried
+// once, or when ctx ends. The error answers errors.Is for ErrConnectionNotOK,
+// names the last connection error, and wraps ctx's error if that was the end.
+func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
+	start := time.Now()
+	progress := &dialProgress{}
+	conn, err := f.newChannel(progress.watch(f.creds))
+	if err != nil {
+		return nil, &connectionError{"connecting to", f.target, err}
+	}
+	if err = f.connect(ctx, conn, progress); err == nil {
+		err = f.ConnectionOk(ctx, conn)
+	}
+	if err != nil {
+		_ = conn.Close() // what matters is why it is not wanted
+		f.logger.DebugContext(ctx, "connection failed", "target", f.target, "after", time.Since(start), "error", err)
+		return nil, err
+	}
+	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
+	return conn, nil
+}
+
+// connect waits until conn is READY.
+func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress) error {
+	conn.Connect()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure:
+			if err := lastConnectionError(ctx, conn); err != nil {
+				return &connectionError{"connecting to", f.target, err}
+			}
+		case connectivity.Idle, connectivity.Shutdown:
+			// Connect has left IDLE behind, so the server has hung up already.
+			// Asking again at once would be a dial loop.
+			return &connectionError{"connecting to", f.target, errHungUp}
+		case connectivity.Connecting:
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return &connectionError{"connecting to", f.target, progress.explain(context.Cause(ctx))}
+		}
+	}
+}
+
+var errHungUp = errors.New("the server closed the connection as soon as it stood")
+
+// lastConnectionError is what a fail-fast RPC gets from a channel in
+// TRANSIENT_FAILURE: grpc-go offers no other way to read it. It is nil if the
+// channel has recovered in between, and the RPC went through.
+func lastConnectionError(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if conn.GetState() == connectivity.Ready {
+		return nil
+	}
+	return err
+}
+
+// ConnectionOk pings conn with the factory's PingFunc. The error answers
+// errors.Is for ErrConnectionNotOK and wraps the ping's.
+func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
+	if conn == nil {
+		return &connectionError{"pinging", f.target, errors.New("the channel is nil")}
+	}
+	took, err := f.ping(ctx, conn)
+	if err != nil {
+		return &connectionError{"pinging", f.target, err}
+	}
+	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
+	return nil
+}

@@ -1,0 +1,181 @@
+package grpcpool
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+// minKeepaliveTime is grpc-go's floor for client keepalive (gRFC A8).
+const minKeepaliveTime = 10 * time.Second
+
+// NewMutualTLSFactory returns a factory whose channels prove both ends by
+// certificate: the server's must be signed by one in caCertPEM and valid for the
+// host in serverAddress; the client shows clientCertPEM (leaf first, then any
+// intermediates) and proves it with clientKeyPEM (PKCS #8, PKCS #1 or SEC 1, not
+// encrypted). TLS 1.3 is the minimum (see WithMinTLSVersion) and the server must
+// speak HTTP/2 (ALPN "h2", RFC 9113 section 3.2).
+//
+// serverAddress is "host:port" or any gRPC target. After keepaliveTime without
+// activity on a connection with open streams the client sends an HTTP/2 PING,
+// and closes the connection if nothing comes back within keepaliveTimeout; below
+// 10 s keepaliveTime counts as 10 s, and a keepaliveTimeout of 0 or less counts
+// as 20 s (gRFC A8). A nil ping is HealthPing.
+//
+// PEM that is empty, broken or does not belong together, a certificate that is
+// expired, not yet valid or not for client authentication, and an address that
+// can never work are errors here, which name the argument and the reason.
+func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAddress string,
+	keepaliveTime, keepaliveTimeout time.Duration, ping PingFunc, opts ...FactoryOption,
+) (*Factory, error) {
+	cfg, err := newFactoryConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	if ping != nil {
+		cfg.ping = ping
+	}
+	if cfg.keepalive == nil {
+		cfg.keepalive = &keepalive.ClientParameters{Time: max(keepaliveTime, minKeepaliveTime), Timeout: max(keepaliveTimeout, 0)}
+	}
+	config, err := clientTLSConfig(caCertPEM, clientCertPEM, clientKeyPEM, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if cfg.minTLSVersion != 0 {
+		config.MinVersion = cfg.minTLSVersion
+	}
+	return newFactory(serverAddress, credentials.NewTLS(config), cfg)
+}
+
+// clientTLSConfig checks and puts together the three PEM arguments. There is no
+// session cache: a resumed session would keep an identity past its replacement.
+func clientTLSConfig(caCertPEM, clientCertPEM, clientKeyPEM []byte, now time.Time) (*tls.Config, error) {
+	roots, err := parseRoots(caCertPEM, now)
+	if err != nil {
+		return nil, fmt.Errorf("grpcpool: caCertPEM: %w", err)
+	}
+	chain, err := parseCertificates(clientCertPEM)
+	if err != nil {
+		return nil, fmt.Errorf("grpcpool: clientCertPEM: %w", err)
+	}
+	if err := checkClientLeaf(chain[0], now); err != nil {
+		return nil, fmt.Errorf("grpcpool: clientCertPEM: %w", err)
+	}
+	if err := checkKeyPEM(clientKeyPEM); err != nil {
+		return nil, fmt.Errorf("grpcpool: clientKeyPEM: %w", err)
+	}
+	pair, err := tls.X509KeyPair(clientCertPEM, clientKeyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("grpcpool: clientKeyPEM: cannot be used with clientCertPEM: %w", err)
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		RootCAs:      roots,
+		Certificates: []tls.Certificate{pair},
+	}, nil
+}
+
+// parseRoots wants at least one certificate that is valid now: bundles keep old
+// roots beside new ones while they change over.
+func parseRoots(data []byte, now time.Time) (*x509.CertPool, error) {
+	certs, err := parseCertificates(data)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	var invalid error
+	valid := false
+	for _, c := range certs {
+		pool.AddCert(c)
+		if err := checkValidity(c, now); err != nil {
+			invalid = err
+			continue
+		}
+		valid = true
+	}
+	if !valid {
+		return nil, invalid
+	}
+	return pool, nil
+}
+
+func parseCertificates(data []byte) ([]*x509.Certificate, error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, errors.New("is empty, want a PEM certificate")
+	}
+	var certs []*x509.Certificate
+	var others []string
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			others = append(others, fmt.Sprintf("%q", block.Type))
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d cannot be parsed: %w", len(certs)+1, err)
+		}
+		certs = append(certs, c)
+	}
+	switch {
+	case len(certs) > 0:
+		return certs, nil
+	case len(others) > 0:
+		return nil, fmt.Errorf("holds no certificate, only %s", strings.Join(others, ", "))
+	default:
+		return nil, errors.New(`is not PEM (no "-----BEGIN CERTIFICATE-----" block)`)
+	}
+}
+
+func checkClientLeaf(leaf *x509.Certificate, now time.Time) error {
+	if err := checkValidity(leaf, now); err != nil {
+		return err
+	}
+	usage := leaf.ExtKeyUsage
+	if len(usage)+len(leaf.UnknownExtKeyUsage) > 0 &&
+		!slices.Contains(usage, x509.ExtKeyUsageClientAuth) && !slices.Contains(usage, x509.ExtKeyUsageAny) {
+		return fmt.Errorf("certificate %q is not for client authentication (extended key usage, RFC 5280 section 4.2.1.12)", leaf.Subject)
+	}
+	return nil
+}
+
+func checkValidity(c *x509.Certificate, now time.Time) error {
+	switch {
+	case now.Before(c.NotBefore):
+		return fmt.Errorf("certificate %q is not valid before %s, and it is %s",
+			c.Subject, c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case now.After(c.NotAfter):
+		return fmt.Errorf("certificate %q expired at %s, and it is %s",
+			c.Subject, c.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	default:
+		return nil
+	}
+}
+
+// checkKeyPEM finds what tls.X509KeyPair would report less clearly. No part of
+// the key goes into an error.
+func checkKeyPEM(data []byte) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return errors.New("is empty, want a PEM private key")
+	}
+	found := false
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		found = true
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return errors.New("the private key is encrypted; decrypt it first")
+		}
+	}
+	if !found {
+		return errors.New(`is not PEM (no "-----BEGIN PRIVATE KEY-----" block)`)
+	}
+	return nil
+}

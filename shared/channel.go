@@ -1,0 +1,127 @@
+package shared
+
+import (
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// channel is one *grpc.ClientConn of the pool and the count of its leases.
+//
+// INVARIANT: conn is closed by whoever sets the closing bit of tally, and the
+// bit is set only while no lease is out, or by Close past its drain timeout.
+type channel struct {
+	pool *Pool
+	conn *grpc.ClientConn
+	born time.Duration // on the pool's clock, when it was dialled
+
+	// tally packs the leases out, the flags and the leases ever granted into one
+	// word, so that Get and Return cost one atomic each, and so that the
+	// watchdog can tell "no lease since I last looked" from "none right now".
+	tally atomic.Uint64
+
+	health   atomic.Int32 // a health
+	provenAt atomic.Int64 // on the pool's clock: the latest known sign of life
+	heard    atomic.Bool  // a sign of life since the watchdog last looked
+
+	idle idleness // owned by the watchdog
+}
+
+// The parts of channel.tally. The count of grants wraps around at 2^34, which
+// matters only if all of them come between two looks of the watchdog.
+const (
+	oneLease uint64 = 1
+	leases   uint64 = 1<<28 - 1 // bits 0 to 27: leases out
+	retired  uint64 = 1 << 28   // no new leases
+	closing  uint64 = 1 << 29   // somebody is closing conn, or has
+	oneGrant uint64 = 1 << 30   // bits 30 to 63: leases ever granted
+)
+
+// health is what a Get may make of a channel.
+type health = int32
+
+const (
+	unproven health = iota // lend it if leases are out, test it first if none is
+	proven                 // lend it
+	failed                 // it failed its test: do not lend it
+)
+
+// acquire takes a lease and returns how many are out with it, or false when the
+// channel is retired. Undone by release.
+func (c *channel) acquire() (out uint64, ok bool) {
+	t := c.tally.Add(oneGrant + oneLease)
+	if t&retired != 0 {
+		c.release()
+		return 0, false
+	}
+	return t & leases, true
+}
+
+// release gives a lease back. The last one out closes a retired channel.
+func (c *channel) release() {
+	t := c.tally.Add(^uint64(0)) // - oneLease
+	if t&leases == leases {
+		panic("grpcpool: a lease was released twice") // would be a bug of this package: lease.Return is idempotent
+	}
+	if t&(leases|retired) == retired {
+		c.closeOnce()
+	}
+}
+
+// retire ends the lending of c: the last lease out, or this call, closes it.
+// It reports whether leases are out.
+func (c *channel) retire() bool {
+	t := c.tally.Or(retired)
+	if t&leases != 0 {
+		return true
+	}
+	c.closeOnce()
+	return false
+}
+
+// retireIfStill retires and closes c, provided that nothing has happened to its
+// tally since it was seen with no lease out.
+func (c *channel) retireIfStill(seen uint64) bool {
+	if seen&leases != 0 || !c.tally.CompareAndSwap(seen, seen|retired|closing) {
+		return false
+	}
+	c.pool.closeChannel(c)
+	return true
+}
+
+// closeOnce closes c's connection unless that has been begun already.
+func (c *channel) closeOnce() {
+	if c.tally.Or(retired|closing)&closing == 0 {
+		c.pool.closeChannel(c)
+	}
+}
+
+func (c *channel) leasesOut() int { return int(c.tally.Load() & leases) }
+
+// lendable reports whether c may be lent without a test, going by its health and
+// by whether other leases are out.
+func (c *channel) lendable() bool {
+	switch c.health.Load() {
+	case proven:
+		return true
+	case unproven:
+		return c.tally.Load()&leases != 0
+	default:
+		return false
+	}
+}
+
+// prove notes that c was alive at the given time.
+func (c *channel) prove(at time.Duration) {
+	c.provenAt.Store(int64(at))
+	c.health.Store(proven)
+}
+
+// noteHeard notes a sign of life without asking the clock. The load keeps the
+// cache line shared while there is traffic.
+func (c *channel) noteHeard() {
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
+}

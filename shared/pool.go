@@ -1,0 +1,262 @@
+package shared
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool"
+)
+
+// Pool lends one channel to many callers. Its methods may be called
+// concurrently. Make one with New.
+type Pool struct {
+	factory grpcpool.ConnectionFactory
+	cfg     config
+	epoch   time.Time // what the pool's clock counts from
+
+	current atomic.Pointer[channel] // written under mu
+	borrows borrows                 // empty without leak detection
+	counts  counts
+
+	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
+	cancel context.CancelFunc
+	wake   chan struct{} // tells the watchdog to look now; holds one
+
+	mu       sync.Mutex // guards what follows; never held over I/O, a log line or a callback
+	attempt  *attempt   // the test and dial under way, or nil
+	lastErr  error      // of the last attempt, nil if it went well
+	nextDial time.Time  // no dial before
+	open     map[*channel]struct{}
+	closing  bool
+	live     int           // open channels and running goroutines: what Shutdown waits for
+	drained  chan struct{} // closed when closing and live is 0
+}
+
+var (
+	_ grpcpool.Pool            = (*Pool)(nil)
+	_ grpc.ClientConnInterface = (*Pool)(nil)
+)
+
+// New makes a pool over the channels of factory. Nothing is dialled before the
+// first Get. After idleTimeout without a lease, counted from the last Return (and
+// at most a quarter of a second more), the channel is closed; the next Get opens
+// it again. An idleTimeout of 0 or less means never. The pool must be closed.
+func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...Option) *Pool {
+	p := &Pool{
+		factory: factory,
+		cfg:     newConfig(idleTimeout, opts),
+		epoch:   time.Now(),
+		wake:    make(chan struct{}, 1),
+		open:    make(map[*channel]struct{}),
+		drained: make(chan struct{}),
+		live:    1, // the watchdog
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	go p.watch()
+	return p
+}
+
+// Get borrows the channel. It returns at once while the channel is known to be
+// alive, whatever the state of ctx; else it waits, no longer than ctx, for a test
+// or a dial that all callers share. A failed dial is an error (see
+// WithWaitForReady), and until the next one, about a second later, Get fails at
+// once with the same error.
+//
+// The error answers errors.Is for grpcpool.ErrClosed, for
+// grpcpool.ErrConnectionNotOK (which wraps the cause), or for ctx's error.
+func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
+	c := p.tryLease()
+	if c == nil {
+		var err error
+		if c, err = p.waitForLease(ctx, p.cfg.waitForReady); err != nil {
+			return nil, err
+		}
+	}
+	if p.cfg.leakAfter > 0 {
+		return &watchedLease{lease{c: c}, p.borrows.add(p.now())}, nil
+	}
+	return &lease{c: c}, nil
+}
+
+// Invoke makes a unary RPC and holds a lease while it runs. The error of a lease
+// that could not be had is Get's and carries a gRPC status.
+func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	c, err := p.leaseFor(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer c.release()
+	if err = c.conn.Invoke(ctx, method, args, reply, opts...); err == nil {
+		c.noteHeard()
+	}
+	return err
+}
+
+// NewStream begins a streaming RPC and holds a lease until the stream has ended:
+// until RecvMsg has returned an error (or, with client streaming, the response),
+// or ctx has ended, or the channel was closed; see grpc.ClientConn.NewStream. The
+// error of a lease that could not be had is Get's and carries a gRPC status.
+func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	c, err := p.leaseFor(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	l := &lease{c: c}
+	// grpc-go may call OnFinish twice, or never if the stream was not created:
+	// the lease counts once.
+	opts = append(slices.Clip(opts), grpc.OnFinish(func(error) { l.Return() }))
+	stream, err := c.conn.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		l.Return()
+		return nil, err
+	}
+	return stream, nil
+}
+
+// leaseFor acquires a lease for an RPC with the given options.
+func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, error) {
+	if c := p.tryLease(); c != nil {
+		return c, nil
+	}
+	wait := p.cfg.waitForReady
+	for _, opt := range opts {
+		if o, ok := opt.(grpc.FailFastCallOption); ok {
+			wait = !o.FailFast
+		}
+	}
+	return p.waitForLease(ctx, wait)
+}
+
+// tryLease acquires a lease if that needs no waiting, else it returns nil.
+func (p *Pool) tryLease() *channel {
+	c := p.current.Load()
+	if c == nil || !c.lendable() {
+		return nil
+	}
+	out, ok := c.acquire()
+	if !ok {
+		return nil
+	}
+	if out == 1 && c.health.Load() != proven {
+		c.release() // the other lease that made it lendable is gone
+		return nil
+	}
+	return c
+}
+
+// waitForLease acquires a lease, waiting for attempts as long as ctx allows.
+func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, err error) {
+	p.counts.waiting.Add(1)
+	defer p.counts.waiting.Add(-1)
+	ctx, end := p.begin(ctx, OpWait)
+	defer func() { end(err) }()
+	for {
+		if c := p.tryLease(); c != nil {
+			return c, nil
+		}
+		a, err := p.join(ctx, wait)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return nil, newWaitError(ctx, p.cfg.name, p.lastError())
+		}
+		if a.err != nil && !wait {
+			return nil, a.err
+		}
+	}
+}
+
+// Shutdown hands out no more leases, waits for those that are out, and closes the
+// channel. Callers waiting in Get are told grpcpool.ErrClosed. If ctx ends first
+// the leases go on, and the error says how many and wraps ctx's.
+func (p *Pool) Shutdown(ctx context.Context) error {
+	p.stopLending()
+	select {
+	case <-p.drained: // also when ctx has ended too
+		return nil
+	default:
+	}
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("grpcpool: shutting down with %d leases out: %w", p.Stats().Leases, context.Cause(ctx))
+	}
+}
+
+// Close is Shutdown within the drain timeout (see WithDrainTimeout), after which
+// it closes the channel under the leases that are still out and returns an error
+// that says how many. Closing a closed pool does nothing.
+func (p *Pool) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.drainTimeout)
+	defer cancel()
+	err := p.Shutdown(ctx)
+	if err != nil {
+		for _, c := range p.openChannels() {
+			c.closeOnce()
+		}
+		<-p.drained
+	}
+	return err
+}
+
+func (p *Pool) stopLending() {
+	p.mu.Lock()
+	c := p.current.Swap(nil)
+	p.closing = true
+	p.mu.Unlock()
+	p.cancel()
+	if c != nil {
+		c.retire()
+	}
+}
+
+// closeChannel closes c's connection away from the caller, which may be a Return.
+func (p *Pool) closeChannel(c *channel) {
+	go func() {
+		_ = c.conn.Close() // fails only if somebody closed it, which is what is wanted
+		p.mu.Lock()
+		delete(p.open, c)
+		p.mu.Unlock()
+		p.finished()
+	}()
+}
+
+// finished takes an open channel or a running goroutine off the count of what
+// Shutdown waits for.
+func (p *Pool) finished() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live--
+	if p.closing && p.live == 0 {
+		close(p.drained)
+	}
+}
+
+func (p *Pool) openChannels() []*channel {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*channel, 0, len(p.open))
+	for c := range p.open {
+		all = append(all, c)
+	}
+	return all
+}
+
+func (p *Pool) lastError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastErr
+}
+
+// now is the pool's clock: the time since New.
+func (p *Pool) now() time.Duration { return time.Since(p.epoch) }

@@ -1,0 +1,219 @@
+package shared
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool"
+)
+
+// attempt is one try at having a channel that may be lent: a test of the one
+// there is, then, if need be, a dial of another. It belongs to the pool: callers
+// who wait for it may come and go.
+type attempt struct {
+	done chan struct{} // closed when the attempt is over
+	err  error         // readable once done is closed
+}
+
+// join returns the attempt under way, or begins one. After a failed dial there
+// is none until the next is due: join then fails with that error at once, or, if
+// wait is set, first waits until it is due.
+func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
+	for {
+		p.mu.Lock()
+		a, pause, err := p.joinLocked(ctx)
+		last := p.lastErr
+		p.mu.Unlock()
+		if a != nil || err != nil {
+			return a, err
+		}
+		if !wait {
+			return nil, last
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-p.ctx.Done():
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, newWaitError(ctx, p.cfg.name, last)
+		}
+	}
+}
+
+// joinLocked returns an attempt, or how long to wait before one may begin.
+func (p *Pool) joinLocked(ctx context.Context) (_ *attempt, pause time.Duration, _ error) {
+	switch {
+	case p.closing:
+		return nil, 0, grpcpool.ErrClosed
+	case p.factory == nil:
+		return nil, 0, errNoFactory
+	case p.attempt != nil:
+		return p.attempt, 0, nil
+	}
+	c := p.current.Load()
+	if c == nil || c.health.Load() == failed {
+		if pause = time.Until(p.nextDial); pause > 0 {
+			return nil, pause, nil
+		}
+	}
+	p.attempt = &attempt{done: make(chan struct{})}
+	p.live++
+	go p.run(ctx, p.attempt, c)
+	return p.attempt, 0, nil
+}
+
+// renewInBackground begins an attempt for the leases that are out, if none is
+// under way and one is allowed.
+func (p *Pool) renewInBackground() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, _, _ = p.joinLocked(p.ctx) // whatever keeps it from beginning, the watchdog looks again
+}
+
+// run carries an attempt out. It keeps the values of ctx, for tracing, but not
+// its end: the attempt outlives the caller who began it.
+func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
+	defer p.finished()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+
+	err := p.renew(ctx, c)
+	if err != nil && p.ctx.Err() != nil {
+		err = grpcpool.ErrClosed
+	}
+	p.mu.Lock()
+	before := p.lastErr
+	p.attempt, p.lastErr = nil, err
+	p.mu.Unlock()
+	p.logChange(ctx, before, err)
+	a.err = err
+	close(a.done)
+	p.poke()
+}
+
+func (p *Pool) logChange(ctx context.Context, before, now error) {
+	switch {
+	case errors.Is(now, grpcpool.ErrClosed):
+	case before == nil && now != nil:
+		p.cfg.logger.WarnContext(ctx, "grpcpool: no connection", "error", now)
+	case before != nil && now == nil:
+		p.cfg.logger.InfoContext(ctx, "grpcpool: connected again", "after", before)
+	}
+}
+
+// renew tests c and replaces it if it fails. A channel that has failed before is
+// not tested again before the dial: if it does not answer, that would cost a test
+// timeout each time.
+func (p *Pool) renew(ctx context.Context, c *channel) error {
+	if c != nil && c.health.Load() != failed {
+		err := p.test(ctx, c)
+		if err == nil {
+			return nil
+		}
+		c.health.Store(failed)
+		if p.tooSoon(c) {
+			return err
+		}
+		return p.dial(ctx)
+	}
+	err := p.dial(ctx)
+	if err != nil && c != nil && c.conn.GetState() == connectivity.Ready && p.test(ctx, c) == nil {
+		return nil // no other to be had, but this one has healed by itself
+	}
+	return err
+}
+
+// tooSoon puts the next dial off if c, which has just failed, is younger than the
+// pause between dials: a server that accepts and then fails at once would
+// otherwise be dialled in a loop.
+func (p *Pool) tooSoon(c *channel) bool {
+	due := p.epoch.Add(c.born + dialPause())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Now().After(due) {
+		return false
+	}
+	p.nextDial = due
+	return true
+}
+
+// test asks the factory whether c is alive.
+func (p *Pool) test(ctx context.Context, c *channel) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.testTimeout)
+	defer cancel()
+	ctx, end := p.begin(ctx, OpTest)
+	err := p.factory.ConnectionOk(ctx, c.conn)
+	end(err)
+	p.counts.tests.Add(1)
+	if err != nil {
+		p.counts.testsFailed.Add(1)
+		p.cfg.logger.DebugContext(ctx, "grpcpool: test failed", "error", err)
+		return notOK(err)
+	}
+	c.prove(p.now())
+	return nil
+}
+
+// dial makes a new channel and puts it in the place of the current one.
+func (p *Pool) dial(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.dialTimeout)
+	defer cancel()
+	ctx, end := p.begin(ctx, OpDial)
+	start := time.Now()
+	conn, err := p.factory.NewConnection(ctx)
+	if err == nil && conn == nil {
+		err = errors.New("grpcpool: the factory returned neither a channel nor an error")
+	}
+	end(err)
+	p.counts.dials.Add(1)
+	if err != nil {
+		p.counts.dialsFailed.Add(1)
+		p.mu.Lock()
+		p.nextDial = start.Add(dialPause())
+		p.mu.Unlock()
+		p.cfg.logger.DebugContext(ctx, "grpcpool: dial failed", "after", time.Since(start), "error", err)
+		return notOK(err)
+	}
+	p.cfg.logger.DebugContext(ctx, "grpcpool: dialled", "after", time.Since(start))
+	return p.install(conn)
+}
+
+// install makes conn the current channel and retires the one before it.
+func (p *Pool) install(conn *grpc.ClientConn) error {
+	c := &channel{pool: p, conn: conn, born: p.now()}
+	c.idle.since = c.born
+	c.prove(c.born)
+	p.mu.Lock()
+	if p.closing {
+		p.mu.Unlock()
+		_ = conn.Close() // nobody will want it, nor its error
+		return grpcpool.ErrClosed
+	}
+	old := p.current.Swap(c)
+	p.open[c] = struct{}{}
+	p.live++
+	p.nextDial = time.Time{}
+	p.mu.Unlock()
+	if old != nil {
+		p.counts.replaced.Add(1)
+		if old.retire() {
+			// The network is back: RPCs waiting on the old channel need not sit
+			// out grpc-go's backoff, which grows to two minutes.
+			old.conn.ResetConnectBackoff()
+		}
+	}
+	return nil
+}
+
+// dialPause is a random time between failed dials.
+func dialPause() time.Duration {
+	return minDialPause + rand.N(maxDialPause-minDialPause) //nolint:gosec // jitter, not a secret
+}
