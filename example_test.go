@@ -40,7 +40,7 @@ func Example() {
 		pingConn,
 	)
 	if err != nil {
-		log.Fatalf("error loading mutual TLS connection factory: %v", err)
+		log.Panicf("error loading mutual TLS connection factory: %v", err)
 	}
 
 	// You probably want one pool shared by your whole app.
@@ -57,7 +57,7 @@ func Example() {
 	var conn grpcpool.PoolClientConn
 	conn, err = pool.Get(ctx)
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	defer func() {
 		if conn != nil {
@@ -68,7 +68,7 @@ func Example() {
 	// Do something useful with conn.Connection().
 	answer, err := healthpb.NewHealthClient(conn.Connection()).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {
-		log.Fatal(err)
+		log.Panic(err)
 	}
 	fmt.Println(answer.GetStatus())
 	// Output: SERVING

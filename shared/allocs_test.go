@@ -6,8 +6,6 @@ import (
 
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
-
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 )
 
 func TestGetAndReturnAllocateOnce(t *testing.T) {
@@ -19,7 +17,7 @@ func TestGetAndReturnAllocateOnce(t *testing.T) {
 }
 
 func TestAnRPCOnThePoolAllocatesNoMoreThanOnItsChannel(t *testing.T) {
-	p, _ := inMemory(t, grpctest.Config{}, time.Minute)
+	p, _ := inMemory(t, time.Minute)
 	l := get(t, p)
 	defer l.Return()
 	measure := func(cc grpc.ClientConnInterface) float64 {

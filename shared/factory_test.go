@@ -79,10 +79,12 @@ func (f *fakeFactory) seen() (dials, tests int) {
 	return len(f.dials), f.tests
 }
 
-func (f *fakeFactory) want(t *testing.T, dials, tests int) {
+// wantOneDial checks that the factory has been asked for one dial and so many
+// tests since it was made.
+func (f *fakeFactory) wantOneDial(t *testing.T, tests int) {
 	t.Helper()
-	if d, n := f.seen(); d != dials || n != tests {
-		t.Errorf("the factory has been asked for %d dials and %d tests, want %d and %d", d, n, dials, tests)
+	if d, n := f.seen(); d != 1 || n != tests {
+		t.Errorf("the factory has been asked for %d dials and %d tests, want 1 and %d", d, n, tests)
 	}
 }
 
@@ -105,10 +107,9 @@ func newPool(t testing.TB, f grpcpool.ConnectionFactory, idle time.Duration, opt
 }
 
 // inMemory makes a pool over a real channel to a real server in memory.
-func inMemory(t testing.TB, cfg grpctest.Config, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpctest.Server) {
+func inMemory(t testing.TB, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpctest.Server) {
 	t.Helper()
-	cfg.InMemory = true
-	server := grpctest.Start(t, cfg)
+	server := grpctest.Start(t, grpctest.Config{InMemory: true})
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 	if err != nil {

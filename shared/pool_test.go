@@ -27,7 +27,7 @@ func TestManyCallersShareOneDialAndOneChannel(t *testing.T) {
 			wg.Go(func() { leases[i] = get(t, p) })
 		}
 		wg.Wait()
-		f.want(t, 1, 0)
+		f.wantOneDial(t, 0)
 		conn := leases[0].Connection()
 		for _, l := range leases {
 			if l.Connection() != conn {
@@ -70,7 +70,7 @@ func TestADialOutlivesTheCallerWhoBeganIt(t *testing.T) {
 			t.Errorf("the caller got %v", err)
 		}
 		borrow(t, p) // joins the dial
-		f.want(t, 1, 0)
+		f.wantOneDial(t, 0)
 	})
 }
 

@@ -3,8 +3,8 @@ package shared
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,7 +59,7 @@ func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn
 // ten virtual minutes.
 func TestRandomActionsKeepTheInvariants(t *testing.T) {
 	for seed := range uint64(8) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { randomActions(t, seed) })
 		})
 	}

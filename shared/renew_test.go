@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -25,16 +24,16 @@ func TestAChannelIsTestedBeforeLendingOnlyWithoutAProofOfLife(t *testing.T) {
 		borrow(t, p)
 		time.Sleep(499 * time.Millisecond)
 		borrow(t, p)
-		f.want(t, 1, 0) // the dial is proof enough
+		f.wantOneDial(t, 0) // the dial is proof enough
 		time.Sleep(2 * time.Millisecond)
 		borrow(t, p)
-		f.want(t, 1, 1)
+		f.wantOneDial(t, 1)
 		time.Sleep(499 * time.Millisecond)
 		borrow(t, p)
-		f.want(t, 1, 1)
+		f.wantOneDial(t, 1)
 		time.Sleep(time.Hour)
 		borrow(t, p)
-		f.want(t, 1, 2)
+		f.wantOneDial(t, 2)
 	})
 }
 
@@ -51,7 +50,7 @@ func TestCallersShareATestBeforeLending(t *testing.T) {
 			wg.Go(func() { borrow(t, p) })
 		}
 		wg.Wait()
-		f.want(t, 1, 1)
+		f.wantOneDial(t, 1)
 		if took := time.Since(start); took != 100*time.Millisecond {
 			t.Errorf("the callers waited %v, want 100ms", took)
 		}
@@ -70,14 +69,14 @@ func TestWithLeasesOutTheTestRunsInTheBackground(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("Get waited %v for a background test", took)
 		}
-		f.want(t, 1, 1)
+		f.wantOneDial(t, 1)
 		l.Return()
 	})
 }
 
 func TestRPCsOnThePoolSpareTheBackgroundTest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _ := inMemory(t, grpctest.Config{}, 0)
+		p, _ := inMemory(t, 0)
 		client := testpb.NewTestServiceClient(p)
 		l := get(t, p)
 		for range 100 {
@@ -161,7 +160,7 @@ func TestAFailedChannelIsKeptWhileNoOtherCanBeHad(t *testing.T) {
 
 func TestAFailedChannelThatHealsIsUsedWhenNoOtherCanBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, server := inMemory(t, grpctest.Config{}, 0)
+		p, server := inMemory(t, 0)
 		l := get(t, p)
 		server.Health.SetServingStatus("", 2) // NOT_SERVING: the test fails, and so does the ping of a new channel
 		time.Sleep(2 * time.Second)
@@ -213,7 +212,7 @@ func TestWithoutDemandNothingIsDialled(t *testing.T) {
 		p := newPool(t, f, 0)
 		_, _ = p.Get(t.Context())
 		time.Sleep(time.Hour)
-		f.want(t, 1, 0)
+		f.wantOneDial(t, 0)
 	})
 }
 
@@ -227,7 +226,7 @@ func TestWaitingForReadyOutlastsAnOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, server := inMemory(t, grpctest.Config{}, 0, test.opts...)
+				p, server := inMemory(t, 0, test.opts...)
 				server.Stop()
 				var back time.Time
 				time.AfterFunc(10*time.Minute, func() { back = time.Now(); server.Start() })
@@ -246,7 +245,7 @@ func TestWaitingForReadyOutlastsAnOutage(t *testing.T) {
 // of up to two minutes: the pool's replacement is the proof that ends it.
 func TestRPCsOnAnOldLeaseGoThroughWithinASecondOfTheServersReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, server := inMemory(t, grpctest.Config{}, 0)
+		p, server := inMemory(t, 0)
 		l := get(t, p)
 		server.Stop()
 		var back time.Time

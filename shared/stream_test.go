@@ -12,7 +12,6 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -73,7 +72,7 @@ func TestAStreamHoldsItsLeaseUntilItEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, _ := inMemory(t, grpctest.Config{}, time.Minute)
+				p, _ := inMemory(t, time.Minute)
 				borrow(t, p)
 				use(t, p, testpb.NewTestServiceClient(p))
 				wantLeases(t, p, 0)
@@ -84,7 +83,7 @@ func TestAStreamHoldsItsLeaseUntilItEnds(t *testing.T) {
 
 func TestAStreamCutByTheServerGivesItsLeaseBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, server := inMemory(t, grpctest.Config{}, time.Minute)
+		p, server := inMemory(t, time.Minute)
 		s, err := testpb.NewTestServiceClient(p).FullDuplexCall(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +98,7 @@ func TestAStreamCutByTheServerGivesItsLeaseBack(t *testing.T) {
 
 func TestTheIdleCloseSparesAnOpenStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _ := inMemory(t, grpctest.Config{}, time.Second)
+		p, _ := inMemory(t, time.Second)
 		s, err := testpb.NewTestServiceClient(p).FullDuplexCall(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,7 +70,7 @@ func (s *Server) Start() {
 	}
 	opts := s.cfg.Options
 	if s.cfg.TLS != nil {
-		opts = append(opts[:len(opts):len(opts)], grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+		opts = append(slices.Clip(opts), grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
 	}
 	s.lis, s.srv, s.done = lis, grpc.NewServer(opts...), make(chan struct{})
 	s.Health = health.NewServer()
