@@ -5,14 +5,19 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -83,6 +88,45 @@ func TestAFailedDialNamesItsReason(t *testing.T) {
 			wantNotOK(t, err)
 		})
 	}
+}
+
+// Like a fail-fast RPC: all addresses once, and the last error if none answers.
+func TestEveryAddressIsTriedOnce(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{})
+	dead := []string{closedPort(t), closedPort(t)}
+	dial := func(addresses ...string) (tried []string, err error) {
+		var mu sync.Mutex
+		var state resolver.State
+		for _, a := range addresses {
+			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
+		}
+		builder := manual.NewBuilderWithScheme("several")
+		builder.InitialState(state)
+		f := plainFactory(t, "several:///addresses", grpcpool.WithDialOptions(grpc.WithResolvers(builder),
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				mu.Lock()
+				tried = append(tried, address)
+				mu.Unlock()
+				return new(net.Dialer).DialContext(ctx, "tcp", address)
+			})))
+		conn, err := f.NewConnection(testContext(t))
+		if err == nil {
+			conn.Close()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(tried), err
+	}
+	want := append(slices.Clone(dead), server.Addr())
+	if tried, err := dial(want...); err != nil || !cmp.Equal(tried, want) {
+		t.Errorf("tried %v: %v", tried, err)
+	}
+	tried, err := dial(dead...)
+	if !cmp.Equal(tried, dead) {
+		t.Errorf("tried %v, want %v", tried, dead)
+	}
+	wantError(t, err, "connection refused")
+	wantNotOK(t, err)
 }
 
 // A dial that runs into its deadline says what it was waiting for.
