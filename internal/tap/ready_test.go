@@ -2,15 +2,20 @@ package tap_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
 
 	"github.com/davidwartell/go-grpcpool/internal/tap"
@@ -185,5 +190,45 @@ func TestReadingThroughTheTapAllocatesNothing(t *testing.T) {
 	}
 	if got := testing.AllocsPerRun(100, func() { there.Write(frame); readReady() }); got != 0 {
 		t.Errorf("ReadOnReady: %v allocations", got)
+	}
+}
+
+// countingReady counts how often a socket is read on ready, and how otherwise.
+type countingReady struct {
+	net.Conn
+
+	ready, other *atomic.Int64
+}
+
+func (c *countingReady) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	c.ready.Add(1)
+	b := pool.Get(size)
+	n, err := c.Conn.Read(*b)
+	if n == 0 {
+		pool.Put(b)
+		return nil, 0, err
+	}
+	return b, n, err
+}
+
+func (c *countingReady) Read(b []byte) (int, error) {
+	c.other.Add(1)
+	return c.Conn.Read(b)
+}
+
+func TestTheTransportReadsOnReadyThroughTheTap(t *testing.T) {
+	_, addr := serve(t, "tcp")
+	var ready, other atomic.Int64
+	cc := dial(t, addr,
+		grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, tap.New(tap.Events{}))),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			return &countingReady{conn, &ready, &other}, err
+		}))
+	if _, err := healthpb.NewHealthClient(cc).Check(testContext(t), &healthpb.HealthCheckRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if ready.Load() == 0 || other.Load() != 0 {
+		t.Errorf("%d reads on ready, %d others", ready.Load(), other.Load())
 	}
 }
