@@ -1,0 +1,168 @@
+package scale
+
+import (
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/grpclog"
+	"google.golang.org/grpc/resolver"
+)
+
+// NewClient is grpc.NewClient for a channel that opens further connections to an
+// address when the server's limit on concurrent streams makes it necessary. It
+// takes every dial option that grpc.NewClient takes, and this package's.
+//
+// The LB policy that a service config names, the resolver's or the program's own,
+// becomes the child of [Name]; the rest of the service config stays as it is.
+//
+// Errors are grpc.NewClient's, and those of this package's options.
+func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	o, err := gather(opts)
+	if err != nil {
+		return nil, err
+	}
+	ch := newChannel(o.settings, o.logger)
+	if err := o.observer.attach(ch); err != nil {
+		return nil, err
+	}
+	opts, inspected := o.wrap(ch, target, opts)
+
+	handle := openHandles.add(ch)
+	defer openHandles.remove(handle)
+	serviceConfig := grpc.WithDefaultServiceConfig(rewrite(o.defaultServiceConfig(), handle))
+	if inspected {
+		opts = append(opts, serviceConfig)
+	} else {
+		opts = append([]grpc.DialOption{serviceConfig}, opts...) // so that the program's own would win
+	}
+	cc, err := grpc.NewClient(target, opts...)
+	if err != nil {
+		o.observer.detach(ch)
+		return nil, fmt.Errorf("scale: %w", err)
+	}
+	if !ch.configured.Load() {
+		ch.warn("this grpc-go hides its dial options: give the default service config by scale.WithDefaultServiceConfig, or the channel does not scale", "target", target)
+	}
+	return cc, nil
+}
+
+// defaultServiceConfig is the program's own, or an empty one.
+func (o *clientOptions) defaultServiceConfig() string {
+	if o.serviceConfig != nil {
+		return *o.serviceConfig
+	}
+	return "{}"
+}
+
+// wrap returns opts with every resolver that target may need wrapped, and notes
+// the program's default service config in o. It is false when grpc-go's options
+// could not be read. Then only this package's own options and the registered
+// resolvers are wrapped, and grpc.WithResolvers and grpc.WithDefaultServiceConfig
+// keep all their effect, at the price that a service config from there replaces
+// the policy instead of becoming its child.
+func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption) ([]grpc.DialOption, bool) {
+	theirs, inspected := inspect(opts)
+	if o.serviceConfig == nil {
+		o.serviceConfig = theirs.serviceConfig
+	}
+	var own []resolver.Builder
+	for _, b := range append(o.resolvers, theirs.resolvers...) {
+		own = append(own, ch.wrapResolver(b))
+	}
+	var registered []resolver.Builder
+	for _, scheme := range schemes(target) {
+		if b := resolver.Get(scheme); b != nil {
+			registered = append(registered, ch.wrapResolver(b))
+		}
+	}
+	// grpc-go takes the first builder that has the scheme.
+	wrapped := []grpc.DialOption{grpc.WithResolvers(own...)}
+	wrapped = append(wrapped, opts...)
+	return append(wrapped, grpc.WithResolvers(registered...)), inspected
+}
+
+// schemes are those that grpc.NewClient may resolve target by: its own, and the
+// default ones for a target without a scheme or with one that nobody registered.
+func schemes(target string) []string {
+	defaults := []string{"dns", resolver.GetDefaultScheme()}
+	if u, err := url.Parse(target); err == nil && u.Scheme != "" {
+		return append([]string{strings.ToLower(u.Scheme)}, defaults...)
+	}
+	return defaults
+}
+
+// channel is what outlives the LB policies of a ClientConn, which grpc-go throws
+// away whenever the ClientConn goes idle.
+type channel struct {
+	settings settings
+	logger   *slog.Logger // nil: grpc-go's own log
+	limits   limits
+
+	configured atomic.Bool
+	tapless    sync.Once
+
+	mu       sync.Mutex // guards policies
+	policies map[*policy]struct{}
+}
+
+func newChannel(s settings, logger *slog.Logger) *channel {
+	return &channel{settings: s, logger: logger, policies: make(map[*policy]struct{})}
+}
+
+var grpcLogger = grpclog.Component("grpcpool-scale")
+
+func (ch *channel) warn(msg string, args ...any) {
+	if ch.logger != nil {
+		ch.logger.Warn("scale: "+msg, args...)
+		return
+	}
+	grpcLogger.Warning(append([]any{msg, ": "}, args...)...)
+}
+
+func (ch *channel) add(p *policy) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.policies[p] = struct{}{}
+}
+
+func (ch *channel) remove(p *policy) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	delete(ch.policies, p)
+}
+
+// maxRemembered bounds the memory of a channel whose addresses come and go.
+const maxRemembered = 1024
+
+// limits remembers how many streams an address allowed when it was last asked.
+type limits struct {
+	mu     sync.Mutex // guards byAddr
+	byAddr map[string]uint32
+}
+
+func (l *limits) remember(addr string, limit uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byAddr == nil {
+		l.byAddr = make(map[string]uint32)
+	}
+	if _, ok := l.byAddr[addr]; !ok && len(l.byAddr) >= maxRemembered {
+		for forgotten := range l.byAddr {
+			delete(l.byAddr, forgotten)
+			break
+		}
+	}
+	l.byAddr[addr] = limit
+}
+
+func (l *limits) recall(addr string) (uint32, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	limit, ok := l.byAddr[addr]
+	return limit, ok
+}

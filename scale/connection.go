@@ -1,0 +1,222 @@
+package scale
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
+)
+
+// outBit in connection.streams closes a connection to new streams. It is higher
+// than any limit, so that one comparison answers for both.
+const outBit = 1 << 40
+
+// noLimit is above any number of streams and below outBit.
+const noLimit = 1 << 39
+
+// phase is where a connection is in its life. It only ever moves down this list,
+// but for a failed dial, which may be tried again once its backoff is over.
+type phase int
+
+const (
+	phaseIdle     phase = iota // made, and not told to connect
+	phaseDialling              // told to connect
+	phaseBackoff               // the dial failed; gRPC sits out the backoff
+	phaseReady                 // in subchannel.ready
+	phaseOut                   // lost, or going: it takes no new streams
+	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
+)
+
+// connection is one real SubConn of gRPC. It is used for one transport only: a
+// SubConn that connected again would mix the streams of two.
+type connection struct {
+	id   uint64
+	sub  *subchannel
+	sc   balancer.SubConn
+	tap  *tap.State
+	done func(balancer.DoneInfo) // gives a stream back; made once, so that a pick allocates nothing
+
+	streams atomic.Int64 // in flight, plus outBit
+	room    atomic.Int64 // streams it takes before the next connection is asked
+	limit   atomic.Int64 // streams it takes at all; room <= limit
+	used    atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
+
+	// The rest is guarded by sub.mu.
+	phase   phase
+	readyAt time.Time // zero if it never was READY
+	judged  bool      // its end has been counted, see subchannel.judgeLocked
+	watched bool      // a health watch, which no Pick sees, has one of its streams
+	quiet   int       // looks of shrink since it was last used
+}
+
+// newConnection makes a connection, without connecting it. sub.mu must not be
+// held: gRPC takes locks of its own.
+func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
+	c := &connection{sub: s, id: s.policy.connections.Add(1)}
+	c.done = func(balancer.DoneInfo) { c.release() }
+	c.tap = tap.New(tap.Events{
+		Limit:  c.onLimit,
+		GoAway: func(tap.GoAway) { c.onGoAway() },
+	})
+	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{
+		CredsBundle:   s.bundle(c.tap), //nolint:staticcheck // the only way to know which SubConn a connection belongs to
+		StateListener: c.onState,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.sc = sc
+	return c, nil
+}
+
+// bundle is what the SubConn would use anyway, with a tap. The CredsBundle of the
+// child policy comes before that of the channel, and both before its credentials.
+func (s *subchannel) bundle(t *tap.State) credentials.Bundle {
+	opts := &s.policy.opts
+	switch {
+	case s.opts.CredsBundle != nil: //nolint:staticcheck // a child policy may use it: grpclb does
+		return tap.WrapBundle(s.opts.CredsBundle, t) //nolint:staticcheck // see above
+	case opts.CredsBundle != nil:
+		return tap.WrapBundle(opts.CredsBundle, t)
+	case opts.DialCreds != nil:
+		return tap.Bundle(opts.DialCreds, nil, t)
+	default:
+		return nil
+	}
+}
+
+// take takes a stream unless the connection has atMost of them or is out.
+func (c *connection) take(atMost int64) bool {
+	for {
+		n := c.streams.Load()
+		if n >= atMost {
+			return false
+		}
+		if c.streams.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release gives a stream back, to the first call that waits for one. It runs once
+// for every stream taken: at the end of the RPC, or at once when gRPC finds the
+// picked connection gone.
+//
+// The count comes down before waiting is read, and a call raises waiting before
+// it tries to take: one of the two sees the other.
+func (c *connection) release() {
+	c.streams.Add(-1)
+	if c.sub.waiting.Load() > 0 {
+		c.sub.dispatch()
+	}
+}
+
+// inFlight is the number of streams.
+func (c *connection) inFlight() int64 { return c.streams.Load() &^ outBit }
+
+// takeOut closes c to new streams.
+func (c *connection) takeOut() { c.streams.Or(outBit) }
+
+// takeOutIfUnused closes c to new streams, provided that it has none. No call is
+// then between its Pick and its end on this connection, nor will one be.
+func (c *connection) takeOutIfUnused() bool { return c.streams.CompareAndSwap(0, outBit) }
+
+// onLimit is told the server's limit, and every change of it, by the transport's
+// reader before the transport knows. It must not block: sub.mu is never held for
+// long, and dials are started elsewhere.
+func (c *connection) onLimit(limit uint32) {
+	s := c.sub
+	s.policy.channel.limits.remember(s.addr(), limit)
+	s.mu.Lock()
+	c.setLimitLocked()
+	s.dispatchLocked()
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// setLimitLocked computes what c may take, from what the server and the settings
+// say now.
+func (c *connection) setLimitLocked() {
+	s := c.sub.policy.settings.Load()
+	server, known := uint32(tap.Unlimited), c.tap.Attached()
+	if known {
+		server = c.tap.Limit()
+	}
+	room, limit := s.bounds(server, known)
+	if c.watched && limit < noLimit && (limit > 1 || s.maxConnections > 1) {
+		room, limit = max(room-1, 0), max(limit-1, 0)
+	}
+	c.room.Store(room)
+	c.limit.Store(limit)
+}
+
+// bounds is how many streams a connection takes before the next one is asked, and
+// how many at all. Of a connection without a tap nothing is known, and it takes
+// what comes, like a plain channel.
+func (s *settings) bounds(server uint32, known bool) (room, limit int64) {
+	room, limit = noLimit, noLimit
+	if server != tap.Unlimited {
+		room, limit = int64(server), int64(server)
+	}
+	if s.maxStreams > 0 {
+		room, limit = min(room, int64(s.maxStreams)), min(limit, int64(s.maxStreams))
+	}
+	if limit == noLimit && known && s.unlimitedStreams > 0 {
+		room = int64(s.unlimitedStreams)
+	}
+	if s.queueInTransport {
+		limit = noLimit
+	}
+	return room, limit
+}
+
+// countedConn is how a producer of the child policy reaches the connection. Its
+// streams pass by Pick, so they are counted here; they never wait.
+type countedConn struct {
+	grpc.ClientConnInterface
+
+	conn *connection
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (cc countedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	cc.conn.streams.Add(1)
+	defer cc.conn.release()
+	return cc.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (cc countedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	cc.conn.streams.Add(1)
+	release := sync.OnceFunc(cc.conn.release)
+	stream, err := cc.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	context.AfterFunc(stream.Context(), release) // grpc-go cancels it when the stream ends
+	return stream, nil
+}
+
+// countedBuilder builds a producer on a countedConn. It is comparable if builder
+// is, as gRPC keeps one producer for equal builders.
+type countedBuilder struct {
+	builder balancer.ProducerBuilder
+	conn    *connection
+}
+
+// Build implements balancer.ProducerBuilder.
+func (b countedBuilder) Build(cc any) (balancer.Producer, func()) {
+	if cci, ok := cc.(grpc.ClientConnInterface); ok {
+		cc = countedConn{cci, b.conn}
+	}
+	return b.builder.Build(cc)
+}

@@ -1,0 +1,211 @@
+package scale
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+const (
+	// A connection that was lost within longEnough was short-lived. After the
+	// first in a row the next dial follows at once, after each further one it is
+	// held back: firstHold, then double that, at most longestHold, each with up to
+	// a fifth on top. gRPC itself forgets its backoff when a dial succeeds.
+	longEnough  = time.Second
+	firstHold   = 500 * time.Millisecond
+	longestHold = time.Second
+
+	// Growth may start dialBurst dials at once and one more every dialEvery.
+	dialBurst = 16
+	dialEvery = 50 * time.Millisecond
+
+	// shrinkLooks is how often a connection is looked at in the time after which
+	// it is closed when it was never found in use.
+	shrinkLooks = 4
+)
+
+// growLocked says how many connections to dial for the calls that have no stream,
+// and reserves them in starting: as many as they need, all at once, unless dials
+// fail, connections do not last, or too many were dialled lately. What holds it
+// back makes it look again when it is over.
+func (s *subchannel) growLocked() int {
+	if s.closed || s.state != connectivity.Ready && s.state != connectivity.Connecting {
+		return 0
+	}
+	demand := s.demandLocked()
+	if demand <= 0 {
+		return 0
+	}
+	n := s.countLocked()
+	if n[phaseBackoff] > 0 {
+		return 0
+	}
+	each := s.streamsEachLocked()
+	if each <= 0 { // a server that allows none now will hardly allow some elsewhere
+		return 0
+	}
+	want := int((demand+each-1)/each) - n[phaseDialling]
+	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseDialling])
+	if s.shortLived > 0 {
+		want = min(want, 1-n[phaseDialling])
+	}
+	if want <= 0 {
+		return 0
+	}
+	now := time.Now()
+	if hold := s.heldUntil.Sub(now); hold > 0 {
+		s.setLocked(&s.regrow, hold, s.grow)
+		return 0
+	}
+	granted := s.tokens.take(now, want)
+	if granted < want {
+		s.setLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
+	}
+	s.starting += granted
+	return granted
+}
+
+// grow looks whether more connections are needed.
+func (s *subchannel) grow() {
+	s.mu.Lock()
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// growCold does so before the first connection is READY, with the calls that wait
+// for that. The first connection is enough for what a remembered limit says.
+func (s *subchannel) growCold(parked int) {
+	s.mu.Lock()
+	s.parked = parked
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// demandLocked is how many calls have no stream of their own.
+func (s *subchannel) demandLocked() int64 {
+	demand := int64(s.queue.length)
+	if s.state == connectivity.Connecting {
+		return demand + int64(s.parked)
+	}
+	exceeding := int64(0)
+	for _, c := range *s.ready.Load() {
+		if room := c.room.Load(); room < c.limit.Load() { // else the rest of them waits
+			exceeding += c.inFlight() - room
+		}
+	}
+	return demand + max(exceeding, 0)
+}
+
+// streamsEachLocked is how many streams a new connection will take, going by those
+// that are there, or without one by the last limit of the address, unless the
+// address gives trouble. It is 0 if nothing is known.
+func (s *subchannel) streamsEachLocked() (each int64) {
+	if ready := *s.ready.Load(); len(ready) > 0 {
+		for _, c := range ready {
+			each = max(each, c.room.Load())
+		}
+		return each
+	}
+	limit, ok := s.policy.channel.limits.recall(s.addr())
+	if !ok || s.dialFails > 0 || s.shortLived > 0 {
+		return 0
+	}
+	each, _ = s.policy.settings.Load().bounds(limit, true)
+	return each
+}
+
+// judgeLocked counts the end of c, once, and decides how soon the next dial may
+// follow.
+func (s *subchannel) judgeLocked(c *connection) {
+	if c.judged {
+		return
+	}
+	c.judged = true
+	s.stats.lost++
+	lived := time.Duration(0)
+	if !c.readyAt.IsZero() {
+		lived = time.Since(c.readyAt)
+	}
+	s.lastErr = c.reason(lived)
+	if lived >= longEnough {
+		s.shortLived = 0
+		return
+	}
+	s.shortLived++
+	if s.shortLived > 1 {
+		hold := min(firstHold<<min(s.shortLived-2, 8), longestHold)
+		hold += rand.N(hold / 5) //nolint:gosec // spreads clients out
+		s.heldUntil = time.Now().Add(hold)
+	}
+}
+
+// armShrinkLocked sees to it that unused connections are closed.
+func (s *subchannel) armShrinkLocked() {
+	after := s.policy.settings.Load().shrinkAfter
+	if after <= 0 || s.closed || len(*s.ready.Load()) < 2 {
+		s.shrinkTick.stop()
+		return
+	}
+	s.setLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
+}
+
+// shrink closes the connections, but for the oldest, that had no stream in the
+// last shrinkLooks looks. A call that has picked one has a stream on it, so none
+// is in its way.
+func (s *subchannel) shrink() {
+	var unused []*connection
+	s.mu.Lock()
+	for i, c := range *s.ready.Load() {
+		if i == 0 {
+			continue
+		}
+		if c.used.Swap(false) || c.inFlight() > 0 {
+			c.quiet = 0
+		} else {
+			c.quiet++
+		}
+		if c.quiet >= shrinkLooks && !s.closed && c.takeOutIfUnused() {
+			unused = append(unused, c)
+		}
+	}
+	for _, c := range unused {
+		c.phase = phaseOut
+		s.removeLocked(c)
+		s.stats.shrunk++
+	}
+	s.armShrinkLocked()
+	s.mu.Unlock()
+	if len(unused) > 0 {
+		s.policy.republish()
+	}
+	for _, c := range unused {
+		c.sc.Shutdown()
+	}
+}
+
+// bucket is a token bucket of dialBurst tokens, refilled one every dialEvery. It
+// begins full.
+type bucket struct {
+	spent int       // tokens that are not there
+	at    time.Time // when spent was right
+}
+
+func (b *bucket) take(now time.Time, n int) int {
+	refilled := int(now.Sub(b.at) / dialEvery)
+	if b.spent = max(b.spent-refilled, 0); b.spent == 0 {
+		b.at = now
+	} else {
+		b.at = b.at.Add(time.Duration(refilled) * dialEvery)
+	}
+	n = min(n, dialBurst-b.spent)
+	b.spent += n
+	return n
+}
+
+// untilNext is the time until there is a token more than now.
+func (b *bucket) untilNext(now time.Time) time.Duration {
+	return b.at.Add(dialEvery).Sub(now)
+}

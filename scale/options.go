@@ -1,0 +1,188 @@
+package scale
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/resolver"
+)
+
+const (
+	defaultMaxConnections   = 10  // gRFC A105's
+	defaultUnlimitedStreams = 128 // what restate and others settled on for such servers
+	defaultShrinkAfter      = time.Minute
+)
+
+// settings are what a subchannel needs to know. Each has a dial option and a
+// word in the policy's JSON.
+type settings struct {
+	maxConnections   int           // per subchannel, at least 1
+	maxStreams       int           // per connection; 0: the server's limit
+	unlimitedStreams int           // per connection of a server without a limit, before growing; 0: never grow
+	shrinkAfter      time.Duration // 0: never shrink
+	queueInTransport bool
+}
+
+func defaultSettings() settings {
+	return settings{
+		maxConnections:   defaultMaxConnections,
+		unlimitedStreams: defaultUnlimitedStreams,
+		shrinkAfter:      defaultShrinkAfter,
+	}
+}
+
+// clientOptions is what the dial options of this package add up to.
+type clientOptions struct {
+	settings
+
+	logger        *slog.Logger // nil: grpc-go's own log
+	observer      *Observer    // may be nil
+	resolvers     []resolver.Builder
+	serviceConfig *string
+}
+
+// option is a dial option of this package. grpc.NewClient sees the
+// EmptyDialOption in it, which does nothing; [NewClient] calls apply.
+type option struct {
+	grpc.EmptyDialOption
+
+	apply func(*clientOptions) error
+}
+
+func newOption(apply func(*clientOptions) error) grpc.DialOption {
+	return option{apply: apply}
+}
+
+// gather adds up this package's options among opts.
+func gather(opts []grpc.DialOption) (*clientOptions, error) {
+	o := &clientOptions{settings: defaultSettings()}
+	for _, opt := range opts {
+		if own, ok := opt.(option); ok {
+			if err := own.apply(o); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return o, nil
+}
+
+// MaxConnections bounds the connections of one subchannel, which is one address
+// of the server; 1 means never to scale. The default is 10. A service config may
+// ask for fewer, not for more (gRFC A105, "Configuration"). n below 1 is an error
+// of [NewClient].
+//
+// Like every dial option of this package it has an effect in [NewClient] only;
+// grpc.NewClient ignores it.
+func MaxConnections(n int) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if n < 1 {
+			return fmt.Errorf("scale: MaxConnections(%d): want 1 or more", n)
+		}
+		o.maxConnections = n
+		return nil
+	})
+}
+
+// MaxStreams bounds the streams of one connection below the server's limit; 0,
+// the default, means the server's limit. It also holds on servers that have no
+// limit. n below 0 is an error of [NewClient].
+func MaxStreams(n int) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if n < 0 {
+			return fmt.Errorf("scale: MaxStreams(%d): want 0, for the server's limit, or more", n)
+		}
+		o.maxStreams = n
+		return nil
+	})
+}
+
+// UnlimitedStreams says how many streams one connection to a server without a
+// limit takes before another connection is opened; 0 means that such a server
+// gets one connection. The default is 128. It never makes a call wait: when no
+// more connections can be had, those that are there take the streams. n below 0
+// is an error of [NewClient].
+func UnlimitedStreams(n int) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if n < 0 {
+			return fmt.Errorf("scale: UnlimitedStreams(%d): want 0, for one connection, or more", n)
+		}
+		o.unlimitedStreams = n
+		return nil
+	})
+}
+
+// ShrinkAfter says how long a connection beyond the first goes unused before it
+// is closed; up to a quarter of d is added. The default is one minute, 0 means
+// never. d below 0 is an error of [NewClient].
+func ShrinkAfter(d time.Duration) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if d < 0 {
+			return fmt.Errorf("scale: ShrinkAfter(%v): want 0, for never, or more", d)
+		}
+		o.shrinkAfter = d
+		return nil
+	})
+}
+
+// QueueInTransport keeps calls from waiting for a stream in the channel. A call
+// that finds every connection full goes to the least loaded one and waits there,
+// as on a plain channel: bound to that connection, in no order. It is for
+// programs that must not have a call wait inside an LB policy's Pick.
+func QueueInTransport() grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		o.queueInTransport = true
+		return nil
+	})
+}
+
+// WithLogger sends what the channel has to say to l: rare warnings, mostly about
+// a server or an option that keeps the channel from scaling. By default it goes
+// to grpc-go's log. A nil l is an error of [NewClient].
+func WithLogger(l *slog.Logger) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if l == nil {
+			return errors.New("scale: WithLogger(nil): leave the option out for grpc-go's log, or use slog.DiscardHandler")
+		}
+		o.logger = l
+		return nil
+	})
+}
+
+// Observe makes o show the channel. An Observer shows one channel; a second
+// [NewClient] with it is an error.
+func Observe(o *Observer) grpc.DialOption {
+	return newOption(func(opts *clientOptions) error {
+		if o == nil {
+			return errors.New("scale: Observe(nil): want an Observer")
+		}
+		opts.observer = o
+		return nil
+	})
+}
+
+// WithResolvers is grpc.WithResolvers for use with [NewClient]. The original
+// works too, with the versions of grpc-go that this package was tested with.
+func WithResolvers(builders ...resolver.Builder) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		for _, b := range builders {
+			if b == nil {
+				return errors.New("scale: WithResolvers: one of the builders is nil")
+			}
+		}
+		o.resolvers = append(o.resolvers, builders...)
+		return nil
+	})
+}
+
+// WithDefaultServiceConfig is grpc.WithDefaultServiceConfig for use with
+// [NewClient]. The original works too, with the versions of grpc-go that this
+// package was tested with; when both are given, this one counts.
+func WithDefaultServiceConfig(js string) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		o.serviceConfig = &js
+		return nil
+	})
+}

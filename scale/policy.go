@@ -1,0 +1,188 @@
+package scale
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/balancer/base"
+	"google.golang.org/grpc/connectivity"
+)
+
+func init() { balancer.Register(builder{}) }
+
+// builder makes the policy. It also parses its config, see config.go.
+type builder struct{}
+
+// Name implements balancer.Builder.
+func (builder) Name() string { return Name }
+
+// Build implements balancer.Builder.
+func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	return &policy{cc: cc, opts: opts}
+}
+
+// policy is the LB policy of one channel, or of a part of it under another policy.
+// It has a child policy choose among subchannels, and sees to the connections of
+// each. gRPC calls the methods of balancer.Balancer, and tells the states of
+// SubConns, one at a time.
+type policy struct {
+	cc   balancer.ClientConn
+	opts balancer.BuildOptions
+
+	// Set by the first UpdateClientConnState, before there is a child.
+	channel *channel
+
+	settings    atomic.Pointer[settings]
+	picker      atomic.Pointer[picker] // published last
+	connections atomic.Uint64          // made so far; numbers them
+	nudged      atomic.Bool            // a look at the calls that wait for READY is on its way
+	tasks       tasks
+
+	// mu guards all below. It is held while the picker is handed to gRPC, as
+	// gRPC's own policies do it, or two updates could change places; gRPC takes
+	// locks of its own there and calls nothing of ours.
+	mu      sync.Mutex
+	closed  bool
+	current *childPolicy // what picks
+	pending *childPolicy // what will, once it is of use
+}
+
+// UpdateClientConnState implements balancer.Balancer.
+func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
+	c, ok := s.BalancerConfig.(*config)
+	if !ok {
+		return fmt.Errorf("scale: %w: the config of %s is a %T", balancer.ErrBadResolverState, Name, s.BalancerConfig)
+	}
+	if p.channel == nil {
+		if p.channel = c.channel; p.channel == nil {
+			p.channel = newChannel(c.settings, nil)
+		}
+		p.channel.add(p)
+	}
+	if old := p.settings.Swap(&c.settings); old != nil && *old != c.settings {
+		for _, sub := range p.subchannels() {
+			sub.settingsChanged()
+		}
+	}
+	child := p.latest()
+	if child == nil || child.name != c.childBuilder.Name() {
+		child = p.switchTo(c.childBuilder)
+	}
+	s.BalancerConfig = c.childConfig
+	return child.balancer.UpdateClientConnState(s)
+}
+
+// ResolverError implements balancer.Balancer.
+func (p *policy) ResolverError(err error) {
+	if child := p.latest(); child != nil {
+		child.balancer.ResolverError(err)
+		return
+	}
+	p.cc.UpdateState(balancer.State{
+		ConnectivityState: connectivity.TransientFailure,
+		Picker:            base.NewErrPicker(err),
+	})
+}
+
+// UpdateSubConnState implements balancer.Balancer. The policy's SubConns have
+// listeners of their own.
+func (*policy) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
+
+// ExitIdle implements balancer.Balancer.
+func (p *policy) ExitIdle() {
+	if child := p.latest(); child != nil {
+		child.balancer.ExitIdle()
+	}
+}
+
+// Close implements balancer.Balancer. Calls that wait for a stream pick again, and
+// find that the channel is closed or has a new policy.
+func (p *policy) Close() {
+	p.mu.Lock()
+	p.closed = true
+	current, pending := p.current, p.pending
+	p.current, p.pending = nil, nil
+	p.mu.Unlock()
+	for _, child := range []*childPolicy{current, pending} {
+		if child != nil {
+			child.close()
+		}
+	}
+	p.tasks.wait()
+	if p.channel != nil {
+		p.channel.remove(p)
+	}
+}
+
+// republish hands gRPC a new picker, so that calls which picked what is gone pick
+// again.
+func (p *policy) republish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.publishLocked()
+}
+
+func (p *policy) publishLocked() {
+	if p.closed || p.current == nil || p.current.state.Picker == nil {
+		return
+	}
+	next := &picker{policy: p, child: p.current.state.Picker}
+	p.picker.Store(next)
+	p.cc.UpdateState(balancer.State{
+		ConnectivityState: p.current.state.ConnectivityState,
+		Picker:            next,
+	})
+}
+
+// latest is the child that hears of the resolver, nil before there is one.
+func (p *policy) latest() *childPolicy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pending != nil {
+		return p.pending
+	}
+	return p.current
+}
+
+// subchannels are those of all children.
+func (p *policy) subchannels() (subs []*subchannel) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, child := range []*childPolicy{p.current, p.pending} {
+		if child != nil {
+			for s := range child.subchannels {
+				subs = append(subs, s)
+			}
+		}
+	}
+	return subs
+}
+
+// nudge is called for every call that finds no READY subchannel. What waits for
+// the first connection, after a time without one, may need more than one.
+func (p *policy) nudge() {
+	if p.settings.Load().maxConnections > 1 && !p.nudged.Swap(true) {
+		p.tasks.run(p.growCold)
+	}
+}
+
+// growCold shares the calls that wait among the subchannels that connect.
+func (p *policy) growCold() {
+	p.nudged.Store(false) // first: who comes later is counted by the next look
+	latest := p.picker.Load()
+	if latest == nil {
+		return
+	}
+	var connecting []*subchannel
+	for _, s := range p.subchannels() {
+		if s.connecting() {
+			connecting = append(connecting, s)
+		}
+	}
+	parked := int(latest.parked.Load())
+	for _, s := range connecting {
+		s.growCold((parked + len(connecting) - 1) / len(connecting))
+	}
+}

@@ -1,0 +1,206 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+)
+
+// A call that finds no stream waits, first in, first out, in the queue of its
+// subchannel, on its own context, inside Pick and so on its own goroutine.
+//
+// INVARIANT: a call that waits leaves the queue exactly once, under subchannel.mu:
+// taken out by a dispatch with a stream, by wakeLocked without, or by its own
+// cancellation. What was handed over and is not wanted any more is given back.
+
+// waiter is one call that waits.
+type waiter struct {
+	handed chan *connection // holds one; nil: pick again
+
+	queued     bool // in the queue; guarded by subchannel.mu, as are the links
+	next, prev *waiter
+}
+
+var waiterPool = sync.Pool{New: func() any { return &waiter{handed: make(chan *connection, 1)} }}
+
+// queue is a list of waiters. Its zero value is an empty one.
+type queue struct {
+	first, last *waiter
+	length      int
+}
+
+func (q *queue) push(w *waiter) {
+	w.queued, w.prev, w.next = true, q.last, nil
+	if q.last == nil {
+		q.first = w
+	} else {
+		q.last.next = w
+	}
+	q.last = w
+	q.length++
+}
+
+func (q *queue) remove(w *waiter) {
+	if w.prev == nil {
+		q.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		q.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.queued, w.next, w.prev = false, nil, nil
+	q.length--
+}
+
+// acquire takes a stream, from the oldest connection that has one, and waits if
+// none has. It returns nil and no error if the caller has to pick again, once
+// there is a new picker; the error is a gRPC status.
+func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
+	if s.waiting.Load() == 0 { // nobody is before this call
+		if c, exceeded := s.take(); c != nil {
+			if exceeded {
+				s.grow()
+			}
+			return c, nil
+		}
+	}
+	s.mu.Lock()
+	if !s.servingLocked() {
+		s.mu.Unlock()
+		return nil, nil //nolint:nilnil // see above
+	}
+	s.waiting.Add(1) // before the take: see connection.release
+	if s.queue.length == 0 {
+		if c, _ := s.take(); c != nil {
+			s.waiting.Add(-1)
+			s.mu.Unlock()
+			return c, nil
+		}
+	}
+	w, _ := waiterPool.Get().(*waiter)
+	s.queue.push(w)
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+	return s.wait(ctx, w)
+}
+
+// wait returns what w is handed, or ctx's error.
+func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
+	start := time.Now()
+	select {
+	case c := <-w.handed:
+		waiterPool.Put(w)
+		return c, nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	err := status.Error(status.FromContextError(ctx.Err()).Code(), s.explainLocked(ctx, time.Since(start)))
+	handed := !w.queued
+	if !handed {
+		s.queue.remove(w)
+		s.waiting.Add(-1)
+	}
+	s.mu.Unlock()
+	if handed {
+		if c := <-w.handed; c != nil {
+			c.release()
+		}
+	}
+	waiterPool.Put(w)
+	return nil, err
+}
+
+// explainLocked says what a call waited for in vain.
+func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "scale: %v after waiting %v for a stream to %s: ", ctx.Err(), waited.Round(time.Millisecond), s.addr())
+	ready := *s.ready.Load()
+	switch {
+	case len(ready) == 0:
+		b.WriteString("no connection is up")
+	case s.limitLocked() == 0:
+		b.WriteString("the server allows none (limit 0)")
+	default:
+		fmt.Fprintf(&b, "all streams are taken (limit %d per connection)", s.limitLocked())
+	}
+	fmt.Fprintf(&b, "; %d of at most %d connections, %d calls waiting", len(ready), s.policy.settings.Load().maxConnections, s.queue.length)
+	if s.lastErr != nil {
+		fmt.Fprintf(&b, "; last connection error: %v", s.lastErr)
+	}
+	return b.String()
+}
+
+// limitLocked is the largest limit among the connections that are READY.
+func (s *subchannel) limitLocked() (limit int64) {
+	for _, c := range *s.ready.Load() {
+		limit = max(limit, c.limit.Load())
+	}
+	return limit
+}
+
+// take takes a stream that is free, from the oldest connection first, so that the
+// younger ones fall idle when they are not needed. A connection to a server
+// without a limit has a room that it may exceed: when all of that is taken the
+// least loaded connection takes the stream, and the subchannel ought to grow.
+func (s *subchannel) take() (c *connection, exceeded bool) {
+	ready := *s.ready.Load()
+	for i, c := range ready {
+		if c.take(c.room.Load()) {
+			if i > 0 && !c.used.Load() {
+				c.used.Store(true)
+			}
+			return c, false
+		}
+	}
+	var least *connection
+	for _, c := range ready {
+		if n := c.streams.Load(); n < c.limit.Load() && (least == nil || n < least.streams.Load()) {
+			least = c
+		}
+	}
+	if least == nil || !least.take(least.limit.Load()) {
+		return nil, false
+	}
+	least.used.Store(true)
+	return least, true
+}
+
+// dispatch hands free streams to the calls that wait.
+func (s *subchannel) dispatch() {
+	s.mu.Lock()
+	s.dispatchLocked()
+	s.mu.Unlock()
+}
+
+func (s *subchannel) dispatchLocked() {
+	for s.queue.length > 0 {
+		c, _ := s.take()
+		if c == nil {
+			return
+		}
+		s.handLocked(c)
+	}
+}
+
+// wakeLocked makes every call that waits pick again.
+func (s *subchannel) wakeLocked() {
+	for s.queue.length > 0 {
+		s.handLocked(nil)
+	}
+}
+
+// handLocked hands c to the first call that waits.
+func (s *subchannel) handLocked(c *connection) {
+	w := s.queue.first
+	s.queue.remove(w)
+	s.waiting.Add(-1)
+	w.handed <- c // has room: w was queued, so nothing was handed to it
+}

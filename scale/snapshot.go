@@ -1,0 +1,137 @@
+package scale
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+)
+
+// Unlimited is the Limit of a connection whose server sets none.
+const Unlimited = 1<<32 - 1
+
+// Observer shows what a channel looks like inside. Hand it to [NewClient] with
+// [Observe]; its zero value is ready for that. It holds nothing of a channel that
+// was closed but the channel's settings. Its methods may be called concurrently.
+type Observer struct {
+	channel atomic.Pointer[channel]
+}
+
+var errObserverTaken = errors.New("scale: Observe: this Observer shows another channel already; want one for each")
+
+func (o *Observer) attach(ch *channel) error {
+	if o != nil && !o.channel.CompareAndSwap(nil, ch) {
+		return errObserverTaken
+	}
+	return nil
+}
+
+func (o *Observer) detach(ch *channel) {
+	if o != nil {
+		o.channel.CompareAndSwap(ch, nil)
+	}
+}
+
+// Channel is what a channel looked like at one time. It is a copy and nobody
+// else's.
+type Channel struct {
+	Subchannels []Subchannel `json:"subchannels"` // by address; none while the channel is idle or closed
+}
+
+// Subchannel is one address of a channel. The counters count from when the LB
+// policy made the subchannel.
+type Subchannel struct {
+	Address        string             `json:"address"`
+	State          connectivity.State `json:"state"`          // as its LB policy knows it
+	MaxConnections int                `json:"maxConnections"` // how many there may be
+	Dialling       int                `json:"dialling"`       // dials under way
+	Waiters        int                `json:"waiters"`        // calls that wait for a stream
+	LastError      string             `json:"lastError"`      // of the last dial that failed or connection that was lost; "" if none
+	Opened         uint64             `json:"opened"`         // connections that became READY
+	Failed         uint64             `json:"failed"`         // dials that failed
+	Lost           uint64             `json:"lost"`           // connections that the server or the network ended
+	Shrunk         uint64             `json:"shrunk"`         // connections closed because they were not needed
+	Connections    []Connection       `json:"connections"`    // that take streams, oldest first
+}
+
+// Connection is one connection of a subchannel, READY for RPCs.
+type Connection struct {
+	ID        uint64    `json:"id"`        // within the channel
+	Local     string    `json:"local"`     // this side's address
+	Remote    string    `json:"remote"`    // the peer's
+	Since     time.Time `json:"since"`     // when it became READY; its age is the time since
+	InFlight  int       `json:"inFlight"`  // streams
+	Limit     uint32    `json:"limit"`     // what the server allows, or [Unlimited]
+	LastHeard time.Time `json:"lastHeard"` // when bytes last came; zero if that is not known
+}
+
+// Snapshot copies the state of the channel. It is empty before [NewClient] and
+// while the channel is idle or closed. It takes the lock of each subchannel for
+// the time of the copy.
+func (o *Observer) Snapshot() Channel {
+	ch := o.channel.Load()
+	if ch == nil {
+		return Channel{}
+	}
+	var snapshot Channel
+	for _, p := range ch.livePolicies() {
+		for _, s := range p.subchannels() {
+			snapshot.Subchannels = append(snapshot.Subchannels, s.snapshot())
+		}
+	}
+	slices.SortFunc(snapshot.Subchannels, func(a, b Subchannel) int { return cmp.Compare(a.Address, b.Address) })
+	return snapshot
+}
+
+func (ch *channel) livePolicies() []*policy {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	policies := make([]*policy, 0, len(ch.policies))
+	for p := range ch.policies {
+		policies = append(policies, p)
+	}
+	return policies
+}
+
+func (s *subchannel) snapshot() Subchannel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snapshot := Subchannel{
+		Address:        s.addr(),
+		State:          s.state,
+		MaxConnections: s.policy.settings.Load().maxConnections,
+		Dialling:       s.countLocked()[phaseDialling],
+		Waiters:        s.queue.length,
+		Opened:         s.stats.opened,
+		Failed:         s.stats.failed,
+		Lost:           s.stats.lost,
+		Shrunk:         s.stats.shrunk,
+	}
+	if s.lastErr != nil {
+		snapshot.LastError = s.lastErr.Error()
+	}
+	for _, c := range *s.ready.Load() {
+		snapshot.Connections = append(snapshot.Connections, c.snapshotLocked())
+	}
+	return snapshot
+}
+
+func (c *connection) snapshotLocked() Connection {
+	snapshot := Connection{
+		ID:        c.id,
+		Since:     c.readyAt,
+		InFlight:  int(c.inFlight()),
+		Limit:     c.tap.Limit(),
+		LastHeard: c.tap.LastHeard(),
+	}
+	if addr := c.tap.LocalAddr(); addr != nil {
+		snapshot.Local = addr.String()
+	}
+	if addr := c.tap.RemoteAddr(); addr != nil {
+		snapshot.Remote = addr.String()
+	}
+	return snapshot
+}

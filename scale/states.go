@@ -1,0 +1,289 @@
+package scale
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+)
+
+// sequel is what a change of state leads to, to be done once mu is free, in this
+// order.
+type sequel struct {
+	tell    []balancer.SubConnState // to the child
+	publish bool                    // a new picker, for calls that picked what is gone
+	watch   bool                    // the oldest connection is another one
+	connect *connection
+	dials   int
+	warn    bool // no tap
+}
+
+func (q *sequel) do(s *subchannel) {
+	for _, state := range q.tell {
+		s.child.tell(s, state)
+	}
+	if q.publish {
+		s.policy.republish()
+	}
+	if q.watch {
+		s.watchOldest()
+	}
+	if q.connect != nil {
+		q.connect.sc.Connect()
+	}
+	s.dial(q.dials)
+	if q.warn {
+		s.warnUntapped()
+	}
+}
+
+// tellLocked notes that the child is to be told state.
+func (s *subchannel) tellLocked(q *sequel, state connectivity.State, err error) {
+	s.state = state
+	q.tell = append(q.tell, balancer.SubConnState{ConnectivityState: state, ConnectionError: err})
+}
+
+// onState is told c's states by gRPC, one at a time for the whole channel. A
+// SubConn that is dialled goes CONNECTING and then READY, or TRANSIENT_FAILURE
+// and after the backoff IDLE. From READY it goes IDLE; if the transport dies at
+// once, from CONNECTING too. Shutdown leads to SHUTDOWN from anywhere.
+func (c *connection) onState(state balancer.SubConnState) {
+	s := c.sub
+	var q sequel
+	s.mu.Lock()
+	switch {
+	case state.ConnectivityState == connectivity.Shutdown:
+		s.onShutdownLocked(c, &q)
+	case s.closed:
+	case state.ConnectivityState == connectivity.Connecting:
+		if s.state == connectivity.Idle || s.state == connectivity.TransientFailure {
+			s.tellLocked(&q, connectivity.Connecting, nil)
+		}
+	case state.ConnectivityState == connectivity.Ready:
+		s.onReadyLocked(c, &q)
+	case state.ConnectivityState == connectivity.TransientFailure:
+		s.onFailureLocked(c, state.ConnectionError, &q)
+	case c.phase == phaseBackoff:
+		s.onBackoffOverLocked(c, &q)
+	default:
+		s.onLostLocked(c, &q)
+	}
+	s.mu.Unlock()
+	q.do(s)
+}
+
+// onReadyLocked puts a connection to use.
+func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
+	if c.phase != phaseDialling { // a GOAWAY was here first, or it is being closed
+		return
+	}
+	c.phase, c.readyAt = phaseReady, time.Now()
+	q.warn = !c.tap.Attached()
+	c.setLimitLocked()
+	ready := append(slices.Clone(*s.ready.Load()), c)
+	s.ready.Store(&ready)
+	s.stats.opened++
+	s.dialFails, s.parked = 0, 0
+	if s.state == connectivity.Idle {
+		s.tellLocked(q, connectivity.Connecting, nil)
+	}
+	if s.state != connectivity.Ready {
+		s.health, s.produced = health{}, false
+		s.tellLocked(q, connectivity.Ready, nil)
+	}
+	s.dispatchLocked()
+	q.dials = s.growLocked()
+	s.armShrinkLocked()
+}
+
+// onFailureLocked is told that a dial failed. While the subchannel is READY that
+// only keeps it from growing until the backoff is over.
+func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
+	s.lastErr = withCause(err, c.tap.Cause())
+	s.stats.failed++
+	s.dialFails++
+	if c.phase != phaseDialling {
+		return
+	}
+	c.phase = phaseBackoff
+	if s.state == connectivity.Ready {
+		if !s.servingLocked() {
+			s.wakeLocked()
+		}
+		return
+	}
+	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
+		s.retireLocked(c)
+		return
+	}
+	s.wakeLocked()
+	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+}
+
+// onBackoffOverLocked may try c again. It is the child's to decide while it is
+// not READY.
+func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
+	c.phase = phaseIdle
+	if s.state != connectivity.Ready {
+		s.tellLocked(q, connectivity.Idle, nil)
+		return
+	}
+	q.dials = s.growLocked()
+	if q.dials == 0 {
+		s.retireLocked(c)
+		return
+	}
+	q.dials--
+	s.starting--
+	c.phase = phaseDialling
+	q.connect = c // its SubConn knows how long to back off the next time
+}
+
+// onLostLocked is told that a connection is gone.
+func (s *subchannel) onLostLocked(c *connection, q *sequel) {
+	if c.phase == phaseIdle || c.phase == phaseOut && !c.judged {
+		return // not this one, or it was retired and its SHUTDOWN follows
+	}
+	was := s.oldest()
+	s.removeLocked(c)
+	s.judgeLocked(c)
+	q.publish = true
+	if s.oldest() != nil {
+		s.retireLocked(c)
+		s.replaceOldestLocked(was, q)
+		q.dials = s.growLocked()
+		return
+	}
+	s.exitLocked(c, q)
+}
+
+// replaceOldestLocked hands what stood on the connection was to the oldest one. A
+// producer cannot be moved: the child gives it up and builds another when it is
+// told IDLE and READY.
+func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
+	if was == s.oldest() {
+		return
+	}
+	if !s.produced {
+		q.watch = true
+		return
+	}
+	s.health, s.produced = health{}, false
+	for _, state := range []connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready} {
+		s.tellLocked(q, state, nil)
+	}
+}
+
+// exitLocked leaves READY, or what was to become READY, as c was the last
+// connection.
+func (s *subchannel) exitLocked(c *connection, q *sequel) {
+	s.wakeLocked()
+	for other := range s.all {
+		if other.phase == phaseBackoff || other.phase == phaseIdle {
+			s.retireLocked(other)
+		}
+	}
+	dialling := s.countLocked()[phaseDialling] - boolToInt(c.phase == phaseDialling)
+	if s.state == connectivity.Ready {
+		s.tellLocked(q, connectivity.Idle, nil)
+	}
+	hold := time.Until(s.heldUntil)
+	if dialling == 0 && hold > 0 {
+		s.holdLocked(c, hold, q)
+		return
+	}
+	s.retireLocked(c)
+	switch {
+	case dialling > 0 && s.state == connectivity.Idle:
+		s.tellLocked(q, connectivity.Connecting, nil)
+	case dialling == 0 && s.state != connectivity.Idle:
+		s.tellLocked(q, connectivity.Idle, nil)
+	}
+}
+
+// holdLocked behaves towards the child like a dial that failed and backs off. The
+// lost connection stays for that time: its SHUTDOWN, told on gRPC's goroutine,
+// ends the hold.
+func (s *subchannel) holdLocked(c *connection, hold time.Duration, q *sequel) {
+	c.phase = phaseHeld
+	c.takeOut()
+	if s.state == connectivity.Idle {
+		s.tellLocked(q, connectivity.Connecting, nil)
+	}
+	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	s.setLocked(&s.held, hold, c.sc.Shutdown)
+}
+
+// onShutdownLocked is told that a SubConn is gone. The child hears of it if it was
+// the last one, be it that the child shut the subchannel down, gave it other
+// addresses, or waited for the end of a hold.
+func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
+	delete(s.all, c)
+	if s.closed {
+		if len(s.all) == 0 && s.starting == 0 {
+			q.tell = append(q.tell, balancer.SubConnState{ConnectivityState: connectivity.Shutdown})
+		}
+		return
+	}
+	n := s.countLocked()
+	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseReady] + n[phaseHeld]
+	if alive == 0 && s.state != connectivity.Idle {
+		s.wakeLocked()
+		q.publish = true
+		s.tellLocked(q, connectivity.Idle, nil)
+	}
+}
+
+// onGoAway is told of a GOAWAY by the transport's reader, before the transport
+// itself, which will report IDLE. The time between the two is used: no new stream
+// goes to c, and its successor is dialled. It must not block.
+func (c *connection) onGoAway() {
+	s := c.sub
+	s.mu.Lock()
+	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
+		s.mu.Unlock()
+		return
+	}
+	c.phase = phaseOut
+	c.takeOut()
+	s.removeLocked(c)
+	s.judgeLocked(c)
+	dials := s.growLocked()
+	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
+		s.starting++
+		dials++
+	}
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// reason is why c ended, for lastErr.
+func (c *connection) reason(lived time.Duration) error {
+	s := c.sub
+	what := "closed"
+	if g, ok := c.tap.LastGoAway(); ok {
+		what = fmt.Sprintf("ended by GOAWAY (code %d, %q)", g.Code, g.Debug)
+	} else if cause := c.tap.Cause(); cause != nil {
+		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
+	}
+	return fmt.Errorf("scale: connection to %s %s after %v", s.addr(), what, lived.Round(time.Millisecond))
+}
+
+// withCause adds what the bytes told to what gRPC says.
+func withCause(err, cause error) error {
+	if err == nil || cause == nil || errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, cause)
+}
+
+func boolToInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

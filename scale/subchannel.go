@@ -1,0 +1,261 @@
+package scale
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
+)
+
+// subchannel is what the child policy holds as one SubConn: one address, and one
+// to maxConnections connections to it.
+//
+// INVARIANT: the child is told states as if there were one connection, and only
+// those steps that every policy knows: READY is left for IDLE alone. It is told
+// on gRPC's own goroutine, which runs connection.onState, and nowhere else.
+//
+// INVARIANT: while no connection is READY at most one is in backoff or held, the
+// one that will bring the child back to IDLE.
+type subchannel struct {
+	balancer.SubConn // the first connection's, since gRPC wants one embedded; never called
+
+	policy *policy
+	child  *childPolicy
+	opts   balancer.NewSubConnOptions // the child's
+
+	// Read by every pick.
+	ready   atomic.Pointer[[]*connection] // oldest first; replaced under mu
+	waiting atomic.Int64                  // calls in the queue, or about to be
+
+	addrs atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
+
+	// mu guards all below. Nothing of gRPC or of the child is called with it held.
+	mu         sync.Mutex
+	all        map[*connection]struct{}
+	starting   int                // connections that are about to be made, to dial
+	queue      queue              // calls that wait
+	state      connectivity.State // what the child was told last
+	closed     bool               // by the child
+	lastErr    error              // why the last dial failed or the last connection was lost
+	parked     int                // this subchannel's share of the calls that wait for it to be READY
+	dialFails  int                // failed dials since the last connection
+	shortLived int                // connections in a row that were lost soon
+	heldUntil  time.Time          // no dial before it, because of shortLived
+	tokens     bucket             // for the dials of growth
+	regrow     timer              // looks at growth again
+	shrinkTick timer              // looks for connections to close
+	held       timer              // ends the hold of the connection in phaseHeld
+	health     health
+	produced   bool // the child has producers on the oldest connection
+	stats      counters
+}
+
+// counters are what happened to a subchannel since it was made.
+type counters struct {
+	opened, failed, lost, shrunk uint64
+}
+
+// newSubchannel makes a subchannel and its first connection, which it leaves to
+// the child to connect.
+func newSubchannel(child *childPolicy, addrs []resolver.Address, opts balancer.NewSubConnOptions) (*subchannel, error) {
+	s := &subchannel{
+		policy: child.policy,
+		child:  child,
+		opts:   opts,
+		all:    make(map[*connection]struct{}),
+		state:  connectivity.Idle,
+	}
+	addrs = slices.Clone(addrs)
+	s.addrs.Store(&addrs)
+	s.ready.Store(new([]*connection))
+	c, err := s.newConnection(addrs)
+	if err != nil {
+		return nil, err
+	}
+	s.SubConn = c.sc
+	s.all[c] = struct{}{}
+	return s, nil
+}
+
+// addr is the address, for messages and as the key of what is remembered.
+func (s *subchannel) addr() string {
+	return (*s.addrs.Load())[0].Addr
+}
+
+// connecting reports whether the child waits for the first connection.
+func (s *subchannel) connecting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == connectivity.Connecting
+}
+
+// countLocked says how many connections are in each phase.
+func (s *subchannel) countLocked() (byPhase [phaseHeld + 1]int) {
+	for c := range s.all {
+		byPhase[c.phase]++
+	}
+	byPhase[phaseDialling] += s.starting
+	return byPhase
+}
+
+// servingLocked reports whether it makes sense to wait for a stream.
+func (s *subchannel) servingLocked() bool {
+	return !s.closed && (len(*s.ready.Load()) > 0 || s.countLocked()[phaseDialling] > 0)
+}
+
+// Connect implements balancer.SubConn. The child calls it when it was told IDLE.
+func (s *subchannel) Connect() {
+	s.mu.Lock()
+	if s.closed || s.state != connectivity.Idle || s.countLocked()[phaseDialling] > 0 {
+		s.mu.Unlock()
+		return
+	}
+	for c := range s.all {
+		if c.phase == phaseIdle {
+			c.phase = phaseDialling
+			s.mu.Unlock()
+			c.sc.Connect()
+			return
+		}
+	}
+	s.starting++
+	s.mu.Unlock()
+	s.dial(1)
+}
+
+// dial makes and connects n connections, for which starting was raised. gRPC dials
+// on goroutines of its own.
+func (s *subchannel) dial(n int) {
+	for range n {
+		s.policy.tasks.run(s.dialOne)
+	}
+}
+
+func (s *subchannel) dialOne() {
+	c, err := s.newConnection(*s.addrs.Load())
+	s.mu.Lock()
+	s.starting--
+	if err != nil { // the channel is closing
+		s.mu.Unlock()
+		return
+	}
+	s.all[c] = struct{}{}
+	if s.closed {
+		s.mu.Unlock()
+		c.sc.Shutdown()
+		return
+	}
+	c.phase = phaseDialling
+	s.mu.Unlock()
+	c.sc.Connect()
+}
+
+// Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
+// wait pick again.
+func (s *subchannel) Shutdown() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	s.state = connectivity.Shutdown
+	s.stopTimersLocked()
+	s.ready.Store(new([]*connection))
+	s.wakeLocked()
+	for c := range s.all {
+		s.retireLocked(c)
+	}
+	s.mu.Unlock()
+	s.child.forget(s)
+}
+
+func (s *subchannel) stopTimersLocked() {
+	s.regrow.stop()
+	s.shrinkTick.stop()
+	s.held.stop()
+}
+
+// retireLocked closes c to new streams and has gRPC close it when its streams are
+// done. Whoever takes a connection from the ready list publishes a picker before
+// the SubConn goes, hence the goroutine; and closing may wait for the peer.
+func (s *subchannel) retireLocked(c *connection) {
+	c.phase = phaseOut
+	c.takeOut()
+	s.policy.tasks.run(c.sc.Shutdown)
+}
+
+// removeLocked takes c from the ready list.
+func (s *subchannel) removeLocked(c *connection) {
+	ready := slices.Clone(*s.ready.Load())
+	if i := slices.Index(ready, c); i >= 0 {
+		ready = slices.Delete(ready, i, i+1)
+		s.ready.Store(&ready)
+	}
+}
+
+// oldest is the connection that stands for the subchannel, nil if none is READY.
+func (s *subchannel) oldest() *connection {
+	if ready := *s.ready.Load(); len(ready) > 0 {
+		return ready[0]
+	}
+	return nil
+}
+
+// UpdateAddresses implements balancer.SubConn. The connections to the old
+// addresses finish their RPCs; the child is told IDLE and connects to the new
+// ones. The deprecated method has one user left in grpc-go, grpclb.
+func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, resolver.Address.Equal) {
+		return
+	}
+	addrs = slices.Clone(addrs)
+	s.addrs.Store(&addrs)
+	s.held.stop()
+	s.ready.Store(new([]*connection))
+	for c := range s.all {
+		s.retireLocked(c)
+	}
+}
+
+// GetOrBuildProducer implements balancer.SubConn. The producer runs on the oldest
+// connection.
+func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
+	s.mu.Lock()
+	s.produced = true
+	c := s.oldest()
+	s.mu.Unlock()
+	if c == nil { // the child may not do this; it gets what an idle SubConn gives
+		return s.SubConn.GetOrBuildProducer(b)
+	}
+	return c.sc.GetOrBuildProducer(countedBuilder{b, c})
+}
+
+// settingsChanged applies new settings to what is there.
+func (s *subchannel) settingsChanged() {
+	s.mu.Lock()
+	for c := range s.all {
+		c.setLimitLocked()
+	}
+	s.dispatchLocked()
+	s.armShrinkLocked()
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// warnUntapped says once for the channel that it cannot scale.
+func (s *subchannel) warnUntapped() {
+	ch := s.policy.channel
+	ch.tapless.Do(func() {
+		ch.warn("the connections cannot be watched, so the channel works like a plain one: something between it and its SubConns drops NewSubConnOptions.CredsBundle", "address", s.addr())
+	})
+}
+
+var _ balancer.SubConn = (*subchannel)(nil)
