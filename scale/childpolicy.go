@@ -35,9 +35,9 @@ var errReplaced = errors.New("scale: the LB policy was closed or replaced")
 // when it is of more use than the current one.
 func (p *policy) switchTo(b balancer.Builder) *childPolicy {
 	child := &childPolicy{
-		ClientConn:  p.cc,
-		policy:      p,
-		name:        b.Name(),
+		ClientConn: p.cc,
+		policy:     p,
+		name:       b.Name(),
 		state: balancer.State{
 			ConnectivityState: connectivity.Connecting,
 			Picker:            base.NewErrPicker(balancer.ErrNoSubConnAvailable),

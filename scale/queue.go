@@ -25,7 +25,18 @@ type waiter struct {
 	next, prev *waiter
 }
 
-var waiterPool = sync.Pool{New: func() any { return &waiter{handed: make(chan *connection, 1)} }}
+// waiterPool keeps waiters for their channels. Each subchannel has its own: a
+// channel that is made in a bubble of testing/synctest must not leave it.
+type waiterPool struct{ pool sync.Pool }
+
+func (p *waiterPool) get() *waiter {
+	if w, ok := p.pool.Get().(*waiter); ok {
+		return w
+	}
+	return &waiter{handed: make(chan *connection, 1)}
+}
+
+func (p *waiterPool) put(w *waiter) { p.pool.Put(w) }
 
 // queue is a list of waiters. Its zero value is an empty one.
 type queue struct {
@@ -84,7 +95,7 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 			return c, nil
 		}
 	}
-	w, _ := waiterPool.Get().(*waiter)
+	w := s.waiters.get()
 	s.queue.push(w)
 	dials := s.growLocked()
 	s.mu.Unlock()
@@ -97,7 +108,7 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	start := time.Now()
 	select {
 	case c := <-w.handed:
-		waiterPool.Put(w)
+		s.waiters.put(w)
 		return c, nil
 	case <-ctx.Done():
 	}
@@ -114,7 +125,7 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 			c.release()
 		}
 	}
-	waiterPool.Put(w)
+	s.waiters.put(w)
 	return nil, err
 }
 

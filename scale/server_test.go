@@ -23,10 +23,10 @@ type server struct {
 	*grpc.Server
 
 	addr     string
-	accepted atomic.Int64        // connections, ever
-	calls    atomic.Int64        // RPCs begun, ever
-	now, max atomic.Int64        // RPCs that run, and the most at once
-	gate     chan struct{}       // nil, or what an RPC waits for
+	accepted atomic.Int64         // connections, ever
+	calls    atomic.Int64         // RPCs begun, ever
+	now, max atomic.Int64         // RPCs that run, and the most at once
+	gate     chan struct{}        // nil, or what an RPC waits for
 	delay    func() time.Duration // how long an RPC takes
 }
 

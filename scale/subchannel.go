@@ -31,7 +31,8 @@ type subchannel struct {
 	ready   atomic.Pointer[[]*connection] // oldest first; replaced under mu
 	waiting atomic.Int64                  // calls in the queue, or about to be
 
-	addrs atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
+	waiters waiterPool
+	addrs   atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
 
 	// mu guards all below. Nothing of gRPC or of the child is called with it held.
 	mu         sync.Mutex
