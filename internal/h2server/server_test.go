@@ -48,7 +48,8 @@ func dial(t testing.TB, srv *h2server.Server, opts ...grpc.DialOption) *grpc.Cli
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -131,7 +132,7 @@ func TestCallsShowTheirOrder(t *testing.T) {
 		got = append(got, c)
 	}))
 	cc := dial(t, srv)
-	var want []h2server.CallInfo
+	want := make([]h2server.CallInfo, 0, 3)
 	for i := range int64(3) {
 		order := strconv.FormatInt(i, 10)
 		if err := call(metadata.AppendToOutgoingContext(testContext(t), "x-order", order), cc); err != nil {
