@@ -73,7 +73,7 @@ func (c *conn) serve() {
 	if c.srv.tls != nil {
 		secure := tls.Server(nc, c.srv.tls)
 		if secure.HandshakeContext(context.Background()) != nil {
-			return // refused, and the client told; cut ends it early
+			return // the client has its alert, or cut has ended a handshake that hung
 		}
 		nc = secure
 	}
