@@ -1,0 +1,42 @@
+package h2server_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/davidwartell/go-grpcpool/internal/h2server"
+)
+
+func Example() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	srv := h2server.Start(l, h2server.WithLimit(8))
+	defer srv.Close()
+
+	cc, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cc.Close()
+	for range 3 {
+		if _, err := healthpb.NewHealthClient(cc).Check(context.Background(), &healthpb.HealthCheckRequest{}); err != nil {
+			fmt.Println(err)
+			return
+		}
+		srv.SetLimit(1)
+	}
+	seen := srv.Counts()
+	fmt.Println("calls:", seen.Calls, "connections:", seen.Connections, "violations:", seen.Violations)
+
+	// Output:
+	// calls: 3 connections: 1 violations: 0
+}

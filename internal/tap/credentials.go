@@ -1,0 +1,81 @@
+package tap
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// Credentials returns inner with a difference: when a client's handshake is
+// done, s is attached to the connection. Clones attach the same s.
+func Credentials(inner credentials.TransportCredentials, s *State) credentials.TransportCredentials {
+	return &tapCredentials{TransportCredentials: inner, state: s}
+}
+
+type tapCredentials struct {
+	credentials.TransportCredentials
+
+	state *State
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (c *tapCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return conn, info, err
+	}
+	return c.state.Wrap(conn, info), info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c *tapCredentials) Clone() credentials.TransportCredentials {
+	return Credentials(c.TransportCredentials.Clone(), c.state)
+}
+
+// Bundle returns credentials for balancer.NewSubConnOptions.CredsBundle that
+// attach s to the SubConn's connection: inner, and perRPC unless it is nil. The
+// channel's own per-RPC credentials stay in use beside perRPC, so pass what was
+// in the channel's bundle and not what was in its dial options.
+//
+// It has no modes. Where the channel was given a bundle, use [WrapBundle].
+func Bundle(inner credentials.TransportCredentials, perRPC credentials.PerRPCCredentials, s *State) credentials.Bundle {
+	return &tapBundle{transport: Credentials(inner, s), perRPC: perRPC, state: s}
+}
+
+// WrapBundle is [Bundle] for credentials that come as a bundle. It keeps the
+// per-RPC credentials and the modes of inner.
+func WrapBundle(inner credentials.Bundle, s *State) credentials.Bundle {
+	return &tapBundle{
+		transport: Credentials(inner.TransportCredentials(), s),
+		perRPC:    inner.PerRPCCredentials(),
+		inner:     inner,
+		state:     s,
+	}
+}
+
+type tapBundle struct {
+	transport credentials.TransportCredentials
+	perRPC    credentials.PerRPCCredentials // may be nil
+	inner     credentials.Bundle            // nil when made from its parts
+	state     *State
+}
+
+// TransportCredentials implements credentials.Bundle.
+func (b *tapBundle) TransportCredentials() credentials.TransportCredentials { return b.transport }
+
+// PerRPCCredentials implements credentials.Bundle.
+func (b *tapBundle) PerRPCCredentials() credentials.PerRPCCredentials { return b.perRPC }
+
+// NewWithMode implements credentials.Bundle.
+func (b *tapBundle) NewWithMode(mode string) (credentials.Bundle, error) {
+	if b.inner == nil {
+		return nil, fmt.Errorf("tap: these credentials have no modes, and mode %q was asked for; wrap the bundle that has it", mode)
+	}
+	inner, err := b.inner.NewWithMode(mode)
+	if err != nil {
+		return nil, fmt.Errorf("tap: switching the credentials to mode %q: %w", mode, err)
+	}
+	return WrapBundle(inner, b.state), nil
+}

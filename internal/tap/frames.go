@@ -1,0 +1,140 @@
+package tap
+
+import "encoding/binary"
+
+// The little of HTTP/2 that the tap knows (RFC 9113, sections 4.1, 6.5, 6.8).
+const (
+	frameHeaderLen = 9
+
+	typeSettings = 0x4
+	typeGoAway   = 0x7
+
+	flagAck = 0x1
+
+	settingLen                  = 6 // a 16-bit identifier and a 32-bit value
+	settingMaxConcurrentStreams = 0x3
+
+	goAwayLen = 8 // the last stream's identifier and the error code
+
+	// debugLen is how much of a GOAWAY's debug data is kept. A frame may carry
+	// 16 KiB of it, and nobody wants to read that in an error.
+	debugLen = 256
+)
+
+// frameSink is told what the parser finds.
+type frameSink interface {
+	// settings is called at the end of every SETTINGS frame that is no
+	// acknowledgement. told says whether the frame named a limit.
+	settings(limit uint32, told bool)
+	goAway(g GoAway)
+}
+
+// parser follows the frames in the bytes that a server sends. It looks at the
+// frame headers, skips every payload but two, and keeps no more state than one
+// half-read header or payload needs, so that the bytes may come in any pieces.
+//
+// A peer that breaks the rules is left to the transport, which ends such a
+// connection; the parser only promises not to panic and not to grow.
+//
+// One goroutine at a time may use a parser.
+type parser struct {
+	sink frameSink
+
+	header    [frameHeaderLen]byte
+	headerLen int // bytes of the header that are here
+
+	frameType  byte
+	frameFlags byte
+	left       int // payload bytes of the current frame still to come
+
+	// payload holds one half-read setting, or a GOAWAY up to its bound.
+	payload    [goAwayLen + debugLen]byte
+	payloadLen int
+
+	limit uint32 // the last limit in the current SETTINGS frame
+	told  bool   // whether there was one
+}
+
+// feed takes the next bytes of the stream.
+func (p *parser) feed(b []byte) {
+	for len(b) > 0 {
+		if p.left > 0 {
+			n := min(p.left, len(b))
+			p.body(b[:n])
+			b = b[n:]
+			continue
+		}
+		if p.headerLen == 0 && len(b) >= frameHeaderLen {
+			p.begin(b)
+			b = b[frameHeaderLen:]
+			continue
+		}
+		n := copy(p.header[p.headerLen:], b)
+		b = b[n:]
+		p.headerLen += n
+		if p.headerLen == frameHeaderLen {
+			p.headerLen = 0
+			p.begin(p.header[:])
+		}
+	}
+}
+
+// begin starts a frame whose whole header is at the front of h.
+func (p *parser) begin(h []byte) {
+	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
+	p.frameType, p.frameFlags = h[3], h[4]
+	if p.frameType == typeSettings || p.frameType == typeGoAway {
+		p.payloadLen, p.told = 0, false
+		if p.left == 0 {
+			p.end()
+		}
+	}
+}
+
+// body takes bytes of the current frame's payload, at most all that are left.
+func (p *parser) body(b []byte) {
+	p.left -= len(b)
+	switch p.frameType {
+	case typeSettings:
+		p.readSettings(b)
+	case typeGoAway:
+		p.payloadLen += copy(p.payload[p.payloadLen:], b)
+	default:
+		return
+	}
+	if p.left == 0 {
+		p.end()
+	}
+}
+
+// readSettings takes settings as they come, so that a frame of any length needs
+// room for one only. Values are processed in the order in which they appear
+// (RFC 9113, section 6.5.3): the last one wins.
+func (p *parser) readSettings(b []byte) {
+	for len(b) > 0 {
+		n := copy(p.payload[p.payloadLen:settingLen], b)
+		b = b[n:]
+		p.payloadLen += n
+		if p.payloadLen < settingLen {
+			return
+		}
+		p.payloadLen = 0
+		if binary.BigEndian.Uint16(p.payload[:]) == settingMaxConcurrentStreams {
+			p.limit, p.told = binary.BigEndian.Uint32(p.payload[2:]), true
+		}
+	}
+}
+
+// end reports the frame that has just been read.
+func (p *parser) end() {
+	switch {
+	case p.frameType == typeSettings && p.frameFlags&flagAck == 0:
+		p.sink.settings(p.limit, p.told)
+	case p.frameType == typeGoAway && p.payloadLen >= goAwayLen:
+		p.sink.goAway(GoAway{
+			LastStreamID: binary.BigEndian.Uint32(p.payload[:]) & lastStreamIDMax,
+			Code:         binary.BigEndian.Uint32(p.payload[4:]),
+			Debug:        string(p.payload[goAwayLen:p.payloadLen]),
+		})
+	}
+}
