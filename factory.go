@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // maxHeaderListSize bounds what one response's headers, or trailers, may take in
@@ -29,8 +31,6 @@ type Factory struct {
 	ping        PingFunc
 	logger      *slog.Logger
 }
-
-var _ ConnectionFactory = (*Factory)(nil)
 
 // NewFactory returns a factory for any credentials: insecure, TLS, ALTS, SPIFFE
 // or the caller's own. serverAddress is "host:port" or any gRPC target, such as
@@ -69,7 +69,7 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 // tryOut builds a channel and throws it away, unconnected: grpc.NewClient checks
 // the target and whether the options go together.
 func (f *Factory) tryOut() error {
-	conn, err := f.newChannel(f.creds)
+	conn, err := f.newChannel(f.creds, new(scale.Observer))
 	if err != nil {
 		return err
 	}
@@ -100,11 +100,12 @@ func checkHostPort(address string) error {
 	return nil
 }
 
-func (f *Factory) newChannel(creds credentials.TransportCredentials) (*grpc.ClientConn, error) {
-	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+1)
-	opts = append(opts, grpc.WithTransportCredentials(creds))
+func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer) (*grpc.ClientConn, error) {
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+3)
+	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger))
 	opts = append(opts, f.dialOptions...)
-	conn, err := grpc.NewClient(f.target, opts...)
+	opts = append(opts, scale.Observe(observer))
+	conn, err := scale.NewClient(f.target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: serverAddress %q or its dial options: %w", f.target, err)
 	}
@@ -115,12 +116,23 @@ func (f *Factory) newChannel(creds credentials.TransportCredentials) (*grpc.Clie
 // gives up, like a fail-fast RPC, when every address of the target has been tried
 // once, or when ctx ends. The error answers errors.Is for ErrConnectionNotOK,
 // names the last connection error, and wraps ctx's error if that was the end.
+//
+// The channel opens further connections to an address when the server's limit on
+// concurrent streams makes it necessary; package scale has the options for that,
+// which WithDialOptions takes.
 func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
+	conn, _, err := f.NewInspectedConnection(ctx)
+	return conn, err
+}
+
+// NewInspectedConnection is NewConnection with a func that shows what the channel
+// looks like inside.
+func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, func() Channel, error) {
 	start := time.Now()
-	progress := &dialProgress{}
-	conn, err := f.newChannel(progress.watch(f.creds))
+	progress, observer := new(dialProgress), new(scale.Observer)
+	conn, err := f.newChannel(progress.watch(f.creds), observer)
 	if err != nil {
-		return nil, &connectionError{connecting, f.target, err}
+		return nil, nil, &connectionError{connecting, f.target, err}
 	}
 	if err = f.connect(ctx, conn, progress); err == nil {
 		err = f.ConnectionOk(ctx, conn)
@@ -128,10 +140,10 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 	if err != nil {
 		_ = conn.Close() // what matters is why it is not wanted
 		f.logger.DebugContext(ctx, "connection failed", "target", f.target, "after", time.Since(start), "error", err)
-		return nil, err
+		return nil, nil, err
 	}
 	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
-	return conn, nil
+	return conn, observer.Snapshot, nil
 }
 
 // connect waits until conn is READY.

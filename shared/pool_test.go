@@ -253,3 +253,22 @@ func TestStatsTellTheStateOfThePool(t *testing.T) {
 		want(shared.StateClosed)
 	})
 }
+
+func TestStatsShowTheConnectionsOfTheChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := inMemory(t, time.Minute)
+		if n := len(p.Stats().Current.Subchannels); n != 0 {
+			t.Errorf("%d subchannels before the first Get", n)
+		}
+		s, err := testpb.NewTestServiceClient(p).FullDuplexCall(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside := p.Stats().Current.Subchannels
+		if len(inside) != 1 || len(inside[0].Connections) != 1 || inside[0].Connections[0].InFlight != 1 {
+			t.Errorf("inside: %+v, want one connection with one stream", inside)
+		}
+		s.CloseSend()
+		s.Recv()
+	})
+}

@@ -168,7 +168,7 @@ func (p *Pool) dial(ctx context.Context) error {
 	defer cancel()
 	ctx, end := p.begin(ctx, OpDial)
 	start := time.Now()
-	conn, err := p.factory.NewConnection(ctx)
+	conn, inspect, err := p.newConnection(ctx)
 	if err == nil && conn == nil {
 		err = errors.New("grpcpool: the factory returned neither a channel nor an error")
 	}
@@ -183,12 +183,22 @@ func (p *Pool) dial(ctx context.Context) error {
 		return notOK(err)
 	}
 	p.cfg.logger.DebugContext(ctx, "grpcpool: dialled", "after", time.Since(start))
-	return p.install(conn)
+	return p.install(conn, inspect)
+}
+
+// newConnection asks the factory for a channel, and for a look inside if it
+// offers that.
+func (p *Pool) newConnection(ctx context.Context) (*grpc.ClientConn, func() grpcpool.Channel, error) {
+	if f, ok := p.factory.(grpcpool.Inspector); ok {
+		return f.NewInspectedConnection(ctx)
+	}
+	conn, err := p.factory.NewConnection(ctx)
+	return conn, nil, err
 }
 
 // install makes conn the current channel and retires the one before it.
-func (p *Pool) install(conn *grpc.ClientConn) error {
-	c := &channel{pool: p, conn: conn, born: p.now()}
+func (p *Pool) install(conn *grpc.ClientConn, inspect func() grpcpool.Channel) error {
+	c := &channel{pool: p, conn: conn, inspect: inspect, born: p.now()}
 	c.idle.since = c.born
 	c.prove(c.born)
 	p.mu.Lock()

@@ -1,6 +1,10 @@
 package shared
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/davidwartell/go-grpcpool"
+)
 
 // State is what a pool is doing.
 type State string
@@ -22,6 +26,11 @@ type Stats struct {
 	Waiting   int   // callers waiting for a connection now
 	Channels  int   // open now: the current one and those that wait for their last lease
 	LastError error // of the last attempt to test or dial; nil if it went well
+
+	// Current is the inside of the channel that is lent: its subchannels and
+	// connections. It is empty without a channel, and for a factory that is no
+	// grpcpool.Inspector.
+	Current grpcpool.Channel
 
 	Dials       uint64 // calls of the factory's NewConnection that have ended
 	DialsFailed uint64
@@ -50,6 +59,9 @@ func (p *Pool) Stats() Stats {
 		Replaced:    p.counts.replaced.Load(),
 		IdleClosed:  p.counts.idleClosed.Load(),
 		Leaked:      p.counts.leaked.Load(),
+	}
+	if c := p.current.Load(); c != nil && c.inspect != nil {
+		s.Current = c.inspect()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
