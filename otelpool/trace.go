@@ -47,8 +47,8 @@ func (t tracer) Start(ctx context.Context, pool string, op shared.Op) (_ context
 	if pool != "" {
 		opts = append(opts, trace.WithAttributes(PoolNameKey.String(pool)))
 	}
-	ctx, span := t.Tracer.Start(ctx, "grpcpool."+string(op), opts...)
-	return ctx, func(err error) {
+	ctx, span := t.Tracer.Start(ctx, "grpcpool."+string(op), opts...) //nolint:spancheck // the pool calls end
+	return ctx, func(err error) {                                     //nolint:spancheck // as above
 		if err != nil {
 			span.RecordError(err)
 			span.SetStatus(codes.Error, err.Error())

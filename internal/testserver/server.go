@@ -26,16 +26,20 @@ type Server struct {
 	meter *meter
 
 	listener net.Listener
-	address  string // once known: where Listen listens again
-	grpc     *grpc.Server
-	served   chan error // what Serve ended with
+	address  string       // once known: where Listen listens again
+	grpc     *grpc.Server // nil while it does not serve
+	served   chan error   // what Serve ended with
 }
 
 // New makes a server that has not begun to listen. The options must hold its
 // credentials.
 func New(opts ...grpc.ServerOption) *Server {
 	m := newMeter()
-	return &Server{opts: append([]grpc.ServerOption{grpc.StatsHandler(m)}, opts...), meter: m, address: loopback}
+	return &Server{
+		opts:    append([]grpc.ServerOption{grpc.StatsHandler(m), grpc.WaitForHandlers(true)}, opts...),
+		meter:   m,
+		address: loopback,
+	}
 }
 
 // Start is Listen and Serve.
