@@ -81,7 +81,7 @@ func (markPropagator) Fields() []string { return []string{"x-mark"} }
 type noPropagator struct{ markPropagator }
 
 func (noPropagator) Inject(context.Context, propagation.TextMapCarrier) {}
-func (noPropagator) Fields() []string                                  { return nil }
+func (noPropagator) Fields() []string                                   { return nil }
 
 // headersOf makes a call under a span and returns its trace and the headers that
 // the server got.

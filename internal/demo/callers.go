@@ -1,0 +1,89 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+)
+
+const callTimeout = 30 * time.Second
+
+// callers call the server one after another until they are stopped.
+type callers struct {
+	client  testpb.BenchmarkServiceClient
+	request *testpb.SimpleRequest
+	book    *book
+
+	quit    chan struct{}
+	stopped sync.Once
+	running sync.WaitGroup
+}
+
+func newCallers(client testpb.BenchmarkServiceClient, payload int, b *book) *callers {
+	request := &testpb.SimpleRequest{Payload: &testpb.Payload{Body: orders(payload)}}
+	return &callers{client: client, request: request, book: b, quit: make(chan struct{})}
+}
+
+// start lets n callers loose. Undone by stop.
+func (c *callers) start(ctx context.Context, n int) {
+	for range n {
+		c.running.Go(func() { c.loop(ctx) })
+	}
+}
+
+// stop lets the calls under way end, and begins no more.
+func (c *callers) stop() {
+	c.stopped.Do(func() { close(c.quit) })
+	c.running.Wait()
+}
+
+func (c *callers) loop(ctx context.Context) {
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-ctx.Done():
+			return
+		default:
+		}
+		began := time.Now()
+		err := c.call(ctx)
+		c.book.note(began, time.Now(), err)
+		if err != nil {
+			_ = sleep(ctx, RetryPause)
+		}
+	}
+}
+
+// call makes one call and checks its answer.
+func (c *callers) call(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := c.client.UnaryCall(ctx, c.request)
+	if err != nil {
+		return err
+	}
+	want, got := c.request.GetPayload().GetBody(), answer.GetPayload().GetBody()
+	if string(got) != string(want) {
+		return fmt.Errorf("the server answered with %d bytes that are not the %d that were sent", len(got), len(want))
+	}
+	return nil
+}
+
+// orders is text as services send it: n bytes of JSON, with keys that repeat and
+// values that do not.
+func orders(n int) []byte {
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same text each time
+	names := []string{"anchor", "binnacle", "capstan", "davit", "fairlead", "halyard", "lanyard", "shackle"}
+	var text strings.Builder
+	for text.Len() < n {
+		fmt.Fprintf(&text, `{"order_id":"%016x","item":%q,"quantity":%d,"price_cents":%d,"status":"shipped"},`,
+			random.Uint64(), names[random.IntN(len(names))], 1+random.IntN(20), 100+random.IntN(100_000))
+	}
+	return []byte(text.String()[:n])
+}
