@@ -90,7 +90,7 @@ func parseDemoFlags(args []string) (*demoFlags, error) {
 	}
 	if n := f.Callers * f.Payload; n > maxInFlight {
 		return nil, fmt.Errorf("--callers times --payload is %s, want at most %s: all of it may be in memory at once",
-			size(uint64(n)), size(maxInFlight)) //nolint:gosec // checked to be positive
+			size(uint64(n)), size(maxInFlight))
 	}
 	for _, d := range []struct {
 		name  string

@@ -10,11 +10,15 @@ import (
 )
 
 func demoTitle(cfg demo.Config) string {
-	return fmt.Sprintf("One pool, %s callers, a gRPC server with mutual TLS on loopback.\n", group(uint64(cfg.Callers))) //nolint:gosec // checked to be positive
+	callers := "one caller"
+	if cfg.Callers > 1 {
+		callers = group(uint64(cfg.Callers)) + " callers"
+	}
+	return fmt.Sprintf("One pool, %s, a gRPC server with mutual TLS on loopback.\n", callers)
 }
 
 func progressLine(p demo.Progress) string {
-	return fmt.Sprintf("%5.1f s  %-12v  %7s calls/s  %s failed  connections: %d",
+	return fmt.Sprintf("%5.1f s  %-12v  %7s calls/s  %s failed in all  connections: %d",
 		p.Elapsed.Seconds(), p.Phase, group(uint64(p.Rate)), group(p.Failed), p.Connections)
 }
 
@@ -31,7 +35,7 @@ func phaseReport(p demo.Phase, r *demo.Result) string {
 		traceReport(row, &r.Trace)
 	case demo.PhaseOutage:
 		fmt.Fprintf(&text, "\n2. The server goes away for %s and comes back\n", span(r.Outage.Away))
-		row("calls failed", "%s, as every caller tries again %v after a failure", group(r.Outage.CallsFailed), demo.RetryPause)
+		row("calls failed", "%s, as every caller tries again after %s", group(r.Outage.CallsFailed), span(r.Outage.RetryPause))
 		if r.Outage.FirstGoodCall == nil {
 			row("first good call", "none came")
 			break

@@ -18,20 +18,21 @@ type callers struct {
 	client  testpb.BenchmarkServiceClient
 	request *testpb.SimpleRequest
 	book    *book
+	cfg     Config
 
 	quit    chan struct{}
 	stopped sync.Once
 	running sync.WaitGroup
 }
 
-func newCallers(client testpb.BenchmarkServiceClient, payload int, b *book) *callers {
-	request := &testpb.SimpleRequest{Payload: &testpb.Payload{Body: orders(payload)}}
-	return &callers{client: client, request: request, book: b, quit: make(chan struct{})}
+func newCallers(client testpb.BenchmarkServiceClient, cfg Config, b *book) *callers {
+	request := &testpb.SimpleRequest{Payload: &testpb.Payload{Body: orders(cfg.Payload)}}
+	return &callers{client: client, request: request, book: b, cfg: cfg, quit: make(chan struct{})}
 }
 
-// start lets n callers loose. Undone by stop.
-func (c *callers) start(ctx context.Context, n int) {
-	for range n {
+// start lets them loose. Undone by stop.
+func (c *callers) start(ctx context.Context) {
+	for range c.cfg.Callers {
 		c.running.Go(func() { c.loop(ctx) })
 	}
 }
@@ -43,20 +44,33 @@ func (c *callers) stop() {
 }
 
 func (c *callers) loop(ctx context.Context) {
-	for {
-		select {
-		case <-c.quit:
-			return
-		case <-ctx.Done():
-			return
-		default:
-		}
+	for c.goOn(ctx) {
 		began := time.Now()
 		err := c.call(ctx)
 		c.book.note(began, time.Now(), err)
 		if err != nil {
-			_ = sleep(ctx, RetryPause)
+			c.pause(ctx)
 		}
+	}
+}
+
+// goOn reports whether another call is wanted.
+func (c *callers) goOn(ctx context.Context) bool {
+	select {
+	case <-c.quit:
+		return false
+	default:
+		return ctx.Err() == nil
+	}
+}
+
+func (c *callers) pause(ctx context.Context) {
+	timer := time.NewTimer(c.cfg.retryPause())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.quit:
+	case <-ctx.Done():
 	}
 }
 

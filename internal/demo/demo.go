@@ -15,12 +15,11 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// RetryPause is how long a caller waits after a call that failed.
-const RetryPause = 50 * time.Millisecond
-
 const (
 	tickInterval = 200 * time.Millisecond // between two calls of Watcher.Tick
 	settle       = 500 * time.Millisecond // of calls after the server is back and has answered
+	minPause     = 50 * time.Millisecond  // of a caller after a call that failed
+	maxPause     = time.Second            // the same, however many they are
 	grace        = 5 * time.Second        // what should happen is waited for this much longer before it counts as broken
 )
 
@@ -32,6 +31,12 @@ type Config struct {
 	Outage        time.Duration // how long the server is away
 	Idle          time.Duration // the pool's idle timeout
 	RecoverWithin time.Duration // of the server's return a call must succeed
+}
+
+// retryPause is how long a caller waits after a call that failed: for most
+// demos so long that all of them together fail 2,000 times a second.
+func (c Config) retryPause() time.Duration {
+	return min(max(minPause, time.Duration(c.Callers)*time.Second/2000), maxPause)
 }
 
 // Phase is a part of the demo, in the order of the constants.

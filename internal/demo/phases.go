@@ -45,7 +45,7 @@ func (d *demo) setUp(ctx context.Context) error {
 		return err
 	}
 	d.pool = shared.New(factory, d.cfg.Idle, shared.WithName("demo"), otelpool.Trace(tracing))
-	d.callers = newCallers(testpb.NewBenchmarkServiceClient(d.pool), d.cfg.Payload, d.book)
+	d.callers = newCallers(testpb.NewBenchmarkServiceClient(d.pool), d.cfg, d.book)
 	return nil
 }
 
@@ -59,7 +59,7 @@ func (d *demo) load(ctx context.Context) error {
 		return err
 	}
 	before, start := d.server.Counts(), time.Now()
-	d.callers.start(ctx, d.cfg.Callers)
+	d.callers.start(ctx)
 	if err := sleep(ctx, d.cfg.Duration); err != nil {
 		return err
 	}
@@ -101,6 +101,7 @@ func (d *demo) outage(ctx context.Context) error {
 	d.callers.stop()
 	d.result.Outage = d.book.outage()
 	d.result.Outage.Away = Milliseconds(d.cfg.Outage)
+	d.result.Outage.RetryPause = Milliseconds(d.cfg.retryPause())
 	d.result.Outage.Connections = d.server.Counts().Opened - opened
 	return nil
 }

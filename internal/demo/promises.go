@@ -28,7 +28,7 @@ func (r *Result) oneConnection() Promise {
 	n := r.Load.Connections
 	return Promise{
 		"one_connection", "one connection serves all callers",
-		n == 1, fmt.Sprintf("%d opened for %d callers", n, r.Load.Callers),
+		n == 1, fmt.Sprintf("opened: %d, callers: %d", n, r.Load.Callers),
 	}
 }
 

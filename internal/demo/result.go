@@ -79,6 +79,7 @@ type Span struct {
 // Outage is the server going away under the callers, and coming back.
 type Outage struct {
 	Away                Milliseconds  `json:"away_ms"`
+	RetryPause          Milliseconds  `json:"retry_pause_ms"`     // of a caller after a call that failed
 	CallsFailed         uint64        `json:"calls_failed"`       // that the outage excuses
 	FirstGoodCall       *Milliseconds `json:"first_good_call_ms"` // after the server's return; null: none came
 	Connections         int           `json:"connections"`        // opened since, as counted by the server
