@@ -32,10 +32,15 @@ func (s *sentinel) GRPCStatus() *status.Status { return status.New(s.code, s.tex
 // connectionError is an ErrConnectionNotOK that says what was being done, to
 // which target, and why it failed.
 type connectionError struct {
-	doing  string // "connecting to", "pinging"
+	doing  string // connecting or pinging
 	target string
 	cause  error
 }
+
+const (
+	connecting = "connecting to"
+	pinging    = "pinging"
+)
 
 func (e *connectionError) Error() string {
 	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, reason(e.cause))

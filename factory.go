@@ -94,7 +94,7 @@ func checkHostPort(address string) error {
 	if err != nil {
 		return fmt.Errorf("grpcpool: serverAddress %q: %w", address, err)
 	}
-	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
+	if n, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port); err != nil || n == 0 {
 		return fmt.Errorf("grpcpool: serverAddress %q: the port %q is neither 1 to 65535 nor a service name", address, port)
 	}
 	return nil
@@ -120,7 +120,7 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 	progress := &dialProgress{}
 	conn, err := f.newChannel(progress.watch(f.creds))
 	if err != nil {
-		return nil, &connectionError{"connecting to", f.target, err}
+		return nil, &connectionError{connecting, f.target, err}
 	}
 	if err = f.connect(ctx, conn, progress); err == nil {
 		err = f.ConnectionOk(ctx, conn)
@@ -144,16 +144,16 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn); err != nil {
-				return &connectionError{"connecting to", f.target, err}
+				return &connectionError{connecting, f.target, err}
 			}
 		case connectivity.Idle, connectivity.Shutdown:
 			// Connect has left IDLE behind, so the server has hung up already.
 			// Asking again at once would be a dial loop.
-			return &connectionError{"connecting to", f.target, errHungUp}
+			return &connectionError{connecting, f.target, errHungUp}
 		case connectivity.Connecting:
 		}
 		if !conn.WaitForStateChange(ctx, state) {
-			return &connectionError{"connecting to", f.target, progress.explain(context.Cause(ctx))}
+			return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
 		}
 	}
 }
@@ -175,11 +175,11 @@ func lastConnectionError(ctx context.Context, conn *grpc.ClientConn) error {
 // errors.Is for ErrConnectionNotOK and wraps the ping's.
 func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
 	if conn == nil {
-		return &connectionError{"pinging", f.target, errors.New("the channel is nil")}
+		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}
 	took, err := f.ping(ctx, conn)
 	if err != nil {
-		return &connectionError{"pinging", f.target, err}
+		return &connectionError{pinging, f.target, err}
 	}
 	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
 	return nil

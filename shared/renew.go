@@ -74,7 +74,7 @@ func (p *Pool) joinLocked(ctx context.Context) (_ *attempt, pause time.Duration,
 func (p *Pool) renewInBackground() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _, _ = p.joinLocked(p.ctx) // whatever keeps it from beginning, the watchdog looks again
+	_, _, _ = p.joinLocked(p.ctx) //nolint:dogsled // whatever keeps it from beginning, the watchdog looks again
 }
 
 // run carries an attempt out. It keeps the values of ctx, for tracing, but not
@@ -83,7 +83,7 @@ func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
 	defer p.finished()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
+	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // the pool's end is an end of its own
 
 	err := p.renew(ctx, c)
 	if err != nil && p.ctx.Err() != nil {

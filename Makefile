@@ -1,0 +1,40 @@
+# Run `make` to see what there is.
+.DEFAULT_GOAL := help
+GOLANGCI_LINT := v2.15.0
+BENCHSTAT     := v0.0.0-20260908200009-22c9c6c9d4da
+export GOBIN  ?= $(CURDIR)/.ci/bin
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: ## the library's own tests
+	go test ./...
+
+race: ## the same under the race detector
+	go test -race ./...
+
+lint: tools ## every linter (see .golangci.yml)
+	$(GOBIN)/golangci-lint run ./...
+
+demo: ## the main job on an embedded server, about ten seconds
+	go run ./cmd/grpcpool demo
+
+integration: ## real servers: etcd, nginx, haproxy
+	cd integration && go test -race ./...
+
+bench: tools ## benchmarks of lease and RPC, ten rounds, through benchstat
+	go test ./shared -run '^$$' -bench . -count 10 | tee bench.out
+	$(GOBIN)/benchstat bench.out
+
+ci: ## everything that CI runs
+	bash .ci/run
+
+tools: $(GOBIN)/golangci-lint $(GOBIN)/benchstat ## linter and benchstat, by pinned version
+
+$(GOBIN)/golangci-lint:
+	GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+
+$(GOBIN)/benchstat:
+	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
+
+.PHONY: help test race lint demo integration bench ci tools

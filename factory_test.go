@@ -1,0 +1,304 @@
+package grpcpool_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+)
+
+func TestANewConnectionIsConnectedAndHasAnsweredItsPing(t *testing.T) {
+	l := localhost(t)
+	server := grpctest.Start(t, grpctest.Config{TLS: serverTLS(t, l.CA, l.Server)})
+	pinged := 0
+	ping := func(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
+		pinged++
+		return grpcpool.HealthPing(ctx, conn)
+	}
+	f, err := newFactory(l, server.Addr(), grpcpool.WithPing(ping))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := f.NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if state := conn.GetState(); state != connectivity.Ready || pinged != 1 {
+		t.Errorf("the channel is %v after %d pings, want READY after 1", state, pinged)
+	}
+	if err := f.ConnectionOk(testContext(t), conn); err != nil || pinged != 2 {
+		t.Errorf("ConnectionOk: %v after %d pings, want nil after 2", err, pinged)
+	}
+}
+
+// Each way in which a dial can fail is told on the first try, with its reason.
+func TestAFailedDialNamesItsReason(t *testing.T) {
+	l, stranger := localhost(t), localhost(t)
+	now := time.Now()
+	good := serverTLS(t, l.CA, l.Server)
+	wrongName := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}}))
+	expired := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{
+		Hosts: []string{"127.0.0.1"}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour),
+	}))
+	noALPN := good.Clone()
+	noALPN.NextProtos = []string{"http/1.1"}
+
+	for name, test := range map[string]struct {
+		server string
+		client *pki.Localhost
+		want   string
+	}{
+		"nobody listens":                {closedPort(t), l, "connection refused"},
+		"unknown CA":                    {startTLS(t, good), stranger, "signed by unknown authority"},
+		"wrong name":                    {startTLS(t, wrongName), l, "doesn't contain any IP SANs"},
+		"server certificate expired":    {startTLS(t, expired), l, "expired"},
+		"client certificate rejected":   {startTLS(t, serverTLS(t, stranger.CA, l.Server)), l, "tls: "},
+		"plaintext server":              {grpctest.Start(t, grpctest.Config{}).Addr(), l, "first record does not look like a TLS handshake"},
+		"HTTP/1.1 only":                 {rawServer(t, func(c net.Conn) { serveTLS(c, noALPN) }), l, "tls: "},
+		"hangs up after the handshake":  {rawServer(t, func(c net.Conn) { c.Close() }), l, ""},
+		"hangs up without SETTINGS":     {rawServer(t, func(c net.Conn) { serveTLS(c, withH2(good)) }), l, "server preface"},
+		"no such host, as the resolver": {"passthrough:///no-such-host.invalid:1", l, "no such host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := newFactory(test.client, test.server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.NewConnection(testContext(t))
+			wantError(t, err, "grpcpool: connecting to", test.want)
+			wantNotOK(t, err)
+		})
+	}
+}
+
+// Like a fail-fast RPC: all addresses once, and the last error if none answers.
+func TestEveryAddressIsTriedOnce(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{})
+	dead := []string{closedPort(t), closedPort(t)}
+	dial := func(addresses ...string) (tried []string, err error) {
+		var mu sync.Mutex
+		var state resolver.State
+		for _, a := range addresses {
+			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
+		}
+		builder := manual.NewBuilderWithScheme("several")
+		builder.InitialState(state)
+		f := plainFactory(t, "several:///addresses", grpcpool.WithDialOptions(grpc.WithResolvers(builder),
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				mu.Lock()
+				tried = append(tried, address)
+				mu.Unlock()
+				return new(net.Dialer).DialContext(ctx, "tcp", address)
+			})))
+		conn, err := f.NewConnection(testContext(t))
+		if err == nil {
+			conn.Close()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(tried), err
+	}
+	want := append(slices.Clone(dead), server.Addr())
+	if tried, err := dial(want...); err != nil || !cmp.Equal(tried, want) {
+		t.Errorf("tried %v: %v", tried, err)
+	}
+	tried, err := dial(dead...)
+	if !cmp.Equal(tried, dead) {
+		t.Errorf("tried %v, want %v", tried, dead)
+	}
+	wantError(t, err, "connection refused")
+	wantNotOK(t, err)
+}
+
+// A dial that runs into its deadline says what it was waiting for.
+func TestADialPastItsDeadlineSaysHowFarItCame(t *testing.T) {
+	l := localhost(t)
+	good := withH2(serverTLS(t, l.CA, l.Server))
+	hold := make(chan struct{})
+	defer close(hold)
+	for name, test := range map[string]struct{ server, want string }{
+		"silent in the handshake": {rawServer(t, func(net.Conn) { <-hold }), "did not finish the handshake"},
+		"silent after it":         {rawServer(t, func(c net.Conn) { serveTLS(c, good); <-hold }), "no SETTINGS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := newFactory(l, test.server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err = f.NewConnection(ctx)
+			wantError(t, err, test.want, test.server)
+			wantNotOK(t, err)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v does not wrap context.DeadlineExceeded", err)
+			}
+		})
+	}
+}
+
+func TestAServerThatDoesNotServeIsNotOK(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{})
+	f := plainFactory(t, server.Addr())
+	conn, err := f.NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	server.Health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	err = f.ConnectionOk(testContext(t), conn)
+	wantError(t, err, "grpcpool: pinging", "NOT_SERVING")
+	wantNotOK(t, err)
+	if conn.GetState() == connectivity.Shutdown {
+		t.Error("a failed ping closed the channel")
+	}
+}
+
+func TestAServerWithoutTheHealthServiceIsAlive(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{NoHealth: true})
+	conn, err := plainFactory(t, server.Addr()).NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+func TestAFailedPingIsToldWithItsCause(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{})
+	cause := status.Error(codes.PermissionDenied, "not you")
+	f := plainFactory(t, server.Addr(), grpcpool.WithPing(func(context.Context, *grpc.ClientConn) (time.Duration, error) {
+		return 0, cause
+	}))
+	_, err := f.NewConnection(testContext(t))
+	wantError(t, err, "grpcpool: pinging", "PermissionDenied: not you")
+	wantNotOK(t, err)
+	if !errors.Is(err, cause) {
+		t.Errorf("%v does not wrap the ping's error", err)
+	}
+	wantNotOK(t, f.ConnectionOk(testContext(t), nil))
+}
+
+func TestTheCallersDialOptionsWin(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{InMemory: true})
+	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
+		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := f.NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if n := server.Accepted(); n != 1 {
+		t.Errorf("the dialer was used %d times, want once", n)
+	}
+}
+
+func TestSentinelsCarryAStatus(t *testing.T) {
+	for err, want := range map[error]codes.Code{
+		grpcpool.ErrClosed:          codes.Canceled,
+		grpcpool.ErrConnectionNotOK: codes.Unavailable,
+	} {
+		if got := status.Code(err); got != want {
+			t.Errorf("%v has code %v, want %v", err, got, want)
+		}
+		if got := status.Code(errors.Join(errors.New("other"), err)); got != want {
+			t.Errorf("%v, wrapped, has code %v, want %v", err, got, want)
+		}
+	}
+}
+
+func wantNotOK(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, grpcpool.ErrConnectionNotOK) {
+		t.Errorf("%v is not ErrConnectionNotOK", err)
+	}
+	if code := status.Code(err); code != codes.Unavailable {
+		t.Errorf("%v has code %v, want Unavailable", err, code)
+	}
+}
+
+func plainFactory(t *testing.T, address string, opts ...grpcpool.FactoryOption) *grpcpool.Factory {
+	t.Helper()
+	f, err := grpcpool.NewFactory(address, insecure.NewCredentials(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func startTLS(t *testing.T, config *tls.Config) string {
+	t.Helper()
+	return grpctest.Start(t, grpctest.Config{TLS: config}).Addr()
+}
+
+func withH2(config *tls.Config) *tls.Config {
+	config = config.Clone()
+	config.NextProtos = []string{"h2"}
+	return config
+}
+
+// closedPort is an address that nobody listens at.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	lis := listen(t)
+	lis.Close()
+	return lis.Addr().String()
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lis
+}
+
+// rawServer hands each connection to serve and closes it when that returns.
+func rawServer(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	lis := listen(t)
+	t.Cleanup(func() { lis.Close() })
+	go func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return lis.Addr().String()
+}
+
+// serveTLS does the server's part of a handshake and reads what comes first.
+func serveTLS(conn net.Conn, config *tls.Config) {
+	server := tls.Server(conn, config)
+	if server.Handshake() == nil {
+		_, _ = server.Read(make([]byte, 1024))
+	}
+}

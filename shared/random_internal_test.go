@@ -1,0 +1,199 @@
+package shared
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+)
+
+// checkedFactory makes real channels to a server in memory and checks that the
+// pool never dials twice at a time.
+type checkedFactory struct {
+	grpcpool.ConnectionFactory
+
+	t       *testing.T
+	dialing atomic.Int32
+	bad     atomic.Bool // pings fail
+
+	mu    sync.Mutex // guards conns
+	conns []*grpc.ClientConn
+}
+
+func (f *checkedFactory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
+	if n := f.dialing.Add(1); n != 1 {
+		f.t.Errorf("%d dials at a time", n)
+	}
+	defer f.dialing.Add(-1)
+	time.Sleep(rand.N(50 * time.Millisecond))
+	conn, err := f.ConnectionFactory.NewConnection(ctx)
+	if err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.conns = append(f.conns, conn)
+	}
+	return conn, err
+}
+
+func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
+	if f.bad.Load() {
+		return errors.New("scripted: not OK")
+	}
+	return f.ConnectionFactory.ConnectionOk(ctx, conn)
+}
+
+// TestRandomActionsKeepTheInvariants lets callers and faults loose on a pool for
+// ten virtual minutes.
+func TestRandomActionsKeepTheInvariants(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { randomActions(t, seed) })
+		})
+	}
+}
+
+func randomActions(t *testing.T, seed uint64) {
+	server := grpctest.Start(t, grpctest.Config{InMemory: true})
+	inner, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
+		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &checkedFactory{ConnectionFactory: inner, t: t}
+	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour))
+
+	var good atomic.Int64
+	var wg sync.WaitGroup
+	end := time.Now().Add(10 * time.Minute)
+	for i := range uint64(16) {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(seed, i))
+			for time.Now().Before(end) {
+				good.Add(oneAction(t, p, r))
+				time.Sleep(time.Duration(r.ExpFloat64() * float64(2*time.Second)))
+			}
+		})
+	}
+	wg.Go(func() { faults(f, server, rand.New(rand.NewPCG(seed, 99)), end) })
+	wg.Wait()
+	if good.Load() == 0 {
+		t.Error("no action went well")
+	}
+	l, err := p.Get(t.Context())
+	if err != nil {
+		t.Errorf("Get after the faults: %v", err)
+	} else {
+		l.Return()
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	wantAllGone(t, p, f)
+}
+
+// oneAction is what a caller does; it returns 1 if it had a connection.
+func oneAction(t *testing.T, p *Pool, r *rand.Rand) int64 {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.ExpFloat64()*float64(100*time.Millisecond)))
+	defer cancel()
+	switch r.IntN(4) {
+	case 0: // a unary RPC on the pool
+		if _, err := testpb.NewTestServiceClient(p).EmptyCall(ctx, &testpb.Empty{}); err == nil {
+			return 1
+		}
+		return 0
+	case 1: // a stream that may be abandoned
+		s, err := testpb.NewTestServiceClient(p).FullDuplexCall(ctx)
+		if err != nil {
+			return 0
+		}
+		_ = s.Send(&testpb.StreamingOutputCallRequest{})
+		if r.IntN(2) == 0 {
+			_ = s.CloseSend()
+			for err == nil {
+				_, err = s.Recv()
+			}
+		}
+		return 1
+	}
+	l, err := p.Get(ctx)
+	if err != nil {
+		return 0
+	}
+	hold(t, l, r)
+	return 1
+}
+
+// hold keeps a lease for a while, looks whether it stays good, and returns it,
+// perhaps twice and from two goroutines.
+func hold(t *testing.T, l grpcpool.PoolClientConn, r *rand.Rand) {
+	conn := l.Connection()
+	c := l.(*watchedLease).c
+	for range r.IntN(4) {
+		if c.tally.Load()&closing != 0 || conn.GetState() == connectivity.Shutdown {
+			t.Error("the channel was closed under a lease")
+		}
+		time.Sleep(time.Duration(r.ExpFloat64() * float64(500*time.Millisecond)))
+	}
+	var wg sync.WaitGroup
+	for range 1 + r.IntN(2) {
+		wg.Go(l.Return)
+	}
+	wg.Wait()
+	if l.Connection() != nil {
+		t.Error("a returned lease has a connection")
+	}
+}
+
+// faults stops and starts the server and makes pings fail, and leaves all well.
+func faults(f *checkedFactory, server *grpctest.Server, r *rand.Rand, end time.Time) {
+	for time.Now().Before(end) {
+		time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Second)))
+		switch r.IntN(3) {
+		case 0:
+			server.Stop()
+			time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Second)))
+			server.Start()
+		case 1:
+			f.bad.Store(true)
+			time.Sleep(time.Duration(r.ExpFloat64() * float64(3*time.Second)))
+			f.bad.Store(false)
+		case 2:
+			server.GracefulStop()
+			server.Start()
+		}
+	}
+	time.Sleep(2 * time.Second) // longer than the pause between dials
+}
+
+func wantAllGone(t *testing.T, p *Pool, f *checkedFactory) {
+	t.Helper()
+	if s := p.Stats(); s.Leases != 0 || s.Channels != 0 || s.Waiting != 0 || s.Leaked != 0 {
+		t.Errorf("left at the end: %+v", s)
+	}
+	if n := p.borrows.list.Len(); n != 0 {
+		t.Errorf("%d leases still watched", n)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, conn := range f.conns {
+		if conn.GetState() != connectivity.Shutdown {
+			t.Errorf("channel %d of %d is open", i+1, len(f.conns))
+		}
+	}
+	if s := p.Stats(); int(s.Dials-s.DialsFailed) != len(f.conns) {
+		t.Errorf("%d dials went well by the Stats, %d by the factory", s.Dials-s.DialsFailed, len(f.conns))
+	}
+}

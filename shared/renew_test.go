@@ -1,0 +1,289 @@
+package shared_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+func TestAChannelIsTestedBeforeLendingOnlyWithoutAProofOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{}
+		p := newPool(t, f, 0)
+		borrow(t, p)
+		time.Sleep(499 * time.Millisecond)
+		borrow(t, p)
+		f.wantOneDial(t, 0) // the dial is proof enough
+		time.Sleep(2 * time.Millisecond)
+		borrow(t, p)
+		f.wantOneDial(t, 1)
+		time.Sleep(499 * time.Millisecond)
+		borrow(t, p)
+		f.wantOneDial(t, 1)
+		time.Sleep(time.Hour)
+		borrow(t, p)
+		f.wantOneDial(t, 2)
+	})
+}
+
+func TestCallersShareATestBeforeLending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{}
+		p := newPool(t, f, 0)
+		borrow(t, p)
+		time.Sleep(time.Minute)
+		f.script(nil, func(context.Context, *grpc.ClientConn) error { time.Sleep(100 * time.Millisecond); return nil })
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { borrow(t, p) })
+		}
+		wg.Wait()
+		f.wantOneDial(t, 1)
+		if took := time.Since(start); took != 100*time.Millisecond {
+			t.Errorf("the callers waited %v, want 100ms", took)
+		}
+	})
+}
+
+func TestWithLeasesOutTheTestRunsInTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{}
+		p := newPool(t, f, 0)
+		l := get(t, p)
+		f.script(nil, hangTest)
+		time.Sleep(1100 * time.Millisecond) // the test is under way
+		start := time.Now()
+		borrow(t, p)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("Get waited %v for a background test", took)
+		}
+		f.wantOneDial(t, 1)
+		l.Return()
+	})
+}
+
+func TestRPCsOnThePoolSpareTheBackgroundTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := inMemory(t, 0)
+		client := testpb.NewTestServiceClient(p)
+		l := get(t, p)
+		for range 100 {
+			if _, err := client.EmptyCall(t.Context(), &testpb.Empty{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := p.Stats().Tests; n != 0 {
+			t.Errorf("%d tests of a channel whose traffic proves it alive", n)
+		}
+		time.Sleep(10 * time.Second)
+		if n := p.Stats().Tests; n < 9 || n > 11 {
+			t.Errorf("%d tests in ten silent seconds with a lease out, want about 10", n)
+		}
+		l.Return()
+		synctest.Wait()
+	})
+}
+
+func TestAFailedChannelIsReplacedWithoutClosingItUnderItsLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{}
+		p := newPool(t, f, 0)
+		old := get(t, p)
+		bad := old.Connection()
+		f.script(nil, func(_ context.Context, conn *grpc.ClientConn) error {
+			if conn == bad {
+				return errScripted
+			}
+			return nil
+		})
+		time.Sleep(2 * time.Second) // the watchdog finds out
+		l := get(t, p)
+		if l.Connection() == bad || closed(bad) {
+			t.Errorf("lent the failed channel: %v; closed it under a lease: %v", l.Connection() == bad, closed(bad))
+		}
+		if s := p.Stats(); s.Channels != 2 || s.Leases != 2 || s.Replaced != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		old.Return()
+		synctest.Wait()
+		if !closed(bad) || closed(l.Connection()) {
+			t.Error("the last lease out must close the failed channel, and no other")
+		}
+		l.Return()
+	})
+}
+
+func TestAFailedChannelIsKeptWhileNoOtherCanBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{}
+		p := newPool(t, f, 0)
+		l := get(t, p)
+		f.script(failDial, failTest)
+		time.Sleep(2 * time.Second)
+		start := time.Now()
+		_, err := p.Get(t.Context())
+		if !errors.Is(err, errScripted) || time.Since(start) != 0 {
+			t.Errorf("Get failed after %v with %v, want at once with the dial's error", time.Since(start), err)
+		}
+		time.Sleep(time.Minute)
+		if closed(l.Connection()) {
+			t.Fatal("the channel was closed under its lease")
+		}
+		before, _ := f.seen()
+		time.Sleep(time.Minute)
+		if after, _ := f.seen(); after-before < 50 || after-before > 95 {
+			t.Errorf("%d dials in a minute with a lease out, want about one a second", after-before)
+		}
+		l.Return()
+		f.script(nil, nil)
+		time.Sleep(2 * time.Second)
+		borrow(t, p)
+		synctest.Wait()
+		if s := p.Stats(); s.State != shared.StateReady || s.Channels != 1 {
+			t.Errorf("stats after the outage: %+v", s)
+		}
+	})
+}
+
+func TestAFailedChannelThatHealsIsUsedWhenNoOtherCanBeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, server := inMemory(t, 0)
+		l := get(t, p)
+		server.Health.SetServingStatus("", 2) // NOT_SERVING: the test fails, and so does the ping of a new channel
+		time.Sleep(2 * time.Second)
+		if _, err := p.Get(t.Context()); !errors.Is(err, grpcpool.ErrConnectionNotOK) {
+			t.Errorf("Get: %v", err)
+		}
+		server.Health.SetServingStatus("", 1)
+		time.Sleep(time.Second)
+		borrow(t, p)
+		l.Return()
+		synctest.Wait()
+	})
+}
+
+func TestAnUnreachableServerIsDialledAboutOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{onDial: failDial}
+		p := newPool(t, f, 0)
+		for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(10 * time.Millisecond) {
+			if _, err := p.Get(t.Context()); !errors.Is(err, errScripted) {
+				t.Fatalf("Get: %v", err)
+			}
+		}
+		for i := 1; i < len(f.dials); i++ {
+			if gap := f.dials[i].Sub(f.dials[i-1]); gap < 640*time.Millisecond || gap > 970*time.Millisecond {
+				t.Fatalf("dial %d came %v after the one before", i, gap)
+			}
+		}
+		if len(f.dials) < 600 {
+			t.Errorf("%d dials in ten minutes of demand", len(f.dials))
+		}
+		f.script(nil, nil)
+		healed := time.Now()
+		for {
+			if _, err := p.Get(t.Context()); err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if took := time.Since(healed); took > time.Second {
+			t.Errorf("the first good Get came %v after the server was back", took)
+		}
+	})
+}
+
+func TestWithoutDemandNothingIsDialled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{onDial: failDial}
+		p := newPool(t, f, 0)
+		_, _ = p.Get(t.Context())
+		time.Sleep(time.Hour)
+		f.wantOneDial(t, 0)
+	})
+}
+
+func TestWaitingForReadyOutlastsAnOutage(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts []shared.Option
+		call []grpc.CallOption
+	}{
+		"of the pool": {[]shared.Option{shared.WithWaitForReady()}, nil},
+		"of one call": {nil, []grpc.CallOption{grpc.WaitForReady(true)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, server := inMemory(t, 0, test.opts...)
+				server.Stop()
+				var back time.Time
+				time.AfterFunc(10*time.Minute, func() { back = time.Now(); server.Start() })
+				if _, err := testpb.NewTestServiceClient(p).EmptyCall(t.Context(), &testpb.Empty{}, test.call...); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(back); took > time.Second {
+					t.Errorf("the call went through %v after the server was back", took)
+				}
+			})
+		})
+	}
+}
+
+// The lease is older than the outage, and its channel sits in grpc-go's backoff
+// of up to two minutes: the pool's replacement is the proof that ends it.
+func TestRPCsOnAnOldLeaseGoThroughWithinASecondOfTheServersReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, server := inMemory(t, 0)
+		l := get(t, p)
+		server.Stop()
+		var back time.Time
+		time.AfterFunc(10*time.Minute, func() { back = time.Now(); server.Start() })
+		_, err := testpb.NewTestServiceClient(l.Connection()).EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true))
+		if took := time.Since(back); err != nil || took > time.Second {
+			t.Errorf("the call ended %v after the server was back: %v", took, err)
+		}
+		l.Return()
+		synctest.Wait()
+	})
+}
+
+func TestAServerThatFailsAsSoonAsItHasAcceptedIsNotDialledInALoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{onTest: failTest} // dials go well, and half a second later the channel is bad
+		p := newPool(t, f, 0)
+		for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(10 * time.Millisecond) {
+			if l, err := p.Get(t.Context()); err == nil {
+				l.Return()
+			}
+		}
+		if n, _ := f.seen(); n > 95 {
+			t.Errorf("%d dials in a minute", n)
+		}
+	})
+}
+
+func TestACancelledCallIsCancelledForItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeFactory{onDial: func(context.Context) error { time.Sleep(time.Minute); return nil }}
+		p := newPool(t, f, 0)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("the user went away")
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		_, err := testpb.NewTestServiceClient(p).EmptyCall(ctx, &testpb.Empty{})
+		if status.Code(err) != codes.Canceled || !errors.Is(err, why) || !errors.Is(err, context.Canceled) {
+			t.Errorf("the call ended with %v", err)
+		}
+	})
+}
