@@ -36,7 +36,7 @@ func (d *demo) setUp(ctx context.Context) error {
 	d.book.serverCounts(d.server.Counts)
 
 	tracing := otelpool.WithTracerProvider(d.traces.client)
-	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM,
+	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, //nolint:contextcheck // it looks up no more than a port name
 		d.server.Address(), 30*time.Second, 10*time.Second, nil,
 		otelpool.Instrument(tracing),
 		grpcpool.WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(snappy.Name))))
