@@ -1,0 +1,86 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// screen writes results to stdout and, if stderr is a terminal, a status line
+// below them that is written anew each time. Its methods may be called
+// concurrently.
+type screen struct {
+	terminal int // stderr's file descriptor, or -1 if it is no terminal
+
+	mu      sync.Mutex // guards what follows
+	stdout  io.Writer
+	stderr  io.Writer
+	shown   int   // columns of the status line on the screen
+	failure error // the first of writing to stdout
+}
+
+func newScreen(stdout, stderr io.Writer) *screen {
+	s := &screen{terminal: -1, stdout: stdout, stderr: stderr}
+	if f, ok := stderr.(interface{ Fd() uintptr }); ok {
+		if fd := int(f.Fd()); term.IsTerminal(fd) {
+			s.terminal = fd
+		}
+	}
+	return s
+}
+
+// live reports whether a status line can be seen.
+func (s *screen) live() bool { return s.terminal >= 0 }
+
+// status shows a status line in the place of the one before.
+func (s *screen) status(line string) {
+	if !s.live() {
+		return
+	}
+	width := 80
+	if w, _, err := term.GetSize(s.terminal); err == nil && w > 0 {
+		width = w
+	}
+	if utf8.RuneCountInString(line) >= width { // a line that wraps cannot be taken back
+		line = string([]rune(line)[:width-1])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	columns := utf8.RuneCountInString(line)
+	say(s.stderr, "\r"+line+strings.Repeat(" ", max(0, s.shown-columns)))
+	s.shown = columns
+}
+
+// print writes results above the status line.
+func (s *screen) print(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clearLocked()
+	if _, err := io.WriteString(s.stdout, text); err != nil && s.failure == nil {
+		s.failure = err
+	}
+}
+
+// err is the first error of print.
+func (s *screen) err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failure
+}
+
+// clear takes the status line away.
+func (s *screen) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clearLocked()
+}
+
+func (s *screen) clearLocked() {
+	if s.shown > 0 {
+		say(s.stderr, "\r"+strings.Repeat(" ", s.shown)+"\r")
+		s.shown = 0
+	}
+}

@@ -1,0 +1,110 @@
+package testserver_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newServer(t *testing.T) *testserver.Server {
+	t.Helper()
+	server := testserver.New()
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+func newClient(t *testing.T, server *testserver.Server) testpb.BenchmarkServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return testpb.NewBenchmarkServiceClient(conn)
+}
+
+func TestWhatTheServerSeesIsCounted(t *testing.T) {
+	server := newServer(t)
+	client := newClient(t, server)
+	body := strings.Repeat("x", 1000)
+	for range 3 {
+		answer, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{Payload: &testpb.Payload{Body: []byte(body)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(answer.GetPayload().GetBody()); got != body {
+			t.Fatalf("the answer has %d bytes, want the %d that were sent", len(got), len(body))
+		}
+	}
+	if err := server.Stop(); err != nil { // the last answer has been counted then
+		t.Fatal(err)
+	}
+	got := server.Counts()
+	if got.Opened != 1 || got.MessageBytes < 6000 || got.WireBytes != got.MessageBytes+6*5 {
+		t.Errorf("%+v, want one connection, six messages of about 1000 bytes, and 5 bytes more each on the wire", got)
+	}
+}
+
+func TestAServerComesBackOnItsAddress(t *testing.T) {
+	server := newServer(t)
+	address := server.Address()
+	client := newClient(t, server)
+	if _, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Errorf("stopping it again: %v", err)
+	}
+	if err := server.WaitOpen(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a call to the stopped server: %v, want Unavailable", err)
+	}
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if server.Address() != address {
+		t.Errorf("it is at %s now, want %s", server.Address(), address)
+	}
+	if _, err := client.UnaryCall(t.Context(), &testpb.SimpleRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.WaitOpen(t.Context(), 1); err != nil {
+		t.Error(err)
+	}
+	if got := server.Counts(); got.Opened != 2 {
+		t.Errorf("%d connections opened, want 2", got.Opened)
+	}
+}
+
+func TestAWaitForConnectionsEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err := newServer(t).WaitOpen(ctx, 1)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "waiting for 1 open connections, there are 0") {
+		t.Errorf("got %v", err)
+	}
+}

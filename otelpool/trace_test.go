@@ -1,0 +1,137 @@
+package otelpool_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/otelpool"
+	"github.com/davidwartell/go-grpcpool/shared"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"google.golang.org/grpc"
+)
+
+func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
+	client := newSide()
+	opts := []otelpool.Option{otelpool.WithTracerProvider(client.provider)}
+	server, ids := startServer(t)
+	pool := newPool(t, ids, server.Address(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
+
+	ctx, span := client.begin(t.Context())
+	call(ctx, t, pool)
+	call(ctx, t, pool) // need not wait
+	span.End()
+
+	wait, dial := client.only(t, "grpcpool.wait"), client.only(t, "grpcpool.dial")
+	wantChild(t, wait, span.SpanContext())
+	wantChild(t, dial, wait.SpanContext())
+	if got := len(client.named(callSpan)); got != 2 {
+		t.Fatalf("%d spans of calls, want 2", got)
+	}
+	for _, sent := range client.named(callSpan) {
+		wantChild(t, sent, span.SpanContext())
+	}
+	for _, own := range append(client.named("grpcpool.wait"), client.named("grpcpool.dial")...) {
+		if got := own.Attributes(); len(got) != 1 || got[0] != attribute.String("grpcpool.name", "test") {
+			t.Errorf("%s has the attributes %v", own.Name(), got)
+		}
+		if got := own.Status(); got.Code != codes.Unset {
+			t.Errorf("%s has the status %v", own.Name(), got)
+		}
+	}
+}
+
+func TestTheTestBeforeLendingIsASpanOfTheCallersTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := newSide()
+		pool := inMemory(t, nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+		get := func(ctx context.Context) {
+			conn, err := pool.Get(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Return()
+		}
+		get(t.Context())             // dials
+		time.Sleep(10 * time.Second) // and nothing has proved the connection alive since
+		ctx, span := client.begin(t.Context())
+		get(ctx)
+		span.End()
+		wait := client.only(t, "grpcpool.wait")
+		wantChild(t, wait, span.SpanContext())
+		wantChild(t, client.only(t, "grpcpool.test"), wait.SpanContext())
+	})
+}
+
+func TestADialThatFailsRecordsItsError(t *testing.T) {
+	client := newSide()
+	ids, err := pki.NewLocalhost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errRefused := errors.New("the dialer refuses")
+	dial := grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errRefused })
+	pool := newPool(t, ids, "passthrough:///localhost", []grpcpool.FactoryOption{grpcpool.WithDialOptions(dial)},
+		otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+
+	ctx, span := client.begin(t.Context())
+	_, err = pool.Get(ctx)
+	span.End()
+	if !errors.Is(err, grpcpool.ErrConnectionNotOK) {
+		t.Fatalf("Get returned %v, want ErrConnectionNotOK", err)
+	}
+	for _, name := range []string{"grpcpool.wait", "grpcpool.dial"} {
+		failed := client.only(t, name)
+		if got := failed.Status(); got.Code != codes.Error || got.Description != err.Error() {
+			t.Errorf("%s has the status %v, want the error %q", name, got, err)
+		}
+		if got := failed.Events(); len(got) != 1 || got[0].Name != "exception" {
+			t.Errorf("%s has the events %v, want the error", name, got)
+		}
+	}
+}
+
+func TestACallerWithoutASpanMakesNone(t *testing.T) {
+	client := newSide()
+	server, ids := startServer(t)
+	pool := newPool(t, ids, server.Address(), nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+	call(t.Context(), t, pool)
+	if got := client.recorder.Started(); len(got) != 0 {
+		t.Errorf("%d spans, want none", len(got))
+	}
+}
+
+func TestGetCostsNoMoreAllocationsWithTrace(t *testing.T) {
+	server, ids := startServer(t)
+	client := newSide()
+	allocations := func(traced bool) float64 {
+		var options []shared.Option
+		if traced {
+			options = append(options, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+		}
+		pool := newPool(t, ids, server.Address(), nil, options...)
+		ctx, span := client.begin(t.Context())
+		defer span.End()
+		held, err := pool.Get(ctx) // while a lease is out Get does not wait
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Return()
+		return testing.AllocsPerRun(1000, func() {
+			conn, err := pool.Get(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Return()
+		})
+	}
+	if without, with := allocations(false), allocations(true); with > without {
+		t.Errorf("Get and Return allocate %v times with Trace and %v without", with, without)
+	}
+}

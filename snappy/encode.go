@@ -1,0 +1,194 @@
+package snappy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
+)
+
+const (
+	// pieceSize is the longest Write handed to gRPC. gRPC copies each into a pooled
+	// buffer of 256 B, 4, 16 or 32 KiB or 1 MiB, which it clears first: one byte
+	// above 32 KiB would clear 1 MiB.
+	pieceSize = 32 << 10
+	// blockSize is the data put into one chunk: with the stream identifier and the
+	// header it fills two pieces exactly when stored as it is.
+	blockSize = 2*pieceSize - len(streamID) - headerLen - checksumLen
+	// directSize is the length from which a later Write becomes chunks of its own
+	// rather than being gathered: the copy would cost more than the chunk's header.
+	directSize = 16 << 10
+	// minCompress is the length from which compression is tried.
+	minCompress = 24
+)
+
+// writer is one call's hold on an encoder. It is not pooled: once it has let go of
+// the encoder, nothing done to it can reach what another call may be using.
+type writer struct {
+	enc *encoder
+	err error // set when enc is nil
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.enc == nil {
+		return 0, w.err
+	}
+	if err := w.enc.write(p); err != nil {
+		w.release(err)
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Close ends the stream. After a failed Write it returns that failure again; after
+// a Close it does nothing.
+func (w *writer) Close() error {
+	if w.enc == nil {
+		if w.err == ErrClosed { //nolint:errorlint // set below, never wrapped
+			return nil
+		}
+		return w.err
+	}
+	if err := w.enc.finish(); err != nil {
+		w.release(err)
+		return err
+	}
+	w.release(ErrClosed)
+	return nil
+}
+
+func (w *writer) release(err error) {
+	w.enc.release()
+	w.enc, w.err = nil, err
+}
+
+// encoder makes one stream. gRPC nearly always brings a message in one Write, so
+// the first is encoded at once, straight from the caller's memory.
+type encoder struct {
+	w io.Writer
+	// begun: the stream identifier has been written.
+	begun bool
+	// gathered holds the first n bytes of the next chunk, from later short Writes.
+	gathered *scratch
+	n        int
+	// small is where a message of up to about 1,500 bytes is encoded.
+	small [1536]byte
+}
+
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
+func newEncoder(w io.Writer) *encoder {
+	e := encoders.Get().(*encoder) //nolint:forcetypeassert // the pool holds nothing else
+	e.w = w
+	return e
+}
+
+func (e *encoder) release() {
+	e.gathered.put()
+	e.w, e.begun, e.gathered, e.n = nil, false, nil, 0
+	encoders.Put(e)
+}
+
+func (e *encoder) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if e.n == 0 && (!e.begun || len(p) >= directSize) {
+		return e.encode(p)
+	}
+	if e.gathered == nil {
+		e.gathered = getScratch(blockSize)
+	}
+	for len(p) > 0 {
+		k := copy(e.gathered.b[e.n:blockSize], p)
+		p = p[k:]
+		e.n += k
+		if e.n == blockSize {
+			if err := e.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// finish writes what is left. A stream of no data is its identifier alone, as some
+// decoders refuse a stream without one.
+func (e *encoder) finish() error {
+	if e.n > 0 {
+		return e.flush()
+	}
+	if !e.begun {
+		return e.emit(append(e.small[:0], streamID...))
+	}
+	return nil
+}
+
+func (e *encoder) flush() error {
+	n := e.n
+	e.n = 0
+	return e.encode(e.gathered.b[:n])
+}
+
+// encode writes p as chunks.
+func (e *encoder) encode(p []byte) error {
+	buf := e.small[:]
+	if need := chunkRoom(min(len(p), blockSize)); need > len(buf) {
+		s := getScratch(need)
+		defer s.put()
+		buf = s.b
+	}
+	for len(p) > 0 {
+		n := min(len(p), blockSize)
+		if err := e.chunk(buf, p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// chunk writes data as one chunk, which buf has room for.
+func (e *encoder) chunk(buf, data []byte) error {
+	start := 0
+	if !e.begun {
+		start = copy(buf, streamID)
+		e.begun = true
+	}
+	header := buf[start : start+headerLen+checksumLen]
+	start += len(header)
+	binary.LittleEndian.PutUint32(header[headerLen:], checksum(data))
+
+	if len(data) >= minCompress {
+		block := s2.EncodeSnappy(buf[start:], data)
+		if len(block) < len(data)-len(data)/8 {
+			putHeader(header, chunkCompressed, checksumLen+len(block))
+			return e.emit(buf[:start+len(block)])
+		}
+	}
+	// Only the first piece is put together; the rest goes out straight from data.
+	putHeader(header, chunkUncompressed, checksumLen+len(data))
+	k := copy(buf[start:min(pieceSize, len(buf))], data)
+	if err := e.emit(buf[:start+k]); err != nil {
+		return err
+	}
+	return e.emit(data[k:])
+}
+
+func putHeader(header []byte, chunkType byte, size int) {
+	binary.LittleEndian.PutUint32(header, uint32(chunkType)|uint32(size)<<8) //nolint:gosec // size is at most maxBlock+4
+}
+
+// emit writes b in pieces.
+func (e *encoder) emit(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), pieceSize)
+		if _, err := e.w.Write(b[:n]); err != nil {
+			return fmt.Errorf("snappy: writing the compressed message: %w", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}

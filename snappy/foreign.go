@@ -1,0 +1,42 @@
+package snappy
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// whatCame says what a message that does not begin with the stream identifier looks
+// like from its first bytes, at most ten, and what its sender should do.
+func whatCame(head []byte) string {
+	const remedy = "the sender must use the framing format"
+	s := string(head)
+	switch {
+	case strings.HasPrefix(s, "\x82SNAPPY\x00"):
+		return "the message is a xerial stream, as snappy-java's SnappyOutputStream writes; " +
+			remedy + " (SnappyFramedOutputStream)"
+	case s == "\xff\x06\x00\x00S2sTwO":
+		return "the message is an S2 stream; " + remedy + " (s2.WriterSnappyCompat)"
+	case strings.HasPrefix(s, streamID[:headerLen]):
+		return fmt.Sprintf("the stream identifier is %q, not %q", s[headerLen:], streamID[headerLen:])
+	case looksRaw(head):
+		return "the message looks like a raw snappy block without framing, as snappy.Encode and Snappy.compress make; " +
+			remedy + " (snappy.NewBufferedWriter, SnappyFramedOutputStream)"
+	default:
+		return fmt.Sprintf("the message begins with the bytes % x; %s", head, remedy)
+	}
+}
+
+// looksRaw reports whether head may begin a raw block: a length, then a literal no
+// longer than it, as a first operation has nothing to copy from.
+func looksRaw(head []byte) bool {
+	length, n := binary.Uvarint(head)
+	if n <= 0 || length > 1<<32-1 {
+		return false
+	}
+	if length == 0 || n == len(head) {
+		return n == len(head)
+	}
+	tag := head[n]
+	return tag&3 == tagLiteral && (tag>>2 >= 60 || uint64(tag>>2) < length)
+}
