@@ -121,6 +121,12 @@ func (c *channel) prove(at time.Duration) {
 	c.health.Store(proven)
 }
 
+// heardSince reports whether there was a sign of life after the given time, give
+// or take a look of the watchdog.
+func (c *channel) heardSince(at time.Duration) bool {
+	return c.heard.Load() || time.Duration(c.provenAt.Load()) >= at
+}
+
 // noteHeard notes a sign of life without asking the clock. The load keeps the
 // cache line shared while there is traffic.
 func (c *channel) noteHeard() {

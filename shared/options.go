@@ -26,7 +26,13 @@ const (
 	// at random between, so that many clients do not come back in step and an
 	// outage's end is seen within a second.
 	minDialPause = 640 * time.Millisecond
-	maxDialPause = 960 * time.Millisecond
+	maxDialPause = 900 * time.Millisecond
+
+	// A test may take patience times as long as the last dial or test did, if
+	// that is more than the test timeout, and slowestTest at most: a server that
+	// is slow is not dead.
+	patience    = 3
+	slowestTest = 5 * time.Second
 )
 
 // Option changes how a Pool works.
@@ -100,7 +106,9 @@ func WithDialTimeout(d time.Duration) Option {
 }
 
 // WithTestTimeout bounds one call of the factory's ConnectionOk. The default is
-// 1 s; 0 and less mean the default.
+// 1 s; 0 and less mean the default. A server whose last answer, to a dial or a
+// test, took longer than a third of it is given three times as long as that, up
+// to 5 s.
 func WithTestTimeout(d time.Duration) Option {
 	return func(cfg *config) { cfg.testTimeout = orDefault(d, defaultTestTimeout) }
 }

@@ -24,6 +24,8 @@ type Pool struct {
 	borrows borrows                 // empty without leak detection
 	counts  counts
 
+	lastAnswer atomic.Int64 // nanoseconds that the last good dial or test took
+
 	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
 	cancel context.CancelFunc
 	wake   chan struct{} // tells the watchdog to look now; holds one

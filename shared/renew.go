@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -78,10 +79,12 @@ func (p *Pool) renewInBackground() {
 }
 
 // run carries an attempt out. It keeps the values of ctx, for tracing, but not
-// its end: the attempt outlives the caller who began it.
+// its end: the attempt outlives the caller who began it. Nor does it keep the
+// caller's outgoing metadata, which may speak for one user.
 func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
 	defer p.finished()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx = metadata.NewOutgoingContext(ctx, nil)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // the pool's end is an end of its own
 
@@ -147,20 +150,34 @@ func (p *Pool) tooSoon(c *channel) bool {
 
 // test asks the factory whether c is alive.
 func (p *Pool) test(ctx context.Context, c *channel) error {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.testTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.testTimeout())
 	defer cancel()
 	ctx, end := p.begin(ctx, OpTest)
+	start := p.now()
 	err := p.factory.ConnectionOk(ctx, c.conn)
 	end(err)
 	p.counts.tests.Add(1)
-	if err != nil {
-		p.counts.testsFailed.Add(1)
-		p.cfg.logger.DebugContext(ctx, "grpcpool: test failed", "error", err)
-		return notOK(err)
+	if err == nil {
+		p.answered(p.now() - start)
+		c.prove(p.now())
+		return nil
 	}
-	c.prove(p.now())
-	return nil
+	p.counts.testsFailed.Add(1)
+	p.cfg.logger.DebugContext(ctx, "grpcpool: test failed", "error", err)
+	if ctx.Err() != nil && c.heardSince(start) {
+		c.prove(max(start, time.Duration(c.provenAt.Load()))) // too slow for a test, but RPCs have been answered meanwhile
+		return nil
+	}
+	return notOK(err)
 }
+
+// testTimeout is how long a test may take.
+func (p *Pool) testTimeout() time.Duration {
+	return max(p.cfg.testTimeout, min(patience*time.Duration(p.lastAnswer.Load()), slowestTest))
+}
+
+// answered notes how long the server took for a dial or a test.
+func (p *Pool) answered(took time.Duration) { p.lastAnswer.Store(int64(took)) }
 
 // dial makes a new channel and puts it in the place of the current one.
 func (p *Pool) dial(ctx context.Context) error {
@@ -182,6 +199,7 @@ func (p *Pool) dial(ctx context.Context) error {
 		p.cfg.logger.DebugContext(ctx, "grpcpool: dial failed", "after", time.Since(start), "error", err)
 		return notOK(err)
 	}
+	p.answered(time.Since(start))
 	p.cfg.logger.DebugContext(ctx, "grpcpool: dialled", "after", time.Since(start))
 	return p.install(conn, inspect)
 }

@@ -10,10 +10,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -185,7 +188,7 @@ func TestAnUnreachableServerIsDialledAboutOnceASecond(t *testing.T) {
 			}
 		}
 		for i := 1; i < len(f.dials); i++ {
-			if gap := f.dials[i].Sub(f.dials[i-1]); gap < 640*time.Millisecond || gap > 970*time.Millisecond {
+			if gap := f.dials[i].Sub(f.dials[i-1]); gap < 640*time.Millisecond || gap > 910*time.Millisecond {
 				t.Fatalf("dial %d came %v after the one before", i, gap)
 			}
 		}
@@ -285,5 +288,95 @@ func TestACancelledCallIsCancelledForItself(t *testing.T) {
 		if status.Code(err) != codes.Canceled || !errors.Is(err, why) || !errors.Is(err, context.Canceled) {
 			t.Errorf("the call ended with %v", err)
 		}
+	})
+}
+
+// Its answers take longer than the test timeout, but they come.
+func TestASlowServerIsNotReplacedWhileItAnswers(t *testing.T) {
+	for name, use := range map[string]func(*shared.Pool, grpcpool.PoolClientConn) grpc.ClientConnInterface{
+		"RPCs on the pool":  func(p *shared.Pool, _ grpcpool.PoolClientConn) grpc.ClientConnInterface { return p },
+		"RPCs on the lease": func(_ *shared.Pool, l grpcpool.PoolClientConn) grpc.ClientConnInterface { return l.Connection() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := grpctest.Start(t, grpctest.Config{InMemory: true})
+				slow := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+					time.Sleep(1500 * time.Millisecond)
+					return invoke(ctx, method, req, reply, cc, opts...)
+				}
+				f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
+					grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithUnaryInterceptor(slow)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := newPool(t, f, 0)
+				l := get(t, p)
+				for range 50 {
+					if _, err := testpb.NewTestServiceClient(use(p, l)).EmptyCall(t.Context(), &testpb.Empty{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if s := p.Stats(); s.Replaced != 0 {
+					t.Errorf("replaced %d times: %+v", s.Replaced, s)
+				}
+				l.Return()
+			})
+		})
+	}
+}
+
+func TestRPCsThatAreAnsweredOutweighATestThatIsTooSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpctest.Start(t, grpctest.Config{InMemory: true})
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, hangingTests{f}, 0)
+		l := get(t, p)
+		for range 60 { // one in 900 ms: there is time for a test to begin, and none for it to end, without one
+			time.Sleep(900 * time.Millisecond)
+			if _, err := testpb.NewTestServiceClient(p).EmptyCall(t.Context(), &testpb.Empty{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := p.Stats(); s.Replaced != 0 || s.TestsFailed == 0 {
+			t.Errorf("stats %+v, want tests that failed and nothing replaced", s)
+		}
+		l.Return()
+	})
+}
+
+// hangingTests is a factory whose tests of a channel get no answer.
+type hangingTests struct{ grpcpool.ConnectionFactory }
+
+func (hangingTests) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
+	return hangTest(ctx, conn)
+}
+
+func TestDialsAndTestsDoNotCarryTheCallersMetadata(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		check := func(ctx context.Context) error {
+			if md, _ := metadata.FromOutgoingContext(ctx); len(md) != 0 {
+				t.Errorf("the caller's metadata would be sent: %v", md)
+			}
+			return nil
+		}
+		f := &fakeFactory{
+			onDial: check,
+			onTest: func(ctx context.Context, _ *grpc.ClientConn) error { return check(ctx) },
+		}
+		p := newPool(t, f, 0)
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "one user's")
+		for range 2 {
+			l, err := p.Get(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Return()
+			time.Sleep(time.Minute)
+		}
+		f.wantOneDial(t, 1)
 	})
 }

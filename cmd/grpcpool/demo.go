@@ -46,7 +46,7 @@ const demoStatus = `Exit status:
 `
 
 const demoNext = `Try next:
-  grpcpool demo --callers 1000              more callers, still one connection
+  grpcpool demo --callers 1000              more callers than one connection may carry
   grpcpool demo --payload 65536             what snappy saves on larger messages
   grpcpool demo --outage 30s                is it as fast after a long outage?
   grpcpool demo --json | jq .promises       for scripts

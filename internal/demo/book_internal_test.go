@@ -106,7 +106,7 @@ func TestThePayloadHasTheLengthAskedFor(t *testing.T) {
 func kept() *Result {
 	good, closed := Milliseconds(time.Second), Milliseconds(time.Second)
 	return &Result{
-		Load:   Load{Calls: 1, Connections: 1},
+		Load:   Load{Callers: 1, Calls: 1, Connections: 1},
 		Trace:  Trace{SeenByBoth: true},
 		Outage: Outage{FirstGoodCall: &good},
 		Idle:   Idle{ClosedAfter: &closed},
@@ -120,7 +120,9 @@ func TestEachPromiseCanBeBroken(t *testing.T) {
 		breach  func(*Result)
 	}{
 		{"", func(*Result) {}},
-		{"one_connection", func(r *Result) { r.Load.Connections = 2 }},
+		{"", func(r *Result) { r.Load.Callers, r.Load.Connections = 129, 2 }},
+		{"few_connections", func(r *Result) { r.Load.Connections = 2 }},
+		{"few_connections", func(r *Result) { r.Load.Callers, r.Load.Connections = 5000, 11 }},
 		{"no_failures", func(r *Result) { r.Outage.FailedWhileUp = 1 }},
 		{"no_failures", func(r *Result) { r.Load.Calls = 0 }},
 		{"one_trace", func(r *Result) { r.Trace.SeenByBoth = false }},

@@ -15,6 +15,13 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
+// streamLimit is how many streams the server allows on a connection. Many servers
+// and load balancers allow 100 or 128.
+const streamLimit = 128
+
+// maxConnections is what package scale opens at most, unless told otherwise.
+const maxConnections = 10
+
 const (
 	tickInterval = 200 * time.Millisecond // between two calls of Watcher.Tick
 	settle       = 500 * time.Millisecond // of calls after the server is back and has answered

@@ -28,7 +28,7 @@ func (d *demo) setUp(ctx context.Context) error {
 		return err
 	}
 	d.traces = newTraces()
-	d.server = testserver.New(grpc.Creds(credentials.NewTLS(config)), d.traces.serverOption())
+	d.server = testserver.New(grpc.Creds(credentials.NewTLS(config)), grpc.MaxConcurrentStreams(streamLimit), d.traces.serverOption())
 	if err := d.server.Start(ctx); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ type Promise struct {
 // judge holds the result against the promises.
 func (r *Result) judge(cfg Config) {
 	r.Promises = []Promise{
-		r.oneConnection(), r.noFailures(), r.oneTrace(), r.recovery(cfg.RecoverWithin), r.idleClose(), r.nothingLeaked(),
+		r.fewConnections(), r.noFailures(), r.oneTrace(), r.recovery(cfg.RecoverWithin), r.idleClose(), r.nothingLeaked(),
 	}
 	r.Kept = true
 	for _, p := range r.Promises {
@@ -24,12 +24,21 @@ func (r *Result) judge(cfg Config) {
 	}
 }
 
-func (r *Result) oneConnection() Promise {
-	n := r.Load.Connections
-	return Promise{
-		"one_connection", "one connection serves all callers",
-		n == 1, fmt.Sprintf("opened: %d, callers: %d", n, r.Load.Callers),
+func (r *Result) fewConnections() Promise {
+	n, most := r.Load.Connections, connectionsFor(r.Load.Callers)
+	text := "one connection serves all callers"
+	if most > 1 {
+		text = fmt.Sprintf("%d connections serve all callers: the server allows %d streams on each", most, streamLimit)
 	}
+	return Promise{
+		"few_connections", text,
+		n > 0 && n <= most, fmt.Sprintf("opened: %d, callers: %d", n, r.Load.Callers),
+	}
+}
+
+// connectionsFor is how many connections so many callers need, and may have.
+func connectionsFor(callers int) int {
+	return min((callers+streamLimit-1)/streamLimit, maxConnections)
 }
 
 func (r *Result) noFailures() Promise {
