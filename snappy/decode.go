@@ -89,7 +89,11 @@ func (d *decoder) read(p []byte) (int, error) {
 		if d.stored > 0 {
 			return d.readStored(p)
 		}
-		if n, err := d.nextChunk(p); n > 0 || err != nil {
+		n, err := d.nextChunk(p)
+		if n > 0 && d.in.done() {
+			return n, io.EOF // now, so that nobody gets another buffer ready
+		}
+		if n > 0 || err != nil {
 			return n, err
 		}
 	}
