@@ -113,9 +113,8 @@ func (d *decoder) nextChunk(p []byte) (int, error) {
 		}
 		return 0, d.short(err)
 	}
-	header := binary.LittleEndian.Uint32(h)
-	size := int(header >> 8)
-	switch chunkType := byte(header); {
+	size := int(binary.LittleEndian.Uint32(h) >> 8)
+	switch chunkType := h[0]; {
 	case chunkType == chunkCompressed:
 		return d.compressed(p, size)
 	case chunkType == chunkUncompressed:

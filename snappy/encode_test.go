@@ -27,7 +27,7 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 
 func TestAMessageMayComeInAnyNumberOfWrites(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for range 200 {
+	for range 60 {
 		message := append(textOf(r.IntN(200_000)), randomOf(r.IntN(70_000))...)
 		var b bytes.Buffer
 		w, _ := snappy.Compressor().Compress(&b)

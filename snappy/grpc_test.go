@@ -158,7 +158,7 @@ func post(t *testing.T, addr string, message []byte) (code, text string) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/grpc")
-	req.Header.Set("Te", "trailers")
+	req.Header.Set("TE", "trailers")
 	req.Header.Set("Grpc-Encoding", "snappy")
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)

@@ -86,7 +86,7 @@ func abreast(ops []byte, at, ends, repeat *[lanes]int) {
 		wb := binary.LittleEndian.Uint16(ops[b:])
 		wc := binary.LittleEndian.Uint16(ops[c:])
 		wd := binary.LittleEndian.Uint16(ops[d:])
-		na, nb, nc, nd := opLen[uint8(wa)], opLen[uint8(wb)], opLen[uint8(wc)], opLen[uint8(wd)]
+		na, nb, nc, nd := opLen[wa&0xff], opLen[wb&0xff], opLen[wc&0xff], opLen[wd&0xff]
 		if na == 0 || nb == 0 || nc == 0 || nd == 0 || isRepeat(wa) || isRepeat(wb) || isRepeat(wc) || isRepeat(wd) {
 			a = stepLane(ops, a, &repeat[0])
 			b = stepLane(ops, b, &repeat[1])

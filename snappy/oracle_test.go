@@ -51,7 +51,7 @@ func oracleBlock(block []byte) (out []byte, ok bool) {
 	}
 	for ops := block[n:]; len(ops) > 0; {
 		tag := ops[0]
-		size, offset := int(tag>>2)+1, 0
+		size := int(tag>>2) + 1
 		extra := []int{0, 1, 2, 4}[tag&3]
 		if tag&3 == 0 && size > 60 {
 			extra = size - 60
@@ -64,6 +64,7 @@ func oracleBlock(block []byte) (out []byte, ok bool) {
 			value |= int(ops[1+i]) << (8 * i)
 		}
 		ops = ops[1+extra:]
+		offset := value
 		switch tag & 3 {
 		case 0:
 			if extra > 0 {
@@ -77,8 +78,6 @@ func oracleBlock(block []byte) (out []byte, ok bool) {
 			continue
 		case 1:
 			size, offset = int(tag>>2&7)+4, int(tag>>5)<<8|value
-		default:
-			offset = value
 		}
 		if offset == 0 || offset > len(out) || len(out)+size > int(length) {
 			return nil, false

@@ -68,7 +68,7 @@ var opLen = func() (table [256]uint8) {
 		switch tag & 3 {
 		case tagLiteral:
 			if n := tag >> 2; n < 60 {
-				table[tag] = uint8(1 + n + 1) //nolint:gosec // at most 61
+				table[tag] = uint8(1 + n + 1)
 			}
 		case tagCopy1:
 			table[tag] = 2
@@ -93,7 +93,7 @@ func longLiteralLen(ops []byte) int {
 	for i := extra; i > 0; i-- {
 		n = n<<8 | uint64(ops[i])
 	}
-	return min(1+extra+int(min(n+1, uint64(len(ops)))), len(ops)) //nolint:gosec // at most len(ops)
+	return min(1+extra+int(min(n+1, uint64(len(ops)))), len(ops))
 }
 
 // walk goes from one operation to the next, from the one at i to the first at or
