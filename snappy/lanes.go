@@ -13,7 +13,7 @@ import "encoding/binary"
 const (
 	lanes = 4
 	// minLanes is the length from which lanes are worth it.
-	minLanes = 1 << 10
+	minLanes = 4 << 10
 	// trailLen is how far a lane notes its steps, in bytes.
 	trailLen = 128
 )
@@ -21,8 +21,27 @@ const (
 // trail is the steps of a lane in its first trailLen bytes, one bit for each byte.
 type trail [trailLen / 64]uint64
 
-func (t *trail) add(i int)      { t[i/64] |= 1 << (i % 64) }
 func (t *trail) has(i int) bool { return t[i/64]&(1<<(i%64)) != 0 }
+
+// begin is walk for the first steps of a lane, which it notes.
+func (t *trail) begin(ops []byte, begin int) (next, repeat int) {
+	repeat = -1
+	steps := ops[begin : begin+trailLen+1]
+	i := 0
+	for i < trailLen {
+		t[i/64] |= 1 << (i % 64)
+		w := binary.LittleEndian.Uint16(steps[i:])
+		if isRepeat(w) {
+			repeat = begin + i
+		}
+		n := int(opLen[w&0xff])
+		if n == 0 {
+			n = longLiteralLen(ops[begin+i:])
+		}
+		i += n
+	}
+	return begin + i, repeat
+}
 
 // lanesFindRepeat is walk for long operations. It reports whether there is a repeat.
 func lanesFindRepeat(ops []byte) bool {
@@ -34,11 +53,7 @@ func lanesFindRepeat(ops []byte) bool {
 		ends   = [lanes]int{part, 2 * part, 3 * part, len(ops)}
 	)
 	for k := 1; k < lanes; k++ {
-		begin := k * part
-		for at[k] = begin; at[k] < begin+trailLen; {
-			trails[k].add(at[k] - begin)
-			at[k] = stepLane(ops, at[k], &repeat[k])
-		}
+		at[k], repeat[k] = trails[k].begin(ops, k*part)
 	}
 	abreast(ops, &at, &ends, &repeat)
 
@@ -46,13 +61,12 @@ func lanesFindRepeat(ops []byte) bool {
 	right := 0
 	for k := range lanes {
 		if k > 0 {
-			begin := k * part
+			begin, r := k*part, -1
 			for right < begin+trailLen && !trails[k].has(right-begin) {
-				r := -1
 				right = stepLane(ops, right, &r)
-				if r >= 0 {
-					return true
-				}
+			}
+			if r >= 0 {
+				return true
 			}
 			if right >= begin+trailLen { // never met: walk the part again
 				at[k], repeat[k] = right, -1

@@ -1,22 +1,27 @@
 package snappy
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // hasRepeat reports whether the operations contain an S2 repeat. What it says of
 // operations that s2.Decode refuses means nothing.
 //
 // Looking for the two bytes that begin a repeat costs a hundredth of the time of
-// decoding, walking the operations a tenth. So the walk is kept for blocks that have
-// such bytes somewhere, as most long ones do.
+// decoding, walking the operations a third to a half. So a block is walked only as
+// far as it has such bytes: few short ones are, most long ones.
 func hasRepeat(ops []byte) bool {
-	if !mayHaveRepeat(ops) {
-		return false
+	at := 0 // an operation begins here
+	for i := nextLookalike(ops, 0); i >= 0; i = nextLookalike(ops, max(at, i+1)) {
+		if len(ops) >= minLanes {
+			return lanesFindRepeat(ops)
+		}
+		if at, _ = walk(ops, at, i); at == i {
+			return true
+		}
 	}
-	if len(ops) < minLanes {
-		_, repeat := walk(ops, 0, len(ops))
-		return repeat >= 0
-	}
-	return lanesFindRepeat(ops)
+	return false
 }
 
 // A repeat begins with the bytes 000xxx01 00000000.
@@ -29,33 +34,38 @@ const (
 // low half, is a repeat.
 func isRepeat(w uint16) bool { return w&(0xff00|repeatMask) == repeatTag }
 
-// mayHaveRepeat reports whether the first two bytes of a repeat stand anywhere in
-// ops.
-func mayHaveRepeat(ops []byte) bool {
-	i := 0
+// nextLookalike returns the first place from i on where the first two bytes of a
+// repeat stand, or -1.
+func nextLookalike(ops []byte, i int) int {
 	for ; i+17 <= len(ops); i += 16 {
 		window := ops[i : i+17 : i+17]
-		if repeatsIn(window[:9])|repeatsIn(window[8:]) != 0 {
-			return true
+		low, high := lookalikes(window[:9]), lookalikes(window[8:])
+		if low|high == 0 {
+			continue
 		}
+		if low != 0 {
+			return i + bits.TrailingZeros64(low)/8
+		}
+		return i + 8 + bits.TrailingZeros64(high)/8
 	}
 	for ; i+2 <= len(ops); i++ {
 		if isRepeat(binary.LittleEndian.Uint16(ops[i:])) {
-			return true
+			return i
 		}
 	}
-	return false
+	return -1
 }
 
-// repeatsIn is not zero if and only if a repeat may begin in the first eight of the
-// nine bytes of window.
-func repeatsIn(window []byte) uint64 {
+// lookalikes looks at the first eight of the nine bytes of window. The lowest bit that
+// is set is that of the first byte where a repeat may begin; there is none when there
+// is no such byte.
+func lookalikes(window []byte) uint64 {
 	const ones = 0x0101010101010101
 	const highs = 0x8080808080808080
 	tags := binary.LittleEndian.Uint64(window)
 	offsets := binary.LittleEndian.Uint64(window[1:])
-	// A byte of x is zero where a repeat may begin. The subtraction borrows into a
-	// high bit for the lowest such byte, and for none when there is none.
+	// A byte of x is zero where a repeat may begin. The subtraction borrows into the
+	// high bit of the lowest such byte, and perhaps of bytes above it.
 	x := (tags&(repeatMask*ones) ^ repeatTag*ones) | offsets
 	return (x - ones) &^ x & highs
 }

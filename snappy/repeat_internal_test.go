@@ -44,7 +44,7 @@ func TestTheFastSearchForRepeatsFindsWhatTheSlowOneFinds(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	found := 0
 	for range rounds {
-		ops := randomOps(r, 1+r.IntN(6000))
+		ops := randomOps(r, 1+r.IntN(12_000))
 		want := hasRepeatSlowly(ops)
 		if got := hasRepeat(ops); got != want {
 			t.Fatalf("hasRepeat = %v, want %v, for %x", got, want, ops)
@@ -101,7 +101,7 @@ func appendLiteral(ops, data []byte) []byte {
 
 func FuzzRepeats(f *testing.F) {
 	r := rand.New(rand.NewPCG(2, 2))
-	for _, n := range []int{1, 9, 100, 1100, 5000} {
+	for _, n := range []int{1, 9, 100, 1100, 5000, 9000} {
 		f.Add(randomOps(r, n))
 		f.Add(s2.Encode(nil, randomLookalike(r, n)))
 		f.Add(s2.EncodeSnappy(nil, randomLookalike(r, n)))

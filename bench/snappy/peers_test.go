@@ -1,6 +1,7 @@
 package snappy_test
 
 import (
+	"errors"
 	"io"
 	"sync"
 
@@ -17,6 +18,7 @@ import (
 // name, since four of them would all be called "snappy".
 type peer struct {
 	encoding.Compressor
+
 	name string
 }
 
@@ -70,7 +72,7 @@ type originalReader struct{ *golang.Reader }
 
 func (r originalReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		originalReaders.Put(r.Reader)
 	}
 	return n, err
@@ -114,7 +116,7 @@ type s2Reader struct{ *s2.Reader }
 
 func (r s2Reader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		s2Readers.Put(r.Reader)
 	}
 	return n, err

@@ -96,6 +96,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // roundTrip returns the length of the compressed message, and what became of it.
 func roundTrip(b *testing.B, c encoding.Compressor, message []byte) (wire int, got mem.BufferSlice) {
+	b.Helper()
 	sent, err := compress(c, message)
 	if err != nil {
 		b.Fatal(err)
@@ -109,6 +110,7 @@ func roundTrip(b *testing.B, c encoding.Compressor, message []byte) (wire int, g
 }
 
 func checkedRoundTrip(b *testing.B, c encoding.Compressor, message []byte) int {
+	b.Helper()
 	wire, got := roundTrip(b, c, message)
 	defer got.Free()
 	if !bytes.Equal(got.Materialize(), message) {
@@ -127,5 +129,6 @@ func cpuTime() time.Duration {
 }
 
 func reportCPU(b *testing.B, start time.Duration) {
+	b.Helper()
 	b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
 }

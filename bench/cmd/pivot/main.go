@@ -58,8 +58,8 @@ func run(o options, path string, w io.Writer) error {
 	if len(t.rows) == 0 {
 		return fmt.Errorf("%s: no Benchmark%s with %s", path, o.bench, o.metric)
 	}
-	t.write(w, o)
-	return nil
+	_, err = io.WriteString(w, t.markdown(o.base))
+	return err
 }
 
 // table holds the values of each cell in the order of the rounds.
@@ -110,15 +110,17 @@ func (t *table) add(row, col string, v float64) {
 	t.cells[[2]string{row, col}] = append(t.cells[[2]string{row, col}], v)
 }
 
-func (t *table) write(w io.Writer, o options) {
-	fmt.Fprintf(w, "| | %s |\n|---|%s\n", strings.Join(t.cols, " | "), strings.Repeat("---:|", len(t.cols)))
+func (t *table) markdown(base string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| | %s |\n|---|%s\n", strings.Join(t.cols, " | "), strings.Repeat("---:|", len(t.cols)))
 	for _, row := range t.rows {
-		fmt.Fprintf(w, "| %s |", row)
+		fmt.Fprintf(&b, "| %s |", row)
 		for _, col := range t.cols {
-			fmt.Fprintf(w, " %s |", t.cell(row, col, o.base))
+			fmt.Fprintf(&b, " %s |", t.cell(row, col, base))
 		}
-		fmt.Fprintln(w)
+		b.WriteByte('\n')
 	}
+	return b.String()
 }
 
 func (t *table) cell(row, col, base string) string {

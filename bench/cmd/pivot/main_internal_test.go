@@ -18,10 +18,8 @@ BenchmarkOther/payload=a/peer=ours-2   10  1 ns/op  9 cpu-ns/op
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b strings.Builder
-	table.write(&b, o)
 	const want = "| | a |\n|---|---:|\n| base | 16.5 |\n| ours | 5.50 (3.00x) |\n"
-	if b.String() != want {
-		t.Errorf("got\n%swant\n%s", b.String(), want)
+	if got := table.markdown(o.base); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
