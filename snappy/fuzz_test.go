@@ -9,6 +9,9 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
+// Fuzz with -fuzzminimizetime=20x: making every interesting message as short as can be
+// takes a minute each, in which nothing is tried.
+
 // seeds are messages of every kind the other tests know.
 func seeds(f *testing.F) {
 	f.Helper()
