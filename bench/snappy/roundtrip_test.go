@@ -84,7 +84,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 				b.ReportAllocs()
 				start := cpuTime()
 				for i := 0; b.Loop(); i++ {
-					_, got := roundTrip(b, p, load.messages[i%len(load.messages)])
+					_, got, err := roundTrip(p, load.messages[i%len(load.messages)])
+					if err != nil {
+						b.Fatal(err)
+					}
 					got.Free()
 				}
 				reportCPU(b, start)
@@ -95,23 +98,22 @@ func BenchmarkRoundTrip(b *testing.B) {
 }
 
 // roundTrip returns the length of the compressed message, and what became of it.
-func roundTrip(b *testing.B, c encoding.Compressor, message []byte) (wire int, got mem.BufferSlice) {
-	b.Helper()
+func roundTrip(c encoding.Compressor, message []byte) (wire int, got mem.BufferSlice, err error) {
 	sent, err := compress(c, message)
 	if err != nil {
-		b.Fatal(err)
+		return 0, nil, err
 	}
 	wire = sent.Len()
 	got, err = decompress(c, frames(sent))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return wire, got
+	return wire, got, err
 }
 
 func checkedRoundTrip(b *testing.B, c encoding.Compressor, message []byte) int {
 	b.Helper()
-	wire, got := roundTrip(b, c, message)
+	wire, got, err := roundTrip(c, message)
+	if err != nil {
+		b.Fatal(err)
+	}
 	defer got.Free()
 	if !bytes.Equal(got.Materialize(), message) {
 		b.Fatal("the message changed on its way")
