@@ -89,7 +89,11 @@ func (d *decoder) read(p []byte) (int, error) {
 		if d.stored > 0 {
 			return d.readStored(p)
 		}
-		if n, err := d.nextChunk(p); n > 0 || err != nil {
+		n, err := d.nextChunk(p)
+		if n > 0 && d.in.done() {
+			return n, io.EOF // now, so that nobody gets another buffer ready
+		}
+		if n > 0 || err != nil {
 			return n, err
 		}
 	}
@@ -109,9 +113,8 @@ func (d *decoder) nextChunk(p []byte) (int, error) {
 		}
 		return 0, d.short(err)
 	}
-	header := binary.LittleEndian.Uint32(h)
-	size := int(header >> 8)
-	switch chunkType := byte(header); {
+	size := int(binary.LittleEndian.Uint32(h) >> 8)
+	switch chunkType := h[0]; {
 	case chunkType == chunkCompressed:
 		return d.compressed(p, size)
 	case chunkType == chunkUncompressed:

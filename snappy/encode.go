@@ -92,16 +92,13 @@ func (e *encoder) release() {
 }
 
 func (e *encoder) write(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	if e.n == 0 && (!e.begun || len(p) >= directSize) {
-		return e.encode(p)
-	}
-	if e.gathered == nil {
-		e.gathered = getScratch(blockSize)
-	}
 	for len(p) > 0 {
+		if e.n == 0 && (!e.begun || len(p) >= directSize) {
+			return e.encode(p)
+		}
+		if e.gathered == nil {
+			e.gathered = getScratch(blockSize)
+		}
 		k := copy(e.gathered.b[e.n:blockSize], p)
 		p = p[k:]
 		e.n += k

@@ -17,8 +17,8 @@ func whatCame(head []byte) string {
 			remedy + " (SnappyFramedOutputStream)"
 	case s == "\xff\x06\x00\x00S2sTwO":
 		return "the message is an S2 stream; " + remedy + " (s2.WriterSnappyCompat)"
-	case strings.HasPrefix(s, streamID[:headerLen]):
-		return fmt.Sprintf("the stream identifier is %q, not %q", s[headerLen:], streamID[headerLen:])
+	case len(s) > headerLen && s[0] == chunkStreamID && s[2:headerLen] == "\x00\x00":
+		return fmt.Sprintf("the stream identifier is %q, not %q", s, streamID)
 	case looksRaw(head):
 		return "the message looks like a raw snappy block without framing, as snappy.Encode and Snappy.compress make; " +
 			remedy + " (snappy.NewBufferedWriter, SnappyFramedOutputStream)"

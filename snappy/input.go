@@ -103,6 +103,10 @@ func (in *input) readFull(b []byte) (int, error) {
 	return n, err
 }
 
+// done reports whether it is certain that no input is left. It says so only of short
+// messages.
+func (in *input) done() bool { return in.viewed && len(in.view) == 0 }
+
 // skip passes over n bytes, with the errors of next.
 func (in *input) skip(n int) error {
 	for n > 0 {

@@ -74,8 +74,10 @@ var (
 	ErrClosed = errors.New("snappy: used after Close")
 )
 
-func init() {
-	// Never replace what somebody else has registered; see the package comment.
+func init() { register() }
+
+// register does not replace what somebody else has registered; see the package comment.
+func register() {
 	if encoding.GetCompressor(Name) == nil {
 		encoding.RegisterCompressor(Compressor())
 	}

@@ -2,6 +2,7 @@ package snappy
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -39,8 +40,8 @@ func UnaryClientInterceptor(minSize int) grpc.UnaryClientInterceptor {
 		case asked == Name:
 			return invoke(ctx, method, req, reply, cc, opts...)
 		}
-		// The full slice expression makes append copy: opts may be the channel's.
-		return invoke(ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], chosen)...)
+		// Clipped, so that append copies: opts may be the channel's.
+		return invoke(ctx, method, req, reply, cc, append(slices.Clip(opts), chosen)...)
 	}
 }
 

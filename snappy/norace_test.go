@@ -1,0 +1,5 @@
+//go:build !race
+
+package snappy_test
+
+const raceEnabled = false
