@@ -46,6 +46,7 @@ type connection struct {
 	streams atomic.Int64 // in flight, plus outBit
 	room    atomic.Int64 // streams it takes before the next connection is asked
 	limit   atomic.Int64 // streams it takes at all; room <= limit
+	proved  atomic.Bool  // the server answered a call on it
 	used    atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
 
 	// The rest is guarded by sub.mu.
@@ -60,7 +61,7 @@ type connection struct {
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
 	c := &connection{sub: s, id: s.policy.connections.Add(1)}
-	c.done = func(balancer.DoneInfo) { c.release() }
+	c.done = c.onDone
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,
 		GoAway: func(tap.GoAway) { c.onGoAway() },
@@ -105,9 +106,17 @@ func (c *connection) take(atMost int64) bool {
 	}
 }
 
+// onDone is gRPC's word that a call has ended, or that it never began because the
+// picked connection was gone.
+func (c *connection) onDone(info balancer.DoneInfo) {
+	if info.BytesReceived && !c.proved.Load() {
+		c.proved.Store(true)
+	}
+	c.release()
+}
+
 // release gives a stream back, to the first call that waits for one. It runs once
-// for every stream taken: at the end of the RPC, or at once when gRPC finds the
-// picked connection gone.
+// for every stream taken.
 //
 // The count comes down before waiting is read, and a call raises waiting before
 // it tries to take: one of the two sees the other.

@@ -8,10 +8,12 @@ import (
 )
 
 const (
-	// A connection that was lost within longEnough was short-lived. After the
-	// first in a row the next dial follows at once, after each further one it is
-	// held back: firstHold, then double that, at most longestHold, each with up to
-	// a fifth on top. gRPC itself forgets its backoff when a dial succeeds.
+	// A connection that was lost within longEnough, and on which the server never
+	// answered a call, was short-lived. After the first in a row the next dial
+	// follows at once, after each further one it is held back: firstHold, then
+	// double that, at most longestHold, each with up to a fifth on top. gRPC itself
+	// forgets its backoff when a dial succeeds. A connection that has answered is
+	// no trouble however soon it goes: some servers end one after so many calls.
 	longEnough  = time.Second
 	firstHold   = 500 * time.Millisecond
 	longestHold = time.Second
@@ -130,7 +132,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 		lived = time.Since(c.readyAt)
 	}
 	s.lastErr = c.reason(lived)
-	if lived >= longEnough {
+	if lived >= longEnough || c.proved.Load() {
 		s.shortLived = 0
 		return
 	}

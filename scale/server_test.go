@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -256,4 +257,13 @@ func hold(ctx context.Context, tb testing.TB, s *server, stub testpb.TestService
 	}
 	eventually(tb, fmt.Sprintf("the server has %d calls more", calls), func() bool { return s.calls.Load() == before+int64(calls) })
 	return &wg
+}
+
+func containsAll(s string, parts ...string) bool {
+	for _, part := range parts {
+		if !strings.Contains(s, part) {
+			return false
+		}
+	}
+	return true
 }
