@@ -53,6 +53,7 @@ type connection struct {
 	phase   phase
 	readyAt time.Time // zero if it never was READY
 	judged  bool      // its end has been counted, see subchannel.judgeLocked
+	each    int64     // the room of a connection like this one, but without a watch
 	watched bool      // a health watch, which no Pick sees, has one of its streams
 	quiet   int       // looks of shrink since it was last used
 }
@@ -160,6 +161,7 @@ func (c *connection) setLimitLocked() {
 		server = c.tap.Limit()
 	}
 	room, limit := s.bounds(server, known)
+	c.each = room
 	if c.watched && limit < noLimit && (limit > 1 || s.maxConnections > 1) {
 		room, limit = max(room-1, 0), max(limit-1, 0)
 	}

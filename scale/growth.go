@@ -105,11 +105,8 @@ func (s *subchannel) demandLocked() int64 {
 // that are there, or without one by the last limit of the address, unless the
 // address gives trouble. It is 0 if nothing is known.
 func (s *subchannel) streamsEachLocked() (each int64) {
-	if ready := *s.ready.Load(); len(ready) > 0 {
-		for _, c := range ready {
-			each = max(each, c.room.Load())
-		}
-		return each
+	if s.oldest() != nil {
+		return s.eachLocked()
 	}
 	limit, ok := s.policy.channel.limits.recall(s.addr())
 	if !ok || s.dialFails > 0 || s.shortLived > 0 {
