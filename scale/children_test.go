@@ -3,6 +3,7 @@ package scale_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ type hashed struct {
 }
 
 func (h hashed) EmptyCall(ctx context.Context, in *testpb.Empty, opts ...grpc.CallOption) (*testpb.Empty, error) {
-	ctx = metadata.AppendToOutgoingContext(ctx, "hash", fmt.Sprint(h.n.Add(1)))
+	ctx = metadata.AppendToOutgoingContext(ctx, "hash", strconv.FormatInt(h.n.Add(1), 10))
 	return h.TestServiceClient.EmptyCall(ctx, in, opts...)
 }
 

@@ -67,7 +67,7 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		Limit:  c.onLimit,
 		GoAway: func(tap.GoAway) { c.onGoAway() },
 	})
-	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{
+	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only
 		CredsBundle:   s.bundle(c.tap), //nolint:staticcheck // the only way to know which SubConn a connection belongs to
 		StateListener: c.onState,
 	})
@@ -213,7 +213,7 @@ func (cc countedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, meth
 		release()
 		return nil, err
 	}
-	context.AfterFunc(stream.Context(), release) // grpc-go cancels it when the stream ends
+	context.AfterFunc(stream.Context(), release) //nolint:contextcheck // grpc-go cancels it when the stream ends
 	return stream, nil
 }
 

@@ -74,7 +74,7 @@ func newStage(t *testing.T, config string) *stage {
 	return st
 }
 
-func (st *stage) note(format string, args ...any) {
+func (st *stage) notef(format string, args ...any) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.events = append(st.events, fmt.Sprintf(format, args...))
@@ -109,13 +109,13 @@ func (st *stage) UpdateState(s balancer.State) {
 	st.mu.Lock()
 	st.picker, st.state = s.Picker, s.ConnectivityState
 	st.mu.Unlock()
-	st.note("picker %v", s.ConnectivityState)
+	st.notef("picker %v", s.ConnectivityState)
 }
 
 func (st *stage) ResolveNow(resolver.ResolveNowOptions) {}
 
-func (c *scripted) Connect()  { c.stage.note("connect %d", c.number) }
-func (c *scripted) Shutdown() { c.stage.note("shutdown %d", c.number) }
+func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
+func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
 func (c *scripted) RegisterHealthListener(func(balancer.SubConnState)) {}
 
@@ -136,7 +136,7 @@ func (c *scripted) connects(limit uint32) {
 // passes the tap, as in a transport.
 func (c *scripted) handshakes(limit uint32) {
 	client, server := net.Pipe()
-	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", client)
+	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", client) //nolint:staticcheck // see newConnection
 	if err != nil {
 		c.stage.t.Fatal(err)
 	}

@@ -37,11 +37,11 @@ type single struct {
 
 func (b *single) UpdateClientConnState(s balancer.ClientConnState) error {
 	if b.sc != nil {
-		b.cc.UpdateAddresses(b.sc, s.ResolverState.Addresses)
+		b.cc.UpdateAddresses(b.sc, s.ResolverState.Addresses) //nolint:staticcheck // it is what is tested
 		return nil
 	}
 	var err error
-	if b.sc, err = b.cc.NewSubConn(s.ResolverState.Addresses, balancer.NewSubConnOptions{}); err == nil {
+	if b.sc, err = b.cc.NewSubConn(s.ResolverState.Addresses, balancer.NewSubConnOptions{}); err == nil { //nolint:staticcheck // deprecated for several addresses only
 		b.sc.Connect()
 	}
 	return err
@@ -69,7 +69,7 @@ func (*single) ExitIdle()           {}
 
 func (b *single) Close() {
 	b.stop()
-	b.cc.RemoveSubConn(b.sc)
+	b.cc.RemoveSubConn(b.sc) //nolint:staticcheck // it is what is tested
 }
 
 type always struct{ sc balancer.SubConn }

@@ -178,14 +178,6 @@ func (c *channel) waiters() (n int) {
 	return n
 }
 
-// opened counts the connections that were ever made.
-func (c *channel) opened() (n uint64) {
-	for _, s := range c.observer.Snapshot().Subchannels {
-		n += s.Opened
-	}
-	return n
-}
-
 // testTimeout ends what would otherwise hang.
 const testTimeout = 30 * time.Second
 

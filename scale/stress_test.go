@@ -32,7 +32,7 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 		length = 500 * time.Millisecond
 	}
 	var strict [servers]*h2server.Server
-	var addrs []resolver.Address
+	addrs := make([]resolver.Address, 0, servers)
 	for i := range strict {
 		strict[i] = startStrict(t, h2server.WithLimit(5), h2server.WithDelay(2*time.Millisecond), h2server.WithGrace(5*time.Millisecond))
 		addrs = append(addrs, resolver.Address{Addr: strict[i].Addr().String()})
