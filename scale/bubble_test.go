@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/test/bufconn"
 )
@@ -51,7 +52,7 @@ func callers(tb testing.TB, stub testpb.TestServiceClient, n int) (stop func()) 
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := stub.EmptyCall(ctx, &testpb.Empty{}); err != nil {
-					time.Sleep(time.Millisecond) // or the bubble's clock would stand still
+					time.Sleep(10 * time.Millisecond) // or the bubble's clock would stand still
 				}
 			}
 		})
@@ -66,4 +67,10 @@ func callers(tb testing.TB, stub testpb.TestServiceClient, n int) (stop func()) 
 func elapse(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// quickly makes gRPC try failed dials again soon.
+var quickly = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},
+	MinConnectTimeout: time.Second,
 }

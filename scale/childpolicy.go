@@ -133,7 +133,7 @@ func (c *childPolicy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubC
 	}
 	var s *subchannel
 	if opts.StateListener == nil { // the old way
-		opts.StateListener = func(state balancer.SubConnState) { c.balancer.UpdateSubConnState(s, state) }
+		opts.StateListener = func(state balancer.SubConnState) { c.balancer.UpdateSubConnState(s, state) } //nolint:staticcheck // for policies of that time
 	}
 	s, err := newSubchannel(c, addrs, opts)
 	if err != nil {
@@ -157,7 +157,7 @@ func (*childPolicy) RemoveSubConn(sc balancer.SubConn) { sc.Shutdown() }
 
 // UpdateAddresses implements balancer.ClientConn.
 func (*childPolicy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Address) {
-	sc.UpdateAddresses(addrs)
+	sc.UpdateAddresses(addrs) //nolint:staticcheck // grpclb still calls it
 }
 
 // ResolveNow implements balancer.ClientConn. A child that is being replaced has no

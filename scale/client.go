@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,8 +71,8 @@ func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption)
 	if o.serviceConfig == nil {
 		o.serviceConfig = theirs.serviceConfig
 	}
-	var own []resolver.Builder
-	for _, b := range append(o.resolvers, theirs.resolvers...) {
+	own := make([]resolver.Builder, 0, len(o.resolvers)+len(theirs.resolvers))
+	for _, b := range slices.Concat(o.resolvers, theirs.resolvers) {
 		own = append(own, ch.wrapResolver(b))
 	}
 	var registered []resolver.Builder

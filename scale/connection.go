@@ -46,12 +46,14 @@ type connection struct {
 	streams atomic.Int64 // in flight, plus outBit
 	room    atomic.Int64 // streams it takes before the next connection is asked
 	limit   atomic.Int64 // streams it takes at all; room <= limit
+	proved  atomic.Bool  // the server answered a call on it
 	used    atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
 
 	// The rest is guarded by sub.mu.
 	phase   phase
 	readyAt time.Time // zero if it never was READY
 	judged  bool      // its end has been counted, see subchannel.judgeLocked
+	each    int64     // the room of a connection like this one, but without a watch
 	watched bool      // a health watch, which no Pick sees, has one of its streams
 	quiet   int       // looks of shrink since it was last used
 }
@@ -60,12 +62,12 @@ type connection struct {
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
 	c := &connection{sub: s, id: s.policy.connections.Add(1)}
-	c.done = func(balancer.DoneInfo) { c.release() }
+	c.done = c.onDone
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,
 		GoAway: func(tap.GoAway) { c.onGoAway() },
 	})
-	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{
+	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only
 		CredsBundle:   s.bundle(c.tap), //nolint:staticcheck // the only way to know which SubConn a connection belongs to
 		StateListener: c.onState,
 	})
@@ -105,9 +107,17 @@ func (c *connection) take(atMost int64) bool {
 	}
 }
 
+// onDone is gRPC's word that a call has ended, or that it never began because the
+// picked connection was gone.
+func (c *connection) onDone(info balancer.DoneInfo) {
+	if info.BytesReceived && !c.proved.Load() {
+		c.proved.Store(true)
+	}
+	c.release()
+}
+
 // release gives a stream back, to the first call that waits for one. It runs once
-// for every stream taken: at the end of the RPC, or at once when gRPC finds the
-// picked connection gone.
+// for every stream taken.
 //
 // The count comes down before waiting is read, and a call raises waiting before
 // it tries to take: one of the two sees the other.
@@ -151,6 +161,7 @@ func (c *connection) setLimitLocked() {
 		server = c.tap.Limit()
 	}
 	room, limit := s.bounds(server, known)
+	c.each = room
 	if c.watched && limit < noLimit && (limit > 1 || s.maxConnections > 1) {
 		room, limit = max(room-1, 0), max(limit-1, 0)
 	}
@@ -202,7 +213,7 @@ func (cc countedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, meth
 		release()
 		return nil, err
 	}
-	context.AfterFunc(stream.Context(), release) // grpc-go cancels it when the stream ends
+	context.AfterFunc(stream.Context(), release) //nolint:contextcheck // grpc-go cancels it when the stream ends
 	return stream, nil
 }
 

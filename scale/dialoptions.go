@@ -29,12 +29,10 @@ func inspect(opts []grpc.DialOption) (found grpcOptions, ok bool) {
 	apply := reflect.TypeFor[grpc.DialOption]().Method(0) // apply(*dialOptions)
 	target := reflect.New(apply.Type.In(0).Elem())
 	applyTo(target, opts)
-	resolvers := exported(target.Elem().FieldByName("resolvers")).Interface()
-	serviceConfig := exported(target.Elem().FieldByName("defaultServiceConfigRawJSON")).Interface()
-	if found.resolvers, ok = resolvers.([]resolver.Builder); !ok {
+	if found.resolvers, ok = reflect.TypeAssert[[]resolver.Builder](exported(target.Elem().FieldByName("resolvers"))); !ok {
 		return grpcOptions{}, false
 	}
-	if found.serviceConfig, ok = serviceConfig.(*string); !ok {
+	if found.serviceConfig, ok = reflect.TypeAssert[*string](exported(target.Elem().FieldByName("defaultServiceConfigRawJSON"))); !ok {
 		return grpcOptions{}, false
 	}
 	return found, true
@@ -52,7 +50,7 @@ func applyTo(target reflect.Value, opts []grpc.DialOption) {
 			continue
 		}
 		if joined := v.Elem().FieldByName("opts"); joined.IsValid() {
-			if inner, ok := exported(joined).Interface().([]grpc.DialOption); ok {
+			if inner, ok := reflect.TypeAssert[[]grpc.DialOption](exported(joined)); ok {
 				applyTo(target, inner)
 			}
 		}

@@ -8,10 +8,12 @@ import (
 )
 
 const (
-	// A connection that was lost within longEnough was short-lived. After the
-	// first in a row the next dial follows at once, after each further one it is
-	// held back: firstHold, then double that, at most longestHold, each with up to
-	// a fifth on top. gRPC itself forgets its backoff when a dial succeeds.
+	// A connection that was lost within longEnough, and on which the server never
+	// answered a call, was short-lived. After the first in a row the next dial
+	// follows at once, after each further one it is held back: firstHold, then
+	// double that, at most longestHold, each with up to a fifth on top. gRPC itself
+	// forgets its backoff when a dial succeeds. A connection that has answered is
+	// no trouble however soon it goes: some servers end one after so many calls.
 	longEnough  = time.Second
 	firstHold   = 500 * time.Millisecond
 	longestHold = time.Second
@@ -103,11 +105,8 @@ func (s *subchannel) demandLocked() int64 {
 // that are there, or without one by the last limit of the address, unless the
 // address gives trouble. It is 0 if nothing is known.
 func (s *subchannel) streamsEachLocked() (each int64) {
-	if ready := *s.ready.Load(); len(ready) > 0 {
-		for _, c := range ready {
-			each = max(each, c.room.Load())
-		}
-		return each
+	if s.oldest() != nil {
+		return s.eachLocked()
 	}
 	limit, ok := s.policy.channel.limits.recall(s.addr())
 	if !ok || s.dialFails > 0 || s.shortLived > 0 {
@@ -130,7 +129,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 		lived = time.Since(c.readyAt)
 	}
 	s.lastErr = c.reason(lived)
-	if lived >= longEnough {
+	if lived >= longEnough || c.proved.Load() {
 		s.shortLived = 0
 		return
 	}

@@ -54,6 +54,6 @@ func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.Done
 	}
 	return func(info balancer.DoneInfo) {
 		child(info)
-		c.release()
+		c.onDone(info)
 	}
 }

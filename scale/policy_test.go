@@ -37,7 +37,7 @@ func (u untapped) ParseConfig(js json.RawMessage) (serviceconfig.LoadBalancingCo
 type forgetful struct{ balancer.ClientConn }
 
 func (f forgetful) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
-	return f.ClientConn.NewSubConn(addrs, balancer.NewSubConnOptions{StateListener: opts.StateListener})
+	return f.ClientConn.NewSubConn(addrs, balancer.NewSubConnOptions{StateListener: opts.StateListener}) //nolint:staticcheck // deprecated for several addresses only
 }
 
 // plainChannel makes a channel of grpc.NewClient.

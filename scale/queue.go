@@ -137,10 +137,10 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 	switch {
 	case len(ready) == 0:
 		b.WriteString("no connection is up")
-	case s.limitLocked() == 0:
+	case s.eachLocked() == 0:
 		b.WriteString("the server allows none (limit 0)")
 	default:
-		fmt.Fprintf(&b, "all streams are taken (limit %d per connection)", s.limitLocked())
+		fmt.Fprintf(&b, "all streams are taken (limit %d per connection)", s.eachLocked())
 	}
 	fmt.Fprintf(&b, "; %d of at most %d connections, %d calls waiting", len(ready), s.policy.settings.Load().maxConnections, s.queue.length)
 	if s.lastErr != nil {
@@ -149,12 +149,12 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 	return b.String()
 }
 
-// limitLocked is the largest limit among the connections that are READY.
-func (s *subchannel) limitLocked() (limit int64) {
+// eachLocked is how many streams one of the connections that are READY can have.
+func (s *subchannel) eachLocked() (each int64) {
 	for _, c := range *s.ready.Load() {
-		limit = max(limit, c.limit.Load())
+		each = max(each, c.each)
 	}
-	return limit
+	return each
 }
 
 // take takes a stream that is free, from the oldest connection first, so that the

@@ -1,0 +1,232 @@
+package scale
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+)
+
+// stage is a policy with a scripted channel around it: a test plays gRPC, one step
+// at a time, in a synctest bubble.
+type stage struct {
+	balancer.ClientConn
+
+	t      *testing.T
+	policy *policy
+
+	mu     sync.Mutex // guards all below
+	events []string   // what reached gRPC, in order
+	conns  []*scripted
+	picker balancer.Picker
+	state  connectivity.State
+}
+
+// scripted is a SubConn, and the connection that it would have.
+type scripted struct {
+	balancer.SubConn
+
+	stage    *stage
+	number   int
+	listener func(balancer.SubConnState)
+	opts     balancer.NewSubConnOptions
+	wire     *http2.Framer // the server's side; nil before READY
+	hangUp   func()
+}
+
+// newStage opens the play: a policy with the address "a" and child pick_first
+// unless config says otherwise, told to connect.
+func newStage(t *testing.T, config string) *stage {
+	t.Helper()
+	st := &stage{t: t}
+	parsed, err := builder{}.ParseConfig(json.RawMessage(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.policy = builder{}.Build(st, balancer.BuildOptions{DialCreds: insecure.NewCredentials()}).(*policy)
+	addrs := []resolver.Address{{Addr: "a"}}
+	err = st.policy.UpdateClientConnState(balancer.ClientConnState{
+		BalancerConfig: parsed,
+		ResolverState:  resolver.State{Addresses: addrs, Endpoints: []resolver.Endpoint{{Addresses: addrs}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		st.policy.Close()
+		for _, c := range st.conns {
+			if c.hangUp != nil {
+				c.hangUp()
+			}
+		}
+	})
+	synctest.Wait()
+	return st
+}
+
+func (st *stage) notef(format string, args ...any) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.events = append(st.events, fmt.Sprintf(format, args...))
+}
+
+// happened returns the events since the last call, once all is at rest.
+func (st *stage) happened() []string {
+	synctest.Wait()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	events := st.events
+	st.events = nil
+	return events
+}
+
+func (st *stage) expect(what string, want ...string) {
+	st.t.Helper()
+	if got := st.happened(); !slices.Equal(got, want) {
+		st.t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
+func (st *stage) NewSubConn(_ []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	c := &scripted{stage: st, number: len(st.conns), listener: opts.StateListener, opts: opts}
+	st.conns = append(st.conns, c)
+	return c, nil
+}
+
+func (st *stage) UpdateState(s balancer.State) {
+	st.mu.Lock()
+	st.picker, st.state = s.Picker, s.ConnectivityState
+	st.mu.Unlock()
+	st.notef("picker %v", s.ConnectivityState)
+}
+
+func (st *stage) ResolveNow(resolver.ResolveNowOptions) {}
+
+func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
+func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
+
+func (c *scripted) RegisterHealthListener(func(balancer.SubConnState)) {}
+
+// becomes tells the policy a state of the SubConn.
+func (c *scripted) becomes(s connectivity.State) {
+	c.listener(balancer.SubConnState{ConnectivityState: s})
+	synctest.Wait()
+}
+
+// connects lets the dial succeed: the handshake, SETTINGS with limit, READY.
+func (c *scripted) connects(limit uint32) {
+	c.becomes(connectivity.Connecting)
+	c.handshakes(limit)
+	c.becomes(connectivity.Ready)
+}
+
+// handshakes lets the dial succeed but for READY. What the server sends on c.wire
+// passes the tap, as in a transport.
+func (c *scripted) handshakes(limit uint32) {
+	client, server := net.Pipe()
+	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", client) //nolint:staticcheck // see newConnection
+	if err != nil {
+		c.stage.t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 1<<10)
+		for {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+		}
+	}()
+	c.wire = http2.NewFramer(server, nil)
+	c.hangUp = func() { _, _ = client.Close(), server.Close() }
+	c.allows(limit)
+}
+
+// allows sends SETTINGS.
+func (c *scripted) allows(limit uint32) {
+	if err := c.wire.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: limit}); err != nil {
+		c.stage.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// goesAway sends a final GOAWAY.
+func (c *scripted) goesAway() {
+	if err := c.wire.WriteGoAway(0, http2.ErrCodeNo, nil); err != nil {
+		c.stage.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// call is one RPC, begun by a pick of gRPC.
+type call struct {
+	result balancer.PickResult
+	err    error
+	done   chan struct{} // closed when the pick has returned
+	cancel context.CancelFunc
+}
+
+// begin picks, on a goroutine since that may wait.
+func (st *stage) begin() *call {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &call{done: make(chan struct{}), cancel: cancel}
+	st.t.Cleanup(cancel)
+	st.mu.Lock()
+	picker := st.picker
+	st.mu.Unlock()
+	go func() {
+		defer close(c.done)
+		c.result, c.err = picker.Pick(balancer.PickInfo{Ctx: ctx})
+	}()
+	synctest.Wait()
+	return c
+}
+
+// on is the number of the connection that the call is on, -1 while it waits, -2 if
+// the pick failed.
+func (c *call) on() int {
+	synctest.Wait()
+	select {
+	case <-c.done:
+	default:
+		return -1
+	}
+	if c.err != nil {
+		return -2
+	}
+	return c.result.SubConn.(*scripted).number
+}
+
+func (c *call) end() {
+	c.result.Done(balancer.DoneInfo{BytesReceived: true})
+	synctest.Wait()
+}
+
+// connection is what the policy made for SubConn n.
+func (st *stage) connection(n int) *connection {
+	return st.subchannel().find(st.conns[n])
+}
+
+func (st *stage) subchannel() *subchannel { return st.policy.subchannels()[0] }
+
+func (s *subchannel) find(sc balancer.SubConn) *connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.all {
+		if c.sc == sc {
+			return c
+		}
+	}
+	return nil
+}

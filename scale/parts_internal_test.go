@@ -1,0 +1,175 @@
+package scale
+
+import (
+	"encoding/json"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
+)
+
+func TestAPickAllocatesNothing(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		filling, waiting := st.begin(), st.begin()
+		st.conns[1].connects(100)
+		if filling.on() != 0 || waiting.on() != 1 {
+			t.Fatal("want the oldest connection full and a second one")
+		}
+		info := balancer.PickInfo{Ctx: t.Context()}
+		allocs := testing.AllocsPerRun(1000, func() {
+			result, err := st.picker.Pick(info)
+			if err != nil {
+				t.Fatal(err)
+			}
+			result.Done(balancer.DoneInfo{BytesReceived: true})
+		})
+		if allocs != 0 {
+			t.Errorf("a pick and its Done allocate %v times, want 0", allocs)
+		}
+	})
+}
+
+func TestTheBoundsOfAConnection(t *testing.T) {
+	const none = tap.Unlimited
+	for _, tc := range []struct {
+		name        string
+		set         func(*settings)
+		server      uint32
+		known       bool
+		room, limit int64
+	}{
+		{"the server's limit", func(*settings) {}, 100, true, 100, 100},
+		{"the server's limit of 0", func(*settings) {}, 0, true, 0, 0},
+		{"no limit", func(*settings) {}, none, true, 128, noLimit},
+		{"no tap", func(*settings) {}, none, false, noLimit, noLimit},
+		{"no limit, one connection", func(s *settings) { s.unlimitedStreams = 0 }, none, true, noLimit, noLimit},
+		{"MaxStreams below the limit", func(s *settings) { s.maxStreams = 7 }, 100, true, 7, 7},
+		{"MaxStreams above the limit", func(s *settings) { s.maxStreams = 200 }, 100, true, 100, 100},
+		{"MaxStreams and no limit", func(s *settings) { s.maxStreams = 200 }, none, true, 200, 200},
+		{"MaxStreams and no tap", func(s *settings) { s.maxStreams = 7 }, none, false, 7, 7},
+		{"QueueInTransport", func(s *settings) { s.queueInTransport = true }, 100, true, 100, noLimit},
+		{"QueueInTransport and a limit of 0", func(s *settings) { s.queueInTransport = true }, 0, true, 0, noLimit},
+	} {
+		s := defaultSettings()
+		tc.set(&s)
+		if room, limit := s.bounds(tc.server, tc.known); room != tc.room || limit != tc.limit {
+			t.Errorf("%s: %d and %d, want %d and %d", tc.name, room, limit, tc.room, tc.limit)
+		}
+	}
+}
+
+func TestRewritingAServiceConfig(t *testing.T) {
+	for given, want := range map[string]string{
+		`{}`: `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"pick_first": {}}]}}]}`,
+		`{"loadBalancingPolicy": "round_robin", "x": [1]}`:                                `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"round_robin": {}}]}}], "x": [1]}`,
+		`{"loadBalancingPolicy": "nobody_knows"}`:                                         `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"pick_first": {}}]}}]}`,
+		`{"LoadBalancingPOLICY": "round_robin"}`:                                          `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"round_robin": {}}]}}]}`,
+		`{"loadBalancingConfig": null, "loadBalancingPolicy": "round_robin"}`:             `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"round_robin": {}}]}}]}`,
+		`{"loadBalancingConfig": [{"nobody": {}}, {"round_robin": {"a": 1}}]}`:            `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"nobody": {}}, {"round_robin": {"a": 1}}]}}]}`,
+		`{"loadBalancingConfig": [{"nobody": {}}, {"grpcpool_scale": {"a": 1}}]}`:         `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "a": 1}}]}`,
+		`{"loadBalancingConfig": [{"grpcpool_scale": null}]}`:                             `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7}}]}`,
+		`{"loadBalancingConfig": [{"round_robin": {}}, {"grpcpool_scale": {}}]}`:          `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"round_robin": {}}, {"grpcpool_scale": {}}]}}]}`,
+		`{"methodConfig": [{"timeout": "1s"}], "healthCheckConfig": {"serviceName": ""}}`: `{"loadBalancingConfig": [{"grpcpool_scale": {"handle": 7, "childPolicy": [{"pick_first": {}}]}}], "methodConfig": [{"timeout": "1s"}], "healthCheckConfig": {"serviceName": ""}}`,
+	} {
+		var got, expected any
+		if err := json.Unmarshal([]byte(rewrite(given, 7)), &got); err != nil {
+			t.Errorf("%s: %v", given, err)
+		}
+		if err := json.Unmarshal([]byte(want), &expected); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(expected, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", given, diff)
+		}
+	}
+	for _, bad := range []string{"", "null", "[", `"x"`, "[]"} {
+		if got := rewrite(bad, 7); got != bad {
+			t.Errorf("%q became %q, want it left for grpc-go to refuse", bad, got)
+		}
+	}
+}
+
+func FuzzRewrite(f *testing.F) {
+	f.Add(`{"loadBalancingConfig": [{"round_robin": {}}]}`)
+	f.Add(`{"loadBalancingConfig": [{"grpcpool_scale": {"childPolicy": null}}], "loadBalancingPolicy": 1}`)
+	f.Fuzz(func(t *testing.T, js string) {
+		got := rewrite(js, 7)
+		if json.Valid([]byte(js)) != json.Valid([]byte(got)) {
+			t.Errorf("%q became %q", js, got)
+		}
+	})
+}
+
+// NewClient depends on it: if this fails, grpc-go has changed its dial options.
+func TestTheDialOptionsOfThisGRPCCanBeRead(t *testing.T) {
+	one, two := manual.NewBuilderWithScheme("one"), manual.NewBuilderWithScheme("two")
+	found, ok := inspect([]grpc.DialOption{
+		grpc.WithDefaultServiceConfig("first"),
+		MaxConnections(3),
+		grpc.EmptyDialOption{},
+		grpc.WithResolvers(one),
+		grpc.WithUserAgent("x"),
+		grpc.WithResolvers(two),
+		grpc.WithDefaultServiceConfig("last"),
+	})
+	if !ok {
+		t.Fatal("the dial options cannot be read")
+	}
+	if len(found.resolvers) != 2 || found.resolvers[0] != resolver.Builder(one) || found.resolvers[1] != resolver.Builder(two) {
+		t.Errorf("the resolvers are %v", found.resolvers)
+	}
+	if found.serviceConfig == nil || *found.serviceConfig != "last" {
+		t.Errorf("the service config is %v, want the last one", found.serviceConfig)
+	}
+	if found, ok := inspect(nil); !ok || found.resolvers != nil || found.serviceConfig != nil {
+		t.Errorf("of no options %+v was found", found)
+	}
+}
+
+func TestAChannelForgetsAddressesWhenThereAreTooMany(t *testing.T) {
+	var l limits
+	for i := range 3 * maxRemembered {
+		l.remember(strconv.Itoa(i), uint32(i))
+	}
+	if n := len(l.byAddr); n != maxRemembered {
+		t.Errorf("%d addresses are remembered, want %d", n, maxRemembered)
+	}
+	const last = 3*maxRemembered - 1
+	if got, ok := l.recall(strconv.Itoa(last)); !ok || got != last {
+		t.Errorf("the last address has the limit %d, %v", got, ok)
+	}
+}
+
+func TestTheBucketGivesABurstAndThenARate(t *testing.T) {
+	var b bucket
+	now := time.Now()
+	for i, step := range []struct {
+		after     time.Duration
+		ask, want int
+	}{
+		{0, 10, 10},
+		{0, 10, 6},
+		{0, 1, 0},
+		{dialEvery - 1, 1, 0},
+		{1, 5, 1},
+		{3*dialEvery + 10, 5, 3},
+		{dialEvery - 10, 5, 1},
+		{time.Hour, 100, dialBurst},
+	} {
+		now = now.Add(step.after)
+		if got := b.take(now, step.ask); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+	if got := b.untilNext(now); got != dialEvery {
+		t.Errorf("the next token comes in %v, want %v", got, dialEvery)
+	}
+}

@@ -1,0 +1,274 @@
+package scale
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+)
+
+// play runs a script in a bubble.
+func play(t *testing.T, config string, script func(st *stage)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { script(newStage(t, config)) })
+}
+
+func TestAReadyExitPublishesAPickerBeforeTheSubConnIsShutDown(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		first := st.begin()
+		second := st.begin() // waits, and makes the subchannel grow
+		st.conns[1].connects(1)
+		if first.on() != 0 || second.on() != 1 {
+			t.Fatalf("the calls are on %d and %d", first.on(), second.on())
+		}
+		time.Sleep(time.Minute)
+		st.happened()
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("a younger connection is lost", "picker READY", "shutdown 1")
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.expect("its SubConn is gone")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the last connection is lost", "picker IDLE", "picker IDLE", "shutdown 0")
+	})
+}
+
+func TestADoneThatComesAfterTheEndCountsOnce(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		running := st.begin()
+		c := st.connection(0)
+		st.conns[0].becomes(connectivity.Idle)
+		if n := c.inFlight(); n != 1 {
+			t.Errorf("%d streams on the lost connection, want the 1 that was taken", n)
+		}
+		running.end()
+		if n := c.streams.Load(); n != outBit {
+			t.Errorf("the count is %#x, want nothing but outBit", n)
+		}
+		if c.take(noLimit) {
+			t.Error("a lost connection takes a stream")
+		}
+	})
+}
+
+func TestADoneAfterCloseIsHarmless(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		running, waiting := st.begin(), st.begin()
+		c := st.connection(0)
+		st.policy.Close()
+		if waiting.on() != -2 || !errors.Is(waiting.err, balancer.ErrNoSubConnAvailable) {
+			t.Errorf("a call that waited when the policy was closed got %v, want to pick again", waiting.err)
+		}
+		running.end()
+		if n := c.streams.Load(); n != outBit {
+			t.Errorf("the count is %#x, want nothing but outBit", n)
+		}
+	})
+}
+
+func TestALimitBelowWhatIsInFlightLetsNothingBegin(t *testing.T) {
+	play(t, `{"maxConnectionsPerSubchannel": 1}`, func(st *stage) {
+		st.conns[0].connects(3)
+		calls := []*call{st.begin(), st.begin(), st.begin()}
+		st.conns[0].allows(1)
+		waiting := st.begin()
+		calls[0].end()
+		calls[1].end()
+		if waiting.on() != -1 {
+			t.Error("a call began with 1 in flight and a limit of 1")
+		}
+		calls[2].end()
+		if waiting.on() != 0 {
+			t.Error("the call did not begin when there was nothing in flight")
+		}
+		st.conns[0].allows(0)
+		waiting.end()
+		next := st.begin()
+		if next.on() != -1 {
+			t.Error("a call began with a limit of 0")
+		}
+		st.conns[0].allows(1)
+		if next.on() != 0 {
+			t.Error("the call did not begin when the limit was raised")
+		}
+	})
+}
+
+func TestAStreamHandedToACallThatIsCancelledIsGivenToTheNext(t *testing.T) {
+	play(t, `{"maxConnectionsPerSubchannel": 1}`, func(st *stage) {
+		st.conns[0].connects(1)
+		for range 100 { // select chooses at random between the stream and the cancel
+			running, cancelled, next := st.begin(), st.begin(), st.begin()
+			s := st.subchannel()
+			s.mu.Lock()
+			cancelled.cancel()
+			s.handLocked(st.connectionLocked(0)) // as running.end would, at the worst moment
+			s.mu.Unlock()
+			switch cancelled.on() {
+			case 0: // it had the stream
+				cancelled.end()
+			case -2:
+				if status.Code(cancelled.err) != codes.Canceled {
+					t.Fatalf("the cancelled call got %v", cancelled.err)
+				}
+			default:
+				t.Fatal("the cancelled call still waits")
+			}
+			_ = running // its stream went to cancelled
+			if next.on() != 0 {
+				t.Fatal("the next call did not get the stream")
+			}
+			next.end()
+			if n := st.connection(0).streams.Load(); n != 0 {
+				t.Fatalf("%d streams are taken, want none", n)
+			}
+		}
+	})
+}
+
+func (st *stage) connectionLocked(n int) *connection {
+	for c := range st.subchannel().all {
+		if c.sc == st.conns[n] {
+			return c
+		}
+	}
+	return nil
+}
+
+func TestAGoAwayTakesTheConnectionOutAndDialsBeforeTheTransportKnows(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(2)
+		running := st.begin()
+		time.Sleep(time.Minute)
+		st.happened()
+		st.conns[0].goesAway()
+		st.expect("a GOAWAY", "connect 1")
+		waiting := st.begin()
+		if waiting.on() != -1 {
+			t.Error("a call went to a connection that is going away")
+		}
+		st.conns[1].becomes(connectivity.Connecting)
+		st.expect("the new one connects, the child need not know")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the transport reports it", "picker IDLE", "picker CONNECTING", "picker CONNECTING", "shutdown 0")
+		if !errors.Is(waiting.err, balancer.ErrNoSubConnAvailable) {
+			t.Errorf("the call that waited got %v, want to pick again", waiting.err)
+		}
+		st.conns[1].handshakes(2)
+		st.conns[1].becomes(connectivity.Ready)
+		st.expect("the new one is READY", "picker READY")
+		if got := st.begin(); got.on() != 1 {
+			t.Errorf("a call is on %d, want the new connection", got.on())
+		}
+		running.end() // on the old one, which gRPC lets finish
+	})
+}
+
+func TestAGoAwayThatIsFasterThanReadyIsNotOverlooked(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.happened()
+		st.conns[0].becomes(connectivity.Connecting)
+		st.conns[0].handshakes(2)
+		st.conns[0].goesAway()
+		st.expect("a GOAWAY before READY", "connect 1")
+		st.conns[0].becomes(connectivity.Ready) // gRPC's report is late
+		st.expect("READY of what goes away")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("its end", "picker CONNECTING", "shutdown 0")
+		st.conns[1].connects(2)
+		st.expect("the second is READY", "picker READY")
+	})
+}
+
+func TestShrinkingLeavesAConnectionThatWasJustPicked(t *testing.T) {
+	play(t, `{"shrinkAfter": "4s"}`, func(st *stage) {
+		st.conns[0].connects(1)
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(1)
+		second.end()
+		s := st.subchannel()
+		time.Sleep(4500 * time.Millisecond) // the next look would close it
+		again := st.begin()
+		if again.on() != 1 {
+			t.Fatalf("the call is on %d, want 1", again.on())
+		}
+		time.Sleep(time.Minute)
+		if got := len(*s.ready.Load()); got != 2 {
+			t.Errorf("%d connections, want the 2 in use", got)
+		}
+		again.end()
+		st.happened()
+		time.Sleep(6 * time.Second)
+		st.expect("it is closed", "picker READY", "shutdown 1")
+		first.end()
+	})
+}
+
+func TestWhileReadyAFailedDialIsNotTheChildsBusiness(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		running, waiting := st.begin(), st.begin()
+		st.happened()
+		st.conns[1].becomes(connectivity.Connecting)
+		st.conns[1].becomes(connectivity.TransientFailure)
+		st.expect("the second dial fails")
+		third := st.begin()
+		st.expect("a third call waits, and nothing is dialled")
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("the backoff is over", "connect 1", "connect 2")
+		st.conns[1].becomes(connectivity.Connecting)
+		st.conns[1].becomes(connectivity.TransientFailure)
+		st.conns[2].becomes(connectivity.Connecting)
+		st.conns[2].becomes(connectivity.TransientFailure)
+		running.end()
+		if waiting.on() != 0 || third.on() != -1 {
+			t.Errorf("the calls are on %d and %d, want the first to have the stream", waiting.on(), third.on())
+		}
+		waiting.end()
+		third.end()
+		st.happened()
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("nobody waits any more", "shutdown 1")
+	})
+}
+
+func TestAfterTheLastConnectionWaitingCallsAreNotParkedInABackoff(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		_ = st.begin()
+		waiting := st.begin()
+		st.conns[1].becomes(connectivity.Connecting)
+		st.conns[1].becomes(connectivity.TransientFailure)
+		time.Sleep(time.Minute)
+		st.happened()
+		st.conns[0].becomes(connectivity.Idle)
+		if !errors.Is(waiting.err, balancer.ErrNoSubConnAvailable) {
+			t.Errorf("the call that waited got %v, want to pick again", waiting.err)
+		}
+		_ = st.begin() // makes pick_first connect
+		events := st.happened()
+		if last := events[len(events)-1]; last != "connect 2" {
+			t.Errorf("events %q, want a dial at once", events)
+		}
+	})
+}
+
+func TestShuttingDownASubchannelWakesWhoWaits(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		running, waiting := st.begin(), st.begin()
+		st.subchannel().Shutdown()
+		if waiting.on() != -2 || !errors.Is(waiting.err, balancer.ErrNoSubConnAvailable) {
+			t.Errorf("the call that waited got %v, want to pick again", waiting.err)
+		}
+		running.end()
+		st.happened()
+	})
+}
