@@ -24,7 +24,7 @@ type embeddedEtcd struct {
 }
 
 // startEtcd starts an etcd that is stopped when the test ends.
-func startEtcd(t *testing.T, certs *pki.Localhost) *embeddedEtcd {
+func startEtcd(t *testing.T, certs *pki.Localhost, opts ...func(*testing.T, *embed.Config)) *embeddedEtcd {
 	t.Helper()
 	client, err := realserver.ClientTLS(certs)
 	if err != nil {
@@ -42,10 +42,20 @@ func startEtcd(t *testing.T, certs *pki.Localhost) *embeddedEtcd {
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.ClientTLSInfo = serverTLS(t, certs)
+	for _, opt := range opts {
+		opt(t, cfg)
+	}
 	e.cfg = cfg
 	t.Cleanup(e.Kill)
 	e.Start()
 	return e
+}
+
+// grpcOnly gives etcd's HTTP a port of its own, upon which gRPC gets grpc-go's
+// server on the other instead of net/http's.
+func grpcOnly(t *testing.T, cfg *embed.Config) {
+	t.Helper()
+	cfg.ListenClientHttpUrls = []url.URL{{Scheme: "https", Host: realserver.FreeAddr(t)}}
 }
 
 func serverTLS(t *testing.T, certs *pki.Localhost) transport.TLSInfo {

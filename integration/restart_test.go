@@ -1,0 +1,143 @@
+package integration_test
+
+import (
+	"crypto/tls"
+	"testing"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+// recoversWithin is the promise: with demand, an outage ends for the callers
+// within a second of its end for the server, however long it was.
+const recoversWithin = time.Second
+
+// restartable is a server with etcd's interface that can go and come back. Its
+// clients come to the same address.
+type restartable interface {
+	Kill()
+	Start()
+}
+
+func TestEtcdIsStoppedAndStartedUnderLoad(t *testing.T) {
+	certs := localhost(t)
+	t.Run("gRPC on a port of its own", func(t *testing.T) {
+		etcd := startEtcd(t, certs, grpcOnly)
+		testRestartUnderLoad(t, certs, etcd.addr, etcd, nil)
+	})
+	t.Run("gRPC and HTTP on one port", func(t *testing.T) {
+		// etcd's default. Its gRPC server is then a handler in net/http's server,
+		// which answers the calls that are cut off with 200 and without trailers.
+		// grpc-go (gRPC over HTTP/2, "HTTP to gRPC status") has no better code
+		// for that, and the pool has no business to change it.
+		etcd := startEtcd(t, certs)
+		testRestartUnderLoad(t, certs, etcd.addr, etcd, []string{
+			"code = Unknown desc = unexpected HTTP status code received from server: 200 (OK); malformed header: missing HTTP content-type",
+			"code = Internal desc = server closed the stream without sending trailers",
+		})
+	})
+}
+
+// testRestartUnderLoad takes etcd away and brings it back while many callers put
+// and get and one watches. Calls may fail with the code Unavailable, or with an
+// error that contains one of those explained.
+func testRestartUnderLoad(t *testing.T, certs *pki.Localhost, addr string, etcd restartable, explained []string) {
+	t.Helper()
+	pool := newPool(t, mutualTLS(t, certs, addr))
+	start := time.Now()
+	l := startLoad(t, pool, explained)
+	w := startWatcher(t, pool, explained)
+	awaitGood(t, l, start, 500)
+	eventually(t, "the watcher watches", func() bool { return w.began() == 1 })
+	if n, report := l.failures(); n > 0 {
+		t.Fatalf("before the outage %d calls failed:%s", n, report)
+	}
+
+	for i, o := range []struct {
+		name string
+		over func() bool // whether the server may come back
+	}{
+		{"an outage that the pool knows of", func() bool { return pool.Stats().State == shared.StateFailing }},
+		{"a restart as fast as can be", func() bool { return true }},
+	} {
+		etcd.Kill()
+		gone := time.Now()
+		eventually(t, o.name, o.over)
+		answering := awaitServing(t, certs, addr)
+		etcd.Start()
+		answers := <-answering
+		awaitGood(t, l, gone, 500)
+		_, recovered := l.goodSince(gone)
+		took := recovered.Sub(answers)
+		t.Logf("%s, which lasted %v: the first good call came %v after the first plain TLS handshake",
+			o.name, answers.Sub(gone), took)
+		if slack := freshChannel(t, certs, addr); took > recoversWithin+slack {
+			t.Errorf("%s: recovery took %v, want at most %v, and %v for what a new channel takes here and now",
+				o.name, took, recoversWithin, slack)
+		}
+		eventually(t, "the watcher watches again", func() bool { return w.began() > i+1 })
+	}
+
+	l.stop()
+	for key, numbers := range l.acked {
+		eventually(t, "the watcher has seen what was accepted last", func() bool {
+			return w.last(key) >= numbers[len(numbers)-1]
+		})
+	}
+	w.end()
+	w.check(l.acked)
+	wantLeases(t, pool, 0)
+	n, report := l.failures()
+	all, _ := l.goodSince(start)
+	t.Logf("%d calls went well, %d failed, %d watches; %+v%s", all, n, w.began(), pool.Stats(), report)
+}
+
+// awaitGood waits until so many calls that were begun after the given time have
+// gone well.
+func awaitGood(t *testing.T, l *load, since time.Time, want int) {
+	t.Helper()
+	eventually(t, "enough calls have gone well", func() bool {
+		n, _ := l.goodSince(since)
+		return n >= want
+	})
+}
+
+// awaitServing tells when a plain TLS handshake with addr has succeeded.
+func awaitServing(t *testing.T, certs *pki.Localhost, addr string) <-chan time.Time {
+	t.Helper()
+	client := clientTLS(t, certs)
+	at := make(chan time.Time, 1)
+	ctx := within(t, time.Minute)
+	go func() {
+		defer close(at)
+		if err := realserver.AwaitHandshake(ctx, addr, client); err != nil {
+			t.Error(err)
+		}
+		at <- time.Now()
+	}()
+	return at
+}
+
+func clientTLS(t *testing.T, certs *pki.Localhost) *tls.Config {
+	t.Helper()
+	cfg, err := realserver.ClientTLS(certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// freshChannel is how long a new channel takes until it has answered its ping.
+func freshChannel(t *testing.T, certs *pki.Localhost, addr string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	conn, err := mutualTLS(t, certs, addr).NewConnection(within(t, soon))
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	conn.Close()
+	return took
+}
