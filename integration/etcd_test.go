@@ -35,6 +35,7 @@ func startEtcd(t *testing.T, certs *pki.Localhost, opts ...func(*testing.T, *emb
 	cfg.Dir = filepath.Join(t.TempDir(), "data")
 	cfg.LogLevel = "fatal" // its log would drown the tests'
 	cfg.TickMs, cfg.ElectionMs = 10, 100
+	cfg.UnsafeNoFsync = true      // no test cuts the power, and a busy disk takes seconds
 	cfg.EnableGRPCGateway = false // a second client, which would need a certificate too
 	cfg.ListenClientUrls = []url.URL{{Scheme: "https", Host: e.addr}}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"testing"
 	"time"
 
@@ -187,7 +188,7 @@ func putAndGetBack(ctx context.Context, pool *shared.Pool, key string, times int
 			return err
 		}
 		ways := []grpc.ClientConnInterface{pool, conn.Connection()}
-		value := fmt.Sprint(i)
+		value := strconv.Itoa(i)
 		if err = put(ctx, ways[i%2], key, value); err != nil {
 			return err
 		}

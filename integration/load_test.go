@@ -19,7 +19,7 @@ import (
 
 const (
 	workers    = 32
-	pace       = 20 * time.Millisecond // a worker begins a round no more often
+	pace       = 50 * time.Millisecond // a worker begins a round no more often
 	loadPrefix = "load/"               // begins the keys of a load
 )
 
@@ -98,7 +98,7 @@ func (l *load) work(key string) {
 // do makes one call, on a lease or on the pool itself, and reports whether it
 // went well.
 func (l *load) do(onLease bool, rpc func(context.Context, grpc.ClientConnInterface) error) bool {
-	ctx, cancel := context.WithTimeout(l.t.Context(), soon)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.t.Context()), soon) // stop waits for it
 	defer cancel()
 	begun := time.Now()
 	var err error
@@ -163,9 +163,10 @@ func (l *load) goodSince(since time.Time) (n int, first time.Time) {
 func (l *load) failures() (n int, report string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var lines strings.Builder
 	for text, times := range l.failed {
 		n += times
-		report += fmt.Sprintf("\n%6d x %s", times, text)
+		fmt.Fprintf(&lines, "\n%6d x %s", times, text)
 	}
-	return n, report
+	return n, lines.String()
 }

@@ -36,11 +36,12 @@ func TestNoCallFailsWhenNginxReloads(t *testing.T) {
 			}
 		})
 	}
-	t.Cleanup(running.Wait)
-	t.Cleanup(func() { stopped.Store(true) })
+	defer running.Wait()
+	defer stopped.Store(true)
 	for range reloads {
-		before, opened := calls.Load(), counted.Accepted()
+		before := calls.Load()
 		eventually(t, "calls are made", func() bool { return calls.Load() >= before+10*callers })
+		opened := counted.Accepted()
 		nginx.Signal(syscall.SIGHUP)
 		eventually(t, "the pool's channel has another connection", func() bool { return counted.Accepted() > opened })
 	}

@@ -22,7 +22,7 @@ func FreeAddr(tb testing.TB) string {
 	var last error
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", firstPort+rand.N(lastPort-firstPort)) //nolint:gosec // not a secret
-		l, err := net.Listen("tcp", addr)
+		l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", addr)
 		if err == nil {
 			_ = l.Close()
 			return addr

@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -29,7 +30,8 @@ type Relay struct {
 // closes every connection and waits for its goroutines.
 func Start(tb testing.TB, backend string) *Relay {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ctx := tb.Context() // ends before stop is called
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("relay: listening: %v", err)
 	}
@@ -39,7 +41,7 @@ func Start(tb testing.TB, backend string) *Relay {
 		listener: listener,
 		open:     make(map[net.Conn]struct{}),
 	}
-	r.running.Go(r.accept)
+	r.running.Go(func() { r.accept(ctx) })
 	tb.Cleanup(r.stop)
 	return r
 }
@@ -58,7 +60,7 @@ func (r *Relay) Open() int {
 	return len(r.open)
 }
 
-func (r *Relay) accept() {
+func (r *Relay) accept(ctx context.Context) {
 	for {
 		client, err := r.listener.Accept()
 		if err != nil {
@@ -68,7 +70,7 @@ func (r *Relay) accept() {
 			_ = client.Close()
 			return
 		}
-		r.running.Go(func() { r.serve(client) })
+		r.running.Go(func() { r.serve(ctx, client) })
 	}
 }
 
@@ -91,10 +93,10 @@ func (r *Relay) remove(client net.Conn) {
 }
 
 // serve carries bytes both ways until both ends are done, or one is gone.
-func (r *Relay) serve(client net.Conn) {
+func (r *Relay) serve(ctx context.Context, client net.Conn) {
 	defer r.remove(client)
 	defer client.Close() //nolint:errcheck // nothing can be done about it
-	server, err := net.Dial("tcp", r.backend)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.backend)
 	if err != nil {
 		return // the client sees its connection close, as with any proxy
 	}
