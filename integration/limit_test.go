@@ -15,6 +15,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/integration/internal/relay"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -31,6 +32,12 @@ var channelKinds = []struct {
 	fifo        bool // and who comes first is served first
 }{
 	{name: "grpc.NewClient", dial: grpc.NewClient, connections: 1, streams: limit},
+	{name: "scale.NewClient", dial: scale.NewClient, connections: 10, streams: 10 * limit, fifo: true},
+	{name: "scale.NewClient with at most 3", dial: atMostThree, connections: 3, streams: 3 * limit, fifo: true},
+}
+
+func atMostThree(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return scale.NewClient(target, append(opts, scale.MaxConnections(3))...)
 }
 
 // dialFactory makes channels with a dialFunc.
