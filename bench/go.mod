@@ -3,6 +3,7 @@ module github.com/davidwartell/go-grpcpool/bench
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/davidwartell/go-grpcpool v0.0.0
 	github.com/golang/snappy v1.0.0
 	github.com/klauspost/compress v1.20.3

@@ -1,0 +1,3 @@
+// Package scale measures channels of go-grpcpool/scale beside plain ones, with
+// one server in this process. "make -C bench scale" runs it.
+package scale
