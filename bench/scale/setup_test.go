@@ -107,11 +107,11 @@ func (all leastLoaded) Invoke(ctx context.Context, method string, args, reply an
 	}
 	least.calls.Add(1)
 	defer least.calls.Add(-1)
-	return least.ClientConn.Invoke(ctx, method, args, reply, opts...)
+	return least.Invoke(ctx, method, args, reply, opts...)
 }
 
 func (all leastLoaded) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return all[0].ClientConn.NewStream(ctx, desc, method, opts...)
+	return all[0].NewStream(ctx, desc, method, opts...)
 }
 
 // server answers EmptyCall after a delay, and StreamingOutputCall with messages of
