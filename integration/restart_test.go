@@ -95,7 +95,7 @@ func testRestartUnderLoad(t *testing.T, certs *pki.Localhost, addr string, etcd 
 	}
 	w.end()
 	w.check(l.acked)
-	wantLeases(t, pool, 0)
+	awaitNoLeases(t, pool)
 	n, report := l.failures()
 	all, _ := l.goodSince(start)
 	t.Logf("%d calls went well, %d failed, %d watches; %+v%s", all, n, w.began(), pool.Stats(), report)
