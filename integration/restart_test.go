@@ -14,12 +14,6 @@ import (
 // within a second of its end for the server, however long it was.
 const recoversWithin = time.Second
 
-// noticesWithin is how long the pool may take to notice that its connection is
-// gone while leases are out: shared.WithTestInterval's default and the quarter of
-// a second between two looks. It is what counts if the server is back so soon
-// that no dial has failed.
-const noticesWithin = 1250 * time.Millisecond
-
 // restartable is a server with etcd's interface that can go and come back. Its
 // clients come to the same address.
 type restartable interface {
@@ -62,12 +56,11 @@ func testRestartUnderLoad(t *testing.T, certs *pki.Localhost, addr string, etcd 
 	}
 
 	for i, o := range []struct {
-		name  string
-		over  func() bool   // whether the server may come back
-		limit time.Duration // until the first good call
+		name string
+		over func() bool // whether the server may come back
 	}{
-		{"an outage that the pool knows of", func() bool { return pool.Stats().State == shared.StateFailing }, recoversWithin},
-		{"a restart as fast as can be", func() bool { return true }, noticesWithin},
+		{"an outage that the pool knows of", func() bool { return pool.Stats().State == shared.StateFailing }},
+		{"a restart as fast as can be", func() bool { return true }},
 	} {
 		etcd.Kill()
 		gone := time.Now()
@@ -80,9 +73,9 @@ func testRestartUnderLoad(t *testing.T, certs *pki.Localhost, addr string, etcd 
 		took := recovered.Sub(server.answers)
 		t.Logf("%s, which lasted %v: the first good call came %v after the first plain TLS handshake; a new channel's took %v",
 			o.name, server.answers.Sub(gone), took, server.newChannel)
-		if took > o.limit+2*server.newChannel {
+		if took > recoversWithin+2*server.newChannel {
 			t.Errorf("%s: recovery took %v, want at most %v, and %v for twice what a new channel took meanwhile",
-				o.name, took, o.limit, 2*server.newChannel)
+				o.name, took, recoversWithin, 2*server.newChannel)
 		}
 		eventually(t, "the watcher watches again", func() bool { return w.began() > i+1 })
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -27,6 +29,7 @@ type channel struct {
 	health   atomic.Int32 // a health
 	provenAt atomic.Int64 // on the pool's clock: the latest known sign of life
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
+	doubted  atomic.Bool  // an RPC has ended with Unavailable since then
 
 	idle idleness // owned by the watchdog
 }
@@ -127,10 +130,29 @@ func (c *channel) heardSince(at time.Duration) bool {
 	return c.heard.Load() || time.Duration(c.provenAt.Load()) >= at
 }
 
-// noteHeard notes a sign of life without asking the clock. The load keeps the
-// cache line shared while there is traffic.
-func (c *channel) noteHeard() {
-	if !c.heard.Load() {
-		c.heard.Store(true)
+// noteResult notes what the end of a unary RPC says about c. A good end is a sign
+// of life; it is noted without asking the clock, and the load keeps the cache line
+// shared while there is traffic.
+func (c *channel) noteResult(err error) {
+	switch {
+	case err == nil:
+		if !c.heard.Load() {
+			c.heard.Store(true)
+		}
+	case status.Code(err) == codes.Unavailable:
+		c.doubt()
+	}
+}
+
+// doubt has c tested soon, if leases are out, and before it is lent again, if
+// none is. A server that answers Unavailable of its own accord is not tested more
+// often than every doubtPause.
+func (c *channel) doubt() {
+	if c.pool.now()-time.Duration(c.provenAt.Load()) < doubtPause {
+		return
+	}
+	c.health.CompareAndSwap(proven, unproven)
+	if !c.doubted.Swap(true) {
+		c.pool.poke()
 	}
 }

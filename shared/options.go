@@ -22,6 +22,10 @@ const (
 	// known to lie between two ticks.
 	tickInterval = proofLasts / 2
 
+	// doubtPause is how old a sign of life must be before an RPC that ends with
+	// Unavailable calls it into question.
+	doubtPause = 100 * time.Millisecond
+
 	// Failed dials start at least minDialPause apart and at most maxDialPause,
 	// at random between, so that many clients do not come back in step and an
 	// outage's end is seen within a second.

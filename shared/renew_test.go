@@ -379,3 +379,60 @@ func TestDialsAndTestsDoNotCarryTheCallersMetadata(t *testing.T) {
 		f.wantOneDial(t, 1)
 	})
 }
+
+// A lease is out and RPCs fail: the pool does not wait for the next background
+// test to find out why.
+func TestAnRPCThatEndsWithUnavailablePromptsATest(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *shared.Pool) error{
+		"unary": func(ctx context.Context, p *shared.Pool) error {
+			_, err := testpb.NewTestServiceClient(p).EmptyCall(ctx, &testpb.Empty{})
+			return err
+		},
+		"stream": func(ctx context.Context, p *shared.Pool) error {
+			s, err := testpb.NewTestServiceClient(p).FullDuplexCall(ctx)
+			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, server := inMemory(t, time.Minute)
+				l := get(t, p)
+				time.Sleep(950 * time.Millisecond) // old enough for a dial, and not yet tested
+				server.Stop()
+				if err := call(t.Context(), p); status.Code(err) != codes.Unavailable {
+					t.Fatalf("the RPC ended with %v", err)
+				}
+				synctest.Wait()
+				if s := p.Stats(); s.TestsFailed != 1 || s.DialsFailed != 1 {
+					t.Errorf("stats %+v, want a test and a dial that failed at once", s)
+				}
+				l.Return()
+			})
+		})
+	}
+}
+
+func TestAServerThatAnswersUnavailableIsNotTestedEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpctest.Start(t, grpctest.Config{InMemory: true, EmptyCall: func(context.Context) error {
+			return status.Error(codes.Unavailable, "not now")
+		}})
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, f, 0)
+		l := get(t, p)
+		for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
+			_, _ = testpb.NewTestServiceClient(p).EmptyCall(t.Context(), &testpb.Empty{})
+		}
+		if s := p.Stats(); s.Tests < 50 || s.Tests > 105 || s.Dials != 1 {
+			t.Errorf("stats %+v, want at most ten tests a second and nothing dialled", s)
+		}
+		l.Return()
+	})
+}

@@ -62,18 +62,19 @@ func (p *Pool) inspectChannel(c *channel, now, last time.Duration) time.Duration
 		c.prove(last) // it came after the last look; when exactly is not known
 	}
 	silent := now - time.Duration(c.provenAt.Load())
+	doubted := c.doubted.Swap(false)
 	expired := silent >= proofLasts && c.health.CompareAndSwap(proven, unproven)
 	seen := c.tally.Load()
 	if seen&leases == 0 {
 		next := p.inspectIdle(c, seen, now)
-		if expired || c.health.Load() == proven {
+		if expired || doubted || c.health.Load() == proven {
 			// Leases may be taken without waking the watchdog; if it has only
 			// just expired, by a Get that was halfway through.
 			next = min(next, tickInterval)
 		}
 		return next
 	}
-	if silent >= p.cfg.testInterval {
+	if silent >= p.cfg.testInterval || doubted {
 		p.renewInBackground()
 	}
 	return tickInterval
