@@ -272,3 +272,24 @@ func TestShuttingDownASubchannelWakesWhoWaits(t *testing.T) {
 		st.happened()
 	})
 }
+
+func TestOfTwoConnectionsThatAreLostTogetherOneEndsTheHold(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		for _, c := range []int{0, 1} { // both GOAWAYs are seen before the first IDLE
+			st.conns[c].becomes(connectivity.Connecting)
+			st.conns[c].handshakes(5)
+			st.conns[c].goesAway()
+		}
+		st.happened()
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the first is lost", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("the second is lost", "picker TRANSIENT_FAILURE", "shutdown 1")
+		time.Sleep(time.Second)
+		st.expect("the hold is over", "shutdown 0")
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.expect("the second's SubConn is gone")
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.expect("the first's SubConn is gone, and pick_first connects", "picker TRANSIENT_FAILURE", "connect 2")
+	})
+}

@@ -15,6 +15,7 @@ import (
 // order.
 type sequel struct {
 	tell    []balancer.SubConnState // to the child
+	serve   bool                    // calls that wait; after the child, which may want a stream for a health watch
 	publish bool                    // a new picker, for calls that picked what is gone
 	watch   bool                    // the oldest connection is another one
 	connect *connection
@@ -25,6 +26,12 @@ type sequel struct {
 func (q *sequel) do(s *subchannel) {
 	for _, state := range q.tell {
 		s.child.tell(s, state)
+	}
+	if q.serve {
+		s.mu.Lock()
+		s.dispatchLocked()
+		q.dials += s.growLocked()
+		s.mu.Unlock()
 	}
 	if q.publish {
 		s.policy.republish()
@@ -92,11 +99,11 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	if s.state != connectivity.Ready {
-		s.health, s.produced = health{}, false
+		s.resetHealthLocked()
+		s.produced = false
 		s.tellLocked(q, connectivity.Ready, nil)
 	}
-	s.dispatchLocked()
-	q.dials = s.growLocked()
+	q.serve = true
 	s.armShrinkLocked()
 }
 
@@ -106,6 +113,10 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.lastErr = withCause(err, c.tap.Cause())
 	s.stats.failed++
 	s.dialFails++
+	if c.phase == phaseOut && c.judged { // a GOAWAY came first
+		s.exitLocked(c, q)
+		return
+	}
 	if c.phase != phaseDialling {
 		return
 	}
@@ -145,8 +156,8 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 
 // onLostLocked is told that a connection is gone.
 func (s *subchannel) onLostLocked(c *connection, q *sequel) {
-	if c.phase == phaseIdle || c.phase == phaseOut && !c.judged {
-		return // not this one, or it was retired and its SHUTDOWN follows
+	if c.phase == phaseIdle || c.phase == phaseHeld || c.phase == phaseOut && !c.judged {
+		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
 	was := s.oldest()
 	s.removeLocked(c)
@@ -172,7 +183,8 @@ func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
 		q.watch = true
 		return
 	}
-	s.health, s.produced = health{}, false
+	s.resetHealthLocked()
+	s.produced = false
 	for _, state := range []connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready} {
 		s.tellLocked(q, state, nil)
 	}
@@ -182,6 +194,10 @@ func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
 // connection.
 func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	s.wakeLocked()
+	if s.state == connectivity.TransientFailure { // another one backs off, or is held
+		s.retireLocked(c)
+		return
+	}
 	for other := range s.all {
 		if other.phase == phaseBackoff || other.phase == phaseIdle {
 			s.retireLocked(other)
