@@ -99,6 +99,7 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	if s.state != connectivity.Ready {
+		s.face = c
 		s.resetHealthLocked()
 		s.produced = false
 		s.tellLocked(q, connectivity.Ready, nil)
@@ -159,26 +160,26 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 	if c.phase == phaseIdle || c.phase == phaseHeld || c.phase == phaseOut && !c.judged {
 		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
-	was := s.oldest()
 	s.removeLocked(c)
 	s.judgeLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
 		s.retireLocked(c)
-		s.replaceOldestLocked(was, q)
+		s.changeFaceLocked(q)
 		q.dials = s.growLocked()
 		return
 	}
 	s.exitLocked(c, q)
 }
 
-// replaceOldestLocked hands what stood on the connection was to the oldest one. A
-// producer cannot be moved: the child gives it up and builds another when it is
-// told IDLE and READY.
-func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
-	if was == s.oldest() {
+// changeFaceLocked moves what stands on the oldest connection, if that is another
+// one now. A producer cannot be moved: the child gives it up and builds another
+// when it is told IDLE and READY.
+func (s *subchannel) changeFaceLocked(q *sequel) {
+	if s.face == s.oldest() {
 		return
 	}
+	s.face = s.oldest()
 	if !s.produced {
 		q.watch = true
 		return

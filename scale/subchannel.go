@@ -51,7 +51,8 @@ type subchannel struct {
 	shrinkTick timer              // looks for connections to close
 	held       timer              // ends the hold of the connection in phaseHeld
 	health     health
-	produced   bool // the child has producers on the oldest connection
+	face       *connection // the oldest, as far as health and the child's producers are concerned
+	produced   bool        // the child has producers on it
 	stats      counters
 }
 
