@@ -18,6 +18,7 @@ type sequel struct {
 	serve   bool                    // calls that wait; after the child, which may want a stream for a health watch
 	publish bool                    // a new picker, for calls that picked what is gone
 	watch   bool                    // the oldest connection is another one
+	retire  []*connection           // to be shut down by gRPC
 	connect *connection
 	dials   int
 	warn    bool // no tap
@@ -39,6 +40,9 @@ func (q *sequel) do(s *subchannel) {
 	if q.watch {
 		s.watchOldest()
 	}
+	for _, c := range q.retire { // closing a connection may wait for the peer
+		s.policy.tasks.run(c.sc.Shutdown)
+	}
 	if q.connect != nil {
 		q.connect.sc.Connect()
 	}
@@ -46,6 +50,14 @@ func (q *sequel) do(s *subchannel) {
 	if q.warn {
 		s.warnUntapped()
 	}
+}
+
+// retireLocked closes c to new streams and notes that gRPC is to close it when its
+// streams are done.
+func (q *sequel) retireLocked(c *connection) {
+	c.phase = phaseOut
+	c.takeOut()
+	q.retire = append(q.retire, c)
 }
 
 // tellLocked notes that the child is to be told state.
@@ -129,7 +141,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 		return
 	}
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
-		s.retireLocked(c)
+		q.retireLocked(c)
 		return
 	}
 	s.wakeLocked()
@@ -146,7 +158,7 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 	}
 	q.dials = s.growLocked()
 	if q.dials == 0 {
-		s.retireLocked(c)
+		q.retireLocked(c)
 		return
 	}
 	q.dials--
@@ -164,7 +176,7 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 	s.judgeLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
-		s.retireLocked(c)
+		q.retireLocked(c)
 		s.changeFaceLocked(q)
 		q.dials = s.growLocked()
 		return
@@ -196,12 +208,12 @@ func (s *subchannel) changeFaceLocked(q *sequel) {
 func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	s.wakeLocked()
 	if s.state == connectivity.TransientFailure { // another one backs off, or is held
-		s.retireLocked(c)
+		q.retireLocked(c)
 		return
 	}
 	for other := range s.all {
 		if other.phase == phaseBackoff || other.phase == phaseIdle {
-			s.retireLocked(other)
+			q.retireLocked(other)
 		}
 	}
 	dialling := s.countLocked()[phaseDialling] - boolToInt(c.phase == phaseDialling)
@@ -213,7 +225,7 @@ func (s *subchannel) exitLocked(c *connection, q *sequel) {
 		s.holdLocked(c, hold, q)
 		return
 	}
-	s.retireLocked(c)
+	q.retireLocked(c)
 	switch {
 	case dialling > 0 && s.state == connectivity.Idle:
 		s.tellLocked(q, connectivity.Connecting, nil)
