@@ -5,15 +5,16 @@ import (
 	"slices"
 )
 
-// none is the limit before there is one.
-const none = math.MaxInt64
+// none is the limit before there is one. SETTINGS can carry it, and a server
+// that sends it and one that names no limit are the same to a client.
+const none = math.MaxUint32
 
-// limitValue turns the face's limit, negative for none, into the server's.
-func limitValue(n int) int64 {
-	if n < 0 {
+// limitValue turns the face's limit, negative for none, into that of SETTINGS.
+func limitValue(n int) uint32 {
+	if n < 0 || n > none {
 		return none
 	}
-	return int64(n)
+	return uint32(n)
 }
 
 // allowance knows how many streams a client may have open, given that SETTINGS
@@ -21,15 +22,15 @@ func limitValue(n int) int64 {
 // the last one that it acknowledged, and maybe of later ones: so it may use the
 // highest of these limits. The zero allowance is not ready; use newAllowance.
 type allowance struct {
-	acked int64
-	sent  []int64 // sent and not acknowledged, oldest first
+	acked uint32
+	sent  []uint32 // sent and not acknowledged, oldest first
 }
 
 // newAllowance allows everything, as HTTP/2 does before the first SETTINGS.
 func newAllowance() allowance { return allowance{acked: none} }
 
 // send notes that SETTINGS with limit n is being sent.
-func (a *allowance) send(n int64) { a.sent = append(a.sent, n) }
+func (a *allowance) send(n uint32) { a.sent = append(a.sent, n) }
 
 // ack notes an acknowledgement, and reports whether there was anything to
 // acknowledge.
@@ -43,7 +44,7 @@ func (a *allowance) ack() bool {
 }
 
 // now is the highest number of open streams that is no violation.
-func (a *allowance) now() int64 {
+func (a *allowance) now() uint32 {
 	n := a.acked
 	for _, sent := range a.sent {
 		n = max(n, sent)

@@ -4,7 +4,7 @@ import "testing"
 
 func TestARaiseCountsAtOnceAndALoweringFromItsAcknowledgement(t *testing.T) {
 	a := newAllowance()
-	check := func(after string, want int64) {
+	check := func(after string, want uint32) {
 		t.Helper()
 		if got := a.now(); got != want {
 			t.Errorf("after %s: %d streams allowed, want %d", after, got, want)

@@ -2,6 +2,7 @@ package h2server
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -71,8 +72,8 @@ func (c *conn) serve() {
 	nc := c.raw
 	if c.srv.tls != nil {
 		secure := tls.Server(nc, c.srv.tls)
-		if secure.Handshake() != nil {
-			return // it has sent its alert
+		if secure.HandshakeContext(context.Background()) != nil {
+			return // the client has its alert, or cut has ended a handshake that hung
 		}
 		nc = secure
 	}
@@ -102,8 +103,7 @@ func (c *conn) read(nc net.Conn, fr *http2.Framer) {
 	}
 	for {
 		f, err := fr.ReadFrame()
-		var streamErr http2.StreamError
-		if errors.As(err, &streamErr) {
+		if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
 			c.outbox.put(func(fr *http2.Framer) error { return fr.WriteRSTStream(streamErr.StreamID, streamErr.Code) })
 			c.drop(streamErr.StreamID)
 			continue
@@ -184,7 +184,7 @@ func (c *conn) begin(id uint32) (isNew, taken bool) {
 	c.open[id] = struct{}{}
 	n := int64(len(c.open))
 	c.srv.sawStreams(n)
-	if n > c.allowed.now() {
+	if n > int64(c.allowed.now()) {
 		c.srv.violations.Add(1)
 	}
 	return true, true

@@ -112,17 +112,18 @@ func (c *conn) finished() error {
 	return nil
 }
 
-// sendLimit sends SETTINGS. The limit counts as sent just before it is.
-func (c *conn) sendLimit(n int64) {
+// sendLimit sends SETTINGS, which name no limit if there is none to take back.
+// The limit counts as sent just before it is.
+func (c *conn) sendLimit(n uint32) {
 	c.outbox.put(func(fr *http2.Framer) error {
 		c.mu.Lock()
-		first := len(c.allowed.sent) == 0 && c.allowed.acked == none
+		unlimited := len(c.allowed.sent) == 0 && c.allowed.acked == none
 		c.allowed.send(n)
 		c.mu.Unlock()
-		if n == none && first {
+		if n == none && unlimited {
 			return fr.WriteSettings()
 		}
-		return fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(min(n, math.MaxUint32))})
+		return fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: n})
 	})
 }
 

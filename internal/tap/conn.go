@@ -131,7 +131,7 @@ func (c *conn) hearLastWords() {
 	if c.link.tls == nil || c.link.settled.Load() || c.link.holed.Swap(true) {
 		return
 	}
-	if c.Conn.SetReadDeadline(time.Now().Add(lastWordsTimeout)) != nil {
+	if c.SetReadDeadline(time.Now().Add(lastWordsTimeout)) != nil {
 		return
 	}
 	buf := make([]byte, 1<<10)

@@ -154,8 +154,11 @@ func TestTheParserFindsWhatItIsThereFor(t *testing.T) {
 		{"going away", write(goAway(5, http2.ErrCodeEnhanceYourCalm, "too_many_pings")), seen{GoAway{5, 11, "too_many_pings"}}},
 		{"debug data is cut", write(goAway(1, 0, long)), seen{GoAway{1, 0, long[:debugLen]}}},
 		{"other frames", write(headers, data(0), data(1000), ping, windowUpdate, unknown, data(16384)), nil},
-		{"among other frames", write(settings(limit(1)), settingsAck, headers, data(100), goAway(lastStreamIDMax, 0, ""), ping, data(9), goAway(3, 0, "")),
-			seen{Settings{true, 1}, GoAway{lastStreamIDMax, 0, ""}, GoAway{3, 0, ""}}},
+		{
+			"among other frames",
+			write(settings(limit(1)), settingsAck, headers, data(100), goAway(lastStreamIDMax, 0, ""), ping, data(9), goAway(3, 0, "")),
+			seen{Settings{true, 1}, GoAway{lastStreamIDMax, 0, ""}, GoAway{3, 0, ""}},
+		},
 		{"a GOAWAY too short to be one", append([]byte{0, 0, 4, typeGoAway, 0, 0, 0, 0, 0}, 1, 2, 3, 4), nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -203,9 +206,9 @@ func TestRandomStreamsInRandomPiecesGiveWhatTheFramerGives(t *testing.T) {
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 500 {
-		var frames []func(*http2.Framer) error
-		for range rnd.IntN(20) {
-			frames = append(frames, randomFrame(rnd))
+		frames := make([]func(*http2.Framer) error, rnd.IntN(20))
+		for i := range frames {
+			frames[i] = randomFrame(rnd)
 		}
 		stream := write(frames...)
 		sizes := []int{1 + rnd.IntN(100), rnd.IntN(30), rnd.IntN(3), 1 + rnd.IntN(5000)}

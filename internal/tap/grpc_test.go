@@ -93,9 +93,21 @@ func localhost(t testing.TB) *pki.Localhost {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// await returns when the channel is in the wanted state.
+func await(t *testing.T, cc *grpc.ClientConn, wanted connectivity.State) {
+	t.Helper()
+	ctx := testContext(t)
+	for state := cc.GetState(); state != wanted; state = cc.GetState() {
+		if !cc.WaitForStateChange(ctx, state) {
+			t.Fatalf("the channel stays %v", state)
+		}
+	}
 }
 
 func TestARealServerIsUnderstood(t *testing.T) {
@@ -173,14 +185,10 @@ func TestAServerThatStopsIsTheCause(t *testing.T) {
 	srv, addr := serve(t, "tcp")
 	s := tap.New(tap.Events{})
 	cc := dial(t, addr, grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, s)))
-	ctx := testContext(t)
-	if _, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
-		t.Fatal(err)
-	}
+	cc.Connect()
+	await(t, cc, connectivity.Ready)
 	srv.Stop()
-	if !cc.WaitForStateChange(ctx, connectivity.Ready) {
-		t.Fatal("the channel stays READY without a server")
-	}
+	await(t, cc, connectivity.Idle)
 	if s.Cause() == nil {
 		t.Error("no cause")
 	}

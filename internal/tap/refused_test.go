@@ -2,11 +2,14 @@ package tap_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
@@ -74,12 +77,7 @@ func refusal(t *testing.T, addr net.Addr, creds credentials.TransportCredentials
 	}
 	defer cc.Close()
 	cc.Connect()
-	ctx := testContext(t)
-	for state := cc.GetState(); state != connectivity.TransientFailure; state = cc.GetState() {
-		if !cc.WaitForStateChange(ctx, state) {
-			t.Fatalf("the channel stays %v", state)
-		}
-	}
+	await(t, cc, connectivity.TransientFailure)
 	return s.Cause()
 }
 
@@ -113,5 +111,40 @@ func TestAFailedWriteFindsTheAlertByItself(t *testing.T) {
 	cause := s.Cause()
 	if cause == nil || !strings.Contains(cause.Error(), "tls: unknown certificate authority") {
 		t.Errorf("the write failed with %q and Cause() = %v", err, cause)
+	}
+}
+
+func TestWhatIsTakenInSearchOfAnAlertIsNotUnderstood(t *testing.T) {
+	alert := &net.OpError{Op: "remote error", Err: errors.New("tls: access denied")}
+	s := tap.New(tap.Events{})
+	peer := script{writeErr: syscall.EPIPE, readErr: alert}
+	conn := s.Wrap(&peer, credentials.TLSInfo{})
+	peer.in.WriteString("half a frame")
+	conn.Write([]byte("x"))
+	if err := s.Cause(); !errors.Is(err, alert) {
+		t.Errorf("Cause() = %v, want the alert behind the data", err)
+	}
+	http2.NewFramer(&peer.in, nil).WriteSettings(limit(1))
+	peer.hear(t, conn)
+	if s.Settled() {
+		t.Error("bytes behind a hole are taken for frames")
+	}
+}
+
+func TestAFailedWriteTakesNothingFromATransportThatStands(t *testing.T) {
+	s := tap.New(tap.Events{})
+	peer := script{writeErr: syscall.EPIPE, readErr: net.ErrClosed}
+	conn := s.Wrap(&peer, credentials.TLSInfo{})
+	fr := http2.NewFramer(&peer.in, nil)
+	fr.WriteSettings(limit(1))
+	peer.hear(t, conn)
+	fr.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte("too_many_pings"))
+	conn.Write([]byte("x"))
+	if peer.in.Len() == 0 {
+		t.Fatal("the GOAWAY was taken")
+	}
+	peer.hear(t, conn)
+	if g, ok := s.LastGoAway(); !ok || g.Debug != "too_many_pings" {
+		t.Errorf("LastGoAway() = %+v, %v", g, ok)
 	}
 }

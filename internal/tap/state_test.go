@@ -31,6 +31,8 @@ func (s *script) LocalAddr() net.Addr  { return &net.TCPAddr{Port: 1} }
 func (s *script) RemoteAddr() net.Addr { return &net.TCPAddr{Port: 2} }
 func (s *script) Close() error         { return nil }
 
+func (s *script) SetReadDeadline(time.Time) error { return nil }
+
 func (s *script) Read(b []byte) (int, error) {
 	if s.in.Len() == 0 {
 		return 0, s.readErr
