@@ -76,16 +76,20 @@ func (c *childPolicy) close() {
 
 // tell tells the child a state of its subchannel s.
 func (c *childPolicy) tell(s *subchannel, state balancer.SubConnState) {
-	c.calls.Lock()
-	defer c.calls.Unlock()
-	if !c.inUse() {
-		return
-	}
 	if state.ConnectivityState == connectivity.Ready && s.opts.HealthCheckEnabled {
 		s.RegisterHealthListener(s.opts.StateListener) // READY comes from there
 		return
 	}
-	s.opts.StateListener(state)
+	c.call(func() { s.opts.StateListener(state) })
+}
+
+// call runs f, which calls the child, unless the child is closed.
+func (c *childPolicy) call(f func()) {
+	c.calls.Lock()
+	defer c.calls.Unlock()
+	if c.inUse() {
+		f()
+	}
 }
 
 // inUse reports whether the child is current or pending.

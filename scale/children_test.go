@@ -184,14 +184,14 @@ func TestHealthChecking(t *testing.T) {
 					t.Errorf("%d connections, want 3", got)
 				}
 				// The watch moves to another connection when its own is lost.
-				w.cut(0)
+				w.cutOldest(t, c)
 				eventually(t, "the connection is gone", func() bool { return c.observer.Snapshot().Subchannels[0].Lost == 1 })
 				mustHammer(t, c.stub, 20, 10, grpc.WaitForReady(true))
 				checks.SetServingStatus("x", healthpb.HealthCheckResponse_NOT_SERVING)
 				eventually(t, "the channel hears that the server stops serving", func() bool { return c.GetState() == connectivity.TransientFailure })
 				checks.SetServingStatus("x", healthpb.HealthCheckResponse_SERVING)
 				mustHammer(t, c.stub, 20, 10, grpc.WaitForReady(true))
-				c.settled(t)
+				eventually(t, "the one stream left is the watch's", func() bool { return c.inFlight() == 1 && c.waiters() == 0 })
 			})
 		}
 	}

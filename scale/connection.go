@@ -53,8 +53,8 @@ type connection struct {
 	phase   phase
 	readyAt time.Time // zero if it never was READY
 	judged  bool      // its end has been counted, see subchannel.judgeLocked
-	each    int64     // the room of a connection like this one, but without a watch
-	watched bool      // a health watch, which no Pick sees, has one of its streams
+	watched bool      // one of its streams is set aside for a health watch, see health.go
+	checked bool      // there is such a watch
 	quiet   int       // looks of shrink since it was last used
 }
 
@@ -161,10 +161,6 @@ func (c *connection) setLimitLocked() {
 		server = c.tap.Limit()
 	}
 	room, limit := s.bounds(server, known)
-	c.each = room
-	if c.watched && limit < noLimit && (limit > 1 || s.maxConnections > 1) {
-		room, limit = max(room-1, 0), max(limit-1, 0)
-	}
 	c.room.Store(room)
 	c.limit.Store(limit)
 }

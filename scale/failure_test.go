@@ -50,6 +50,22 @@ func (w *wires) cut(n int) {
 	_ = w.conns[n].Close()
 }
 
+// cutOldest closes the connection that speaks for c's only subchannel. It need not
+// be the one that was dialled first.
+func (w *wires) cutOldest(tb testing.TB, c *channel) {
+	tb.Helper()
+	oldest := c.observer.Snapshot().Subchannels[0].Connections[0].Local
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, conn := range w.conns {
+		if conn.LocalAddr().String() == oldest {
+			_ = conn.Close()
+			return
+		}
+	}
+	tb.Fatalf("no connection from %s was dialled", oldest)
+}
+
 func (w *wires) dialled() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,7 +108,7 @@ func TestALostConnectionTakesOnlyItsOwnCallsWithIt(t *testing.T) {
 		}()
 	}
 	eventually(t, "6 calls run on 3 connections and 2 wait", func() bool { return s.calls.Load() == 6 && c.waiters() == 2 })
-	w.cut(0) // the oldest
+	w.cutOldest(t, c)
 	for range 2 {
 		if err := <-errs; status.Code(err) != codes.Unavailable {
 			t.Errorf("the error of a call on the lost connection is %v, want UNAVAILABLE", err)

@@ -40,6 +40,7 @@ type scripted struct {
 	number   int
 	listener func(balancer.SubConnState)
 	opts     balancer.NewSubConnOptions
+	health   func(balancer.SubConnState)
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
 }
@@ -117,7 +118,12 @@ func (st *stage) ResolveNow(resolver.ResolveNowOptions) {}
 func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
 func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
-func (c *scripted) RegisterHealthListener(func(balancer.SubConnState)) {}
+func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {
+	c.health = listener
+	if listener != nil {
+		c.stage.notef("watch %d", c.number)
+	}
+}
 
 // becomes tells the policy a state of the SubConn.
 func (c *scripted) becomes(s connectivity.State) {

@@ -210,17 +210,15 @@ func TestAConnectionThatDoesNotLastIsNotDialledInALoop(t *testing.T) {
 					stop()
 					// Fail-fast calls learn why in the meantime.
 					_, err := c.stub.EmptyCall(context.Background(), &testpb.Empty{})
-					if err == nil || !strings.Contains(err.Error(), "scale: connection to ") {
+					if err == nil || !strings.Contains(err.Error(), "closed") && !strings.Contains(err.Error(), "GOAWAY") {
 						t.Errorf("the error is %v, want one that tells how the connection ended", err)
 					}
 					// Somebody who waits is served soon after the server is well again.
 					s.SetFault(h2server.NoFault)
 					start := time.Now()
-					if _, err := c.stub.EmptyCall(context.Background(), &testpb.Empty{}, grpc.WaitForReady(true)); err != nil {
-						t.Error(err)
-					}
-					if took := time.Since(start); took > 1200*time.Millisecond {
-						t.Errorf("the first call after the trouble took %v, want at most 1.2 s", took)
+					mustHammer(t, c.stub, 1, 1, grpc.WaitForReady(true))
+					if took := time.Since(start); took > 3*time.Second { // gRPC backs off from dials that fail, and some do
+						t.Errorf("the first call after the trouble took %v, want at most 3 s", took)
 					}
 				})
 			})

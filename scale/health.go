@@ -11,37 +11,100 @@ import (
 type health struct {
 	listener func(balancer.SubConnState) // the child's; nil without
 	last     connectivity.State          // what it was told last
+	starved  *connection                 // its watch waits for a stream; counted in subchannel.waiting
 }
 
 // RegisterHealthListener implements balancer.SubConn. A nil listener ends the
 // reports.
 func (s *subchannel) RegisterHealthListener(listener func(balancer.SubConnState)) {
 	s.mu.Lock()
-	s.health = health{listener: listener}
+	s.resetHealthLocked()
+	s.health.listener = listener
 	s.mu.Unlock()
 	s.watchOldest()
 }
 
-// watchOldest has gRPC watch the health on the oldest connection. After a change
-// of that, the child is spared the CONNECTING with which every watch begins: what
-// it knows is the best guess until the new watch has an answer.
+func (s *subchannel) resetHealthLocked() {
+	if s.health.starved != nil {
+		s.waiting.Add(-1)
+	}
+	s.health = health{}
+}
+
+// watchOldest has gRPC watch the health on the oldest connection. The watch is a
+// stream that no Pick sees, so one is taken for it first. Otherwise it could use
+// up the last stream before a call that has picked it, and the call would wait in
+// the transport for the watch to end, which it never does.
 func (s *subchannel) watchOldest() {
 	s.mu.Lock()
-	c, listener := s.oldest(), s.health.listener
+	c := s.oldest()
+	if s.health.starved != nil {
+		s.health.starved = nil
+		s.waiting.Add(-1)
+	}
+	starved := c != nil && s.health.listener != nil && !c.setAsideLocked()
+	if starved {
+		s.health.starved = c
+		s.waiting.Add(1) // has every stream that is given back come to dispatchLocked
+	}
 	s.mu.Unlock()
-	if c == nil {
+	if c != nil && !starved {
+		s.watch(c)
+	}
+}
+
+// feedWatchLocked begins a watch that waited for a stream, if there is one now.
+func (s *subchannel) feedWatchLocked() {
+	c := s.health.starved
+	if c == nil || !c.setAsideLocked() {
 		return
 	}
+	s.health.starved = nil
+	s.waiting.Add(-1)
+	s.policy.tasks.run(func() { s.watch(c) })
+}
+
+// setAsideLocked takes a stream for a watch. It is false if the calls have all of
+// them. A server that allows no stream, or one where there is no second connection
+// to be had, gets a watch that is not counted: the transport has it wait, or the
+// calls, as on a plain channel.
+func (c *connection) setAsideLocked() bool {
+	if c.watched || c.room.Load() == 0 || c.room.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
+		return true
+	}
+	c.watched = c.take(c.limit.Load())
+	return c.watched
+}
+
+// watch registers the child's listener for c's health with gRPC. What comes is
+// told on gRPC's goroutine.
+func (s *subchannel) watch(c *connection) {
+	s.mu.Lock()
+	listener := s.health.listener
+	s.mu.Unlock()
 	if listener == nil {
 		c.sc.RegisterHealthListener(nil)
+		s.unwatch(c)
 		return
 	}
 	c.sc.RegisterHealthListener(func(state balancer.SubConnState) { s.onHealth(c, listener, state) })
 }
 
-// onHealth is told of c's health on gRPC's goroutine. CONNECTING means that there
-// is a stream for the watch, which is then set aside; without health checking
-// the one report is READY.
+// unwatch gives the stream back that was set aside.
+func (s *subchannel) unwatch(c *connection) {
+	s.mu.Lock()
+	watched := c.watched
+	c.watched = false
+	s.mu.Unlock()
+	if watched {
+		c.release()
+	}
+}
+
+// onHealth is told of c's health. A watch begins with CONNECTING; without one the
+// only report is READY. When the oldest connection has changed, the child is
+// spared the CONNECTING: what it knows is the best guess until the new watch has
+// an answer.
 func (s *subchannel) onHealth(c *connection, listener func(balancer.SubConnState), state balancer.SubConnState) {
 	s.mu.Lock()
 	if s.oldest() != c {
@@ -49,21 +112,17 @@ func (s *subchannel) onHealth(c *connection, listener func(balancer.SubConnState
 		return
 	}
 	beginning := state.ConnectivityState == connectivity.Connecting
-	if beginning && !c.watched {
-		c.watched = true
-		c.setLimitLocked()
-	}
+	unchecked := !c.checked && !beginning
+	c.checked = c.checked || beginning
 	spare := beginning && s.health.last == connectivity.Ready
 	if !spare {
 		s.health.last = state.ConnectivityState
 	}
 	s.mu.Unlock()
-	if spare {
-		return
+	if unchecked {
+		s.unwatch(c)
 	}
-	s.child.calls.Lock()
-	defer s.child.calls.Unlock()
-	if s.child.inUse() {
-		listener(state)
+	if !spare {
+		s.child.call(func() { listener(state) })
 	}
 }

@@ -102,7 +102,7 @@ func TestAProducersStreamIsCountedAndMovesWhenItsConnectionIsLost(t *testing.T) 
 		t.Errorf("%d connections, want 3", got)
 	}
 	calls := s.calls.Load()
-	w.cut(0)
+	w.cutOldest(t, c)
 	eventually(t, "it is on another connection", func() bool { return s.calls.Load() == calls+1 && s.now.Load() == 1 && c.inFlight() == 1 })
 	mustHammer(t, c.stub, 10, 10)
 	if s.max.Load() > 6 {

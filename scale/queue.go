@@ -87,16 +87,10 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 		s.mu.Unlock()
 		return nil, nil //nolint:nilnil // see above
 	}
-	s.waiting.Add(1) // before the take: see connection.release
-	if s.queue.length == 0 {
-		if c, _ := s.take(); c != nil {
-			s.waiting.Add(-1)
-			s.mu.Unlock()
-			return c, nil
-		}
-	}
 	w := s.waiters.get()
 	s.queue.push(w)
+	s.waiting.Add(1) // before the next take: see connection.release
+	s.dispatchLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()
 	s.dial(dials)
@@ -152,7 +146,7 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 // eachLocked is how many streams one of the connections that are READY can have.
 func (s *subchannel) eachLocked() (each int64) {
 	for _, c := range *s.ready.Load() {
-		each = max(each, c.each)
+		each = max(each, c.room.Load())
 	}
 	return each
 }
@@ -192,6 +186,7 @@ func (s *subchannel) dispatch() {
 }
 
 func (s *subchannel) dispatchLocked() {
+	s.feedWatchLocked()
 	for s.queue.length > 0 {
 		c, _ := s.take()
 		if c == nil {

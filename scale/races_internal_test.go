@@ -272,3 +272,59 @@ func TestShuttingDownASubchannelWakesWhoWaits(t *testing.T) {
 		st.happened()
 	})
 }
+
+func TestOfTwoConnectionsThatAreLostTogetherOneEndsTheHold(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		for _, c := range []int{0, 1} { // both GOAWAYs are seen before the first IDLE
+			st.conns[c].becomes(connectivity.Connecting)
+			st.conns[c].handshakes(5)
+			st.conns[c].goesAway()
+		}
+		st.happened()
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the first is lost", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("the second is lost", "picker TRANSIENT_FAILURE", "shutdown 1")
+		time.Sleep(time.Second)
+		st.expect("the hold is over", "shutdown 0")
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.expect("the second's SubConn is gone")
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.expect("the first's SubConn is gone, and pick_first connects", "picker TRANSIENT_FAILURE", "connect 2")
+	})
+}
+
+func TestTheHealthWatchMovesWhenItsConnectionGoesAway(t *testing.T) {
+	play(t, `{"childPolicy": [{"round_robin": {}}]}`, func(st *stage) {
+		serving := balancer.SubConnState{ConnectivityState: connectivity.Ready}
+		beginning := balancer.SubConnState{ConnectivityState: connectivity.Connecting}
+		st.conns[0].connects(2)
+		st.conns[0].health(beginning)
+		st.conns[0].health(serving)
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(2)
+		if first.on() != 0 || second.on() != 1 {
+			t.Fatalf("the calls are on %d and %d, want the watch to have a stream on 0", first.on(), second.on())
+		}
+		third := st.begin()
+		time.Sleep(time.Minute)
+		st.happened()
+		st.conns[0].goesAway()
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("connection 1 is full, so the watch waits", "picker READY", "shutdown 0")
+		second.end()
+		st.expect("it has a stream", "watch 1")
+		st.conns[1].health(beginning)
+		st.expect("the child is spared the beginning")
+		fourth := st.begin()
+		if fourth.on() != -1 {
+			t.Error("a call has the watch's stream")
+		}
+		st.happened()
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.TransientFailure, ConnectionError: errors.New("not serving")})
+		if events := st.happened(); len(events) == 0 || events[len(events)-1] != "picker TRANSIENT_FAILURE" {
+			t.Errorf("events %q, want the child to hear of it", events)
+		}
+		third.end()
+	})
+}

@@ -38,7 +38,8 @@ func (r *static) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.Bui
 	if r.config != "" {
 		state.ServiceConfig = cc.ParseServiceConfig(r.config)
 	}
-	return r, cc.UpdateState(state)
+	_ = cc.UpdateState(state) // what is wrong with it, calls are told
+	return r, nil
 }
 
 func (*static) ResolveNow(resolver.ResolveNowOptions) {}

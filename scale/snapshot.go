@@ -63,7 +63,7 @@ type Connection struct {
 	Local     string    `json:"local"`     // this side's address
 	Remote    string    `json:"remote"`    // the peer's
 	Since     time.Time `json:"since"`     // when it became READY; its age is the time since
-	InFlight  int       `json:"inFlight"`  // streams
+	InFlight  int       `json:"inFlight"`  // streams, those of health watches and producers included
 	Limit     uint32    `json:"limit"`     // what the server allows, or [Unlimited]
 	LastHeard time.Time `json:"lastHeard"` // when bytes last came; zero if that is not known
 }

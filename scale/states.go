@@ -15,8 +15,10 @@ import (
 // order.
 type sequel struct {
 	tell    []balancer.SubConnState // to the child
+	serve   bool                    // calls that wait; after the child, which may want a stream for a health watch
 	publish bool                    // a new picker, for calls that picked what is gone
 	watch   bool                    // the oldest connection is another one
+	retire  []*connection           // to be shut down by gRPC
 	connect *connection
 	dials   int
 	warn    bool // no tap
@@ -26,11 +28,20 @@ func (q *sequel) do(s *subchannel) {
 	for _, state := range q.tell {
 		s.child.tell(s, state)
 	}
+	if q.serve {
+		s.mu.Lock()
+		s.dispatchLocked()
+		q.dials += s.growLocked()
+		s.mu.Unlock()
+	}
 	if q.publish {
 		s.policy.republish()
 	}
 	if q.watch {
 		s.watchOldest()
+	}
+	for _, c := range q.retire { // closing a connection may wait for the peer
+		s.policy.tasks.run(c.sc.Shutdown)
 	}
 	if q.connect != nil {
 		q.connect.sc.Connect()
@@ -39,6 +50,14 @@ func (q *sequel) do(s *subchannel) {
 	if q.warn {
 		s.warnUntapped()
 	}
+}
+
+// retireLocked closes c to new streams and notes that gRPC is to close it when its
+// streams are done.
+func (q *sequel) retireLocked(c *connection) {
+	c.phase = phaseOut
+	c.takeOut()
+	q.retire = append(q.retire, c)
 }
 
 // tellLocked notes that the child is to be told state.
@@ -92,11 +111,12 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	if s.state != connectivity.Ready {
-		s.health, s.produced = health{}, false
+		s.face = c
+		s.resetHealthLocked()
+		s.produced = false
 		s.tellLocked(q, connectivity.Ready, nil)
 	}
-	s.dispatchLocked()
-	q.dials = s.growLocked()
+	q.serve = true
 	s.armShrinkLocked()
 }
 
@@ -106,6 +126,10 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.lastErr = withCause(err, c.tap.Cause())
 	s.stats.failed++
 	s.dialFails++
+	if c.phase == phaseOut && c.judged { // a GOAWAY came first
+		s.exitLocked(c, q)
+		return
+	}
 	if c.phase != phaseDialling {
 		return
 	}
@@ -117,7 +141,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 		return
 	}
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
-		s.retireLocked(c)
+		q.retireLocked(c)
 		return
 	}
 	s.wakeLocked()
@@ -134,7 +158,7 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 	}
 	q.dials = s.growLocked()
 	if q.dials == 0 {
-		s.retireLocked(c)
+		q.retireLocked(c)
 		return
 	}
 	q.dials--
@@ -145,34 +169,35 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 
 // onLostLocked is told that a connection is gone.
 func (s *subchannel) onLostLocked(c *connection, q *sequel) {
-	if c.phase == phaseIdle || c.phase == phaseOut && !c.judged {
-		return // not this one, or it was retired and its SHUTDOWN follows
+	if c.phase == phaseIdle || c.phase == phaseHeld || c.phase == phaseOut && !c.judged {
+		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
-	was := s.oldest()
 	s.removeLocked(c)
 	s.judgeLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
-		s.retireLocked(c)
-		s.replaceOldestLocked(was, q)
+		q.retireLocked(c)
+		s.changeFaceLocked(q)
 		q.dials = s.growLocked()
 		return
 	}
 	s.exitLocked(c, q)
 }
 
-// replaceOldestLocked hands what stood on the connection was to the oldest one. A
-// producer cannot be moved: the child gives it up and builds another when it is
-// told IDLE and READY.
-func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
-	if was == s.oldest() {
+// changeFaceLocked moves what stands on the oldest connection, if that is another
+// one now. A producer cannot be moved: the child gives it up and builds another
+// when it is told IDLE and READY.
+func (s *subchannel) changeFaceLocked(q *sequel) {
+	if s.face == s.oldest() {
 		return
 	}
+	s.face = s.oldest()
 	if !s.produced {
 		q.watch = true
 		return
 	}
-	s.health, s.produced = health{}, false
+	s.resetHealthLocked()
+	s.produced = false
 	for _, state := range []connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready} {
 		s.tellLocked(q, state, nil)
 	}
@@ -182,9 +207,13 @@ func (s *subchannel) replaceOldestLocked(was *connection, q *sequel) {
 // connection.
 func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	s.wakeLocked()
+	if s.state == connectivity.TransientFailure { // another one backs off, or is held
+		q.retireLocked(c)
+		return
+	}
 	for other := range s.all {
 		if other.phase == phaseBackoff || other.phase == phaseIdle {
-			s.retireLocked(other)
+			q.retireLocked(other)
 		}
 	}
 	dialling := s.countLocked()[phaseDialling] - boolToInt(c.phase == phaseDialling)
@@ -196,7 +225,7 @@ func (s *subchannel) exitLocked(c *connection, q *sequel) {
 		s.holdLocked(c, hold, q)
 		return
 	}
-	s.retireLocked(c)
+	q.retireLocked(c)
 	switch {
 	case dialling > 0 && s.state == connectivity.Idle:
 		s.tellLocked(q, connectivity.Connecting, nil)

@@ -51,7 +51,8 @@ type subchannel struct {
 	shrinkTick timer              // looks for connections to close
 	held       timer              // ends the hold of the connection in phaseHeld
 	health     health
-	produced   bool // the child has producers on the oldest connection
+	face       *connection // the oldest, as far as health and the child's producers are concerned
+	produced   bool        // the child has producers on it
 	stats      counters
 }
 
@@ -168,26 +169,19 @@ func (s *subchannel) Shutdown() {
 	s.stopTimersLocked()
 	s.ready.Store(new([]*connection))
 	s.wakeLocked()
+	var q sequel
 	for c := range s.all {
-		s.retireLocked(c)
+		q.retireLocked(c)
 	}
 	s.mu.Unlock()
 	s.child.forget(s)
+	q.do(s)
 }
 
 func (s *subchannel) stopTimersLocked() {
 	s.regrow.stop()
 	s.shrinkTick.stop()
 	s.held.stop()
-}
-
-// retireLocked closes c to new streams and has gRPC close it when its streams are
-// done. Whoever takes a connection from the ready list publishes a picker before
-// the SubConn goes, hence the goroutine; and closing may wait for the peer.
-func (s *subchannel) retireLocked(c *connection) {
-	c.phase = phaseOut
-	c.takeOut()
-	s.policy.tasks.run(c.sc.Shutdown)
 }
 
 // removeLocked takes c from the ready list.
@@ -211,6 +205,8 @@ func (s *subchannel) oldest() *connection {
 // addresses finish their RPCs; the child is told IDLE and connects to the new
 // ones. The deprecated method has one user left in grpc-go, grpclb.
 func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
+	var q sequel
+	defer q.do(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, resolver.Address.Equal) {
@@ -221,7 +217,7 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 	s.held.stop()
 	s.ready.Store(new([]*connection))
 	for c := range s.all {
-		s.retireLocked(c)
+		q.retireLocked(c)
 	}
 }
 
