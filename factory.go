@@ -125,9 +125,8 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 	return conn, err
 }
 
-// NewInspectedConnection is NewConnection with a func that shows what the channel
-// looks like inside.
-func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, func() Channel, error) {
+// NewInspectedConnection is NewConnection, and a hold on the inside of the channel.
+func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error) {
 	start := time.Now()
 	progress, observer := new(dialProgress), new(scale.Observer)
 	conn, err := f.newChannel(progress.watch(f.creds), observer)
@@ -143,7 +142,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		return nil, nil, err
 	}
 	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
-	return conn, observer.Snapshot, nil
+	return conn, observer, nil
 }
 
 // connect waits until conn is READY.

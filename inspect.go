@@ -12,15 +12,29 @@ import (
 // their connections with their streams and limits.
 type Channel = scale.Channel
 
-// Inspector is a ConnectionFactory that can show what is inside its channels. A
-// pool whose factory is one shows it in its Stats. Factory is one.
+// Inspector is a ConnectionFactory that gives its channels out with a hold on
+// their inside. A pool whose factory is one shows the inside in its Stats, and
+// ends the backoff of a channel under old leases when it has proof that the
+// network is back. Factory is one.
 type Inspector interface {
 	ConnectionFactory
 
-	// NewInspectedConnection is NewConnection with a func that looks into the
-	// channel. The func may be called concurrently, and after the channel has
-	// been closed; it must not block.
-	NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, func() Channel, error)
+	// NewInspectedConnection is NewConnection, and the inside of the channel.
+	NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error)
 }
 
-var _ Inspector = (*Factory)(nil)
+// Inside is a hold on what is inside a channel. Its methods may be called
+// concurrently, and after the channel has been closed, and must not block.
+// *scale.Observer is one.
+type Inside interface {
+	// Snapshot shows the channel's subchannels and connections.
+	Snapshot() Channel
+
+	// RetryNow ends the backoff of subchannels that wait to dial again.
+	RetryNow()
+}
+
+var (
+	_ Inspector = (*Factory)(nil)
+	_ Inside    = (*scale.Observer)(nil)
+)

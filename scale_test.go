@@ -37,7 +37,7 @@ func TestAChannelHasTheConnectionsThatTheStreamLimitMakesNecessary(t *testing.T)
 				},
 			})
 			f := plainFactory(t, server.Addr(), grpcpool.WithDialOptions(test.opts...))
-			conn, inspect, err := f.NewInspectedConnection(testContext(t))
+			conn, inside, err := f.NewInspectedConnection(testContext(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,14 +53,14 @@ func TestAChannelHasTheConnectionsThatTheStreamLimitMakesNecessary(t *testing.T)
 			for range test.at {
 				<-begun
 			}
-			inside := inspect()
+			shown := inside.Snapshot()
 			close(finish)
 			calls.Wait()
 			if n := server.Accepted(); n != test.accepts {
 				t.Errorf("%d connections, want %d", n, test.accepts)
 			}
 			streams := 0
-			for _, s := range inside.Subchannels {
+			for _, s := range shown.Subchannels {
 				for _, c := range s.Connections {
 					streams += c.InFlight
 					if c.Limit != 5 {

@@ -116,6 +116,23 @@ func (s *subchannel) streamsEachLocked() (each int64) {
 	return each
 }
 
+// retryNow ends a backoff. The SHUTDOWN of the SubConn that sits it out is told to
+// the child as IDLE, and whatever then connects is a new one.
+func (s *subchannel) retryNow() {
+	var q sequel
+	defer q.do(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.state != connectivity.TransientFailure {
+		return
+	}
+	for c := range s.all {
+		if c.phase == phaseBackoff {
+			q.retireLocked(c)
+		}
+	}
+}
+
 // judgeLocked counts the end of c, once, and decides how soon the next dial may
 // follow.
 func (s *subchannel) judgeLocked(c *connection) {

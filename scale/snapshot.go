@@ -86,6 +86,22 @@ func (o *Observer) Snapshot() Channel {
 	return snapshot
 }
 
+// RetryNow ends the backoff of every subchannel that is waiting to dial again. It
+// is for who has proof that the network is back. grpc.ClientConn has
+// ResetConnectBackoff for that, which in grpc-go 1.85 reads a map without its lock
+// and so must not be called while connections come and go.
+func (o *Observer) RetryNow() {
+	ch := o.channel.Load()
+	if ch == nil {
+		return
+	}
+	for _, p := range ch.livePolicies() {
+		for _, s := range p.subchannels() {
+			s.retryNow()
+		}
+	}
+}
+
 func (ch *channel) livePolicies() []*policy {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()

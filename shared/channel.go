@@ -16,10 +16,10 @@ import (
 // INVARIANT: conn is closed by whoever sets the closing bit of tally, and the
 // bit is set only while no lease is out, or by Close past its drain timeout.
 type channel struct {
-	pool    *Pool
-	conn    *grpc.ClientConn
-	inspect func() grpcpool.Channel // nil if the factory does not offer it
-	born    time.Duration           // on the pool's clock, when it was dialled
+	pool   *Pool
+	conn   *grpc.ClientConn
+	inside grpcpool.Inside // nil if the factory does not offer it
+	born   time.Duration   // on the pool's clock, when it was dialled
 
 	// tally packs the leases out, the flags and the leases ever granted into one
 	// word, so that Get and Return cost one atomic each, and so that the

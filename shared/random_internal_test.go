@@ -23,7 +23,7 @@ import (
 // checkedFactory makes real channels to a server in memory and checks that the
 // pool never dials twice at a time.
 type checkedFactory struct {
-	grpcpool.ConnectionFactory
+	*grpcpool.Factory
 
 	t       *testing.T
 	dialing atomic.Int32
@@ -33,26 +33,26 @@ type checkedFactory struct {
 	conns []*grpc.ClientConn
 }
 
-func (f *checkedFactory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
+func (f *checkedFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inside, error) {
 	if n := f.dialing.Add(1); n != 1 {
 		f.t.Errorf("%d dials at a time", n)
 	}
 	defer f.dialing.Add(-1)
 	time.Sleep(rand.N(50 * time.Millisecond))
-	conn, err := f.ConnectionFactory.NewConnection(ctx)
+	conn, inside, err := f.Factory.NewInspectedConnection(ctx)
 	if err == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.conns = append(f.conns, conn)
 	}
-	return conn, err
+	return conn, inside, err
 }
 
 func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
 	if f.bad.Load() {
 		return errors.New("scripted: not OK")
 	}
-	return f.ConnectionFactory.ConnectionOk(ctx, conn)
+	return f.Factory.ConnectionOk(ctx, conn)
 }
 
 // TestRandomActionsKeepTheInvariants lets callers and faults loose on a pool for
@@ -72,7 +72,7 @@ func randomActions(t *testing.T, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &checkedFactory{ConnectionFactory: inner, t: t}
+	f := &checkedFactory{Factory: inner, t: t}
 	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour))
 
 	var good atomic.Int64

@@ -185,7 +185,7 @@ func (p *Pool) dial(ctx context.Context) error {
 	defer cancel()
 	ctx, end := p.begin(ctx, OpDial)
 	start := time.Now()
-	conn, inspect, err := p.newConnection(ctx)
+	conn, inside, err := p.newConnection(ctx)
 	if err == nil && conn == nil {
 		err = errors.New("grpcpool: the factory returned neither a channel nor an error")
 	}
@@ -201,12 +201,12 @@ func (p *Pool) dial(ctx context.Context) error {
 	}
 	p.answered(time.Since(start))
 	p.cfg.logger.DebugContext(ctx, "grpcpool: dialled", "after", time.Since(start))
-	return p.install(conn, inspect)
+	return p.install(conn, inside)
 }
 
-// newConnection asks the factory for a channel, and for a look inside if it
-// offers that.
-func (p *Pool) newConnection(ctx context.Context) (*grpc.ClientConn, func() grpcpool.Channel, error) {
+// newConnection asks the factory for a channel, and for its inside if it offers
+// that.
+func (p *Pool) newConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inside, error) {
 	if f, ok := p.factory.(grpcpool.Inspector); ok {
 		return f.NewInspectedConnection(ctx)
 	}
@@ -215,8 +215,8 @@ func (p *Pool) newConnection(ctx context.Context) (*grpc.ClientConn, func() grpc
 }
 
 // install makes conn the current channel and retires the one before it.
-func (p *Pool) install(conn *grpc.ClientConn, inspect func() grpcpool.Channel) error {
-	c := &channel{pool: p, conn: conn, inspect: inspect, born: p.now()}
+func (p *Pool) install(conn *grpc.ClientConn, inside grpcpool.Inside) error {
+	c := &channel{pool: p, conn: conn, inside: inside, born: p.now()}
 	c.idle.since = c.born
 	c.prove(c.born)
 	p.mu.Lock()
@@ -232,10 +232,10 @@ func (p *Pool) install(conn *grpc.ClientConn, inspect func() grpcpool.Channel) e
 	p.mu.Unlock()
 	if old != nil {
 		p.counts.replaced.Add(1)
-		if old.retire() {
+		if old.retire() && old.inside != nil {
 			// The network is back: RPCs waiting on the old channel need not sit
 			// out grpc-go's backoff, which grows to two minutes.
-			old.conn.ResetConnectBackoff()
+			old.inside.RetryNow()
 		}
 	}
 	return nil

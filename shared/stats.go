@@ -60,8 +60,8 @@ func (p *Pool) Stats() Stats {
 		IdleClosed:  p.counts.idleClosed.Load(),
 		Leaked:      p.counts.leaked.Load(),
 	}
-	if c := p.current.Load(); c != nil && c.inspect != nil {
-		s.Current = c.inspect()
+	if c := p.current.Load(); c != nil && c.inside != nil {
+		s.Current = c.inside.Snapshot()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
