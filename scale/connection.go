@@ -141,15 +141,23 @@ func (c *connection) takeOutIfUnused() bool { return c.streams.CompareAndSwap(0,
 // onLimit is told the server's limit, and every change of it, by the transport's
 // reader before the transport knows. It must not block: sub.mu is never held for
 // long, and dials are started elsewhere.
-func (c *connection) onLimit(limit uint32) {
+func (c *connection) onLimit(uint32) {
 	s := c.sub
-	s.policy.channel.limits.remember(s.addr(), limit)
 	s.mu.Lock()
 	c.setLimitLocked()
+	c.rememberLocked()
 	s.dispatchLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()
 	s.dial(dials)
+}
+
+// rememberLocked notes the limit for the time when the address has no connection,
+// provided that c got as far as READY.
+func (c *connection) rememberLocked() {
+	if c.phase == phaseReady && c.tap.Attached() {
+		c.sub.policy.channel.limits.remember(c.sub.addr(), c.tap.Limit())
+	}
 }
 
 // setLimitLocked computes what c may take, from what the server and the settings

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -49,15 +50,12 @@ func (s *subchannel) growLocked() int {
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
 	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseDialling])
-	if s.shortLived > 0 {
-		want = min(want, 1-n[phaseDialling])
-	}
 	if want <= 0 {
 		return 0
 	}
 	now := time.Now()
-	if hold := s.heldUntil.Sub(now); hold > 0 {
-		s.setLocked(&s.regrow, hold, s.grow)
+	if s.shortLived > 0 && !s.provedLocked(now) {
+		s.setLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
 		return 0
 	}
 	granted := s.tokens.take(now, want)
@@ -131,6 +129,13 @@ func (s *subchannel) retryNow() {
 			q.retireLocked(c)
 		}
 	}
+}
+
+// provedLocked reports whether one of the connections has shown that it is of use.
+func (s *subchannel) provedLocked(now time.Time) bool {
+	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool {
+		return c.proved.Load() || now.Sub(c.readyAt) >= longEnough
+	})
 }
 
 // judgeLocked counts the end of c, once, and decides how soon the next dial may

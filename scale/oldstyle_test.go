@@ -119,6 +119,7 @@ func TestUpdatingTheAddressesOfASubConnMovesItAndLetsCallsFinish(t *testing.T) {
 	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.MaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
 	ctx := testContext(t)
 	running := hold(ctx, t, one, c.stub, 5)
+	eventually(t, "they run, and the producer's stream", func() bool { return one.now.Load() == 6 })
 	waiting := queueCalls(ctx, t, c, 3)
 	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: one.addr}}}) // nothing new
 	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: two.addr}}})

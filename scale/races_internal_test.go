@@ -328,3 +328,24 @@ func TestTheHealthWatchMovesWhenItsConnectionGoesAway(t *testing.T) {
 		third.end()
 	})
 }
+
+func TestALateReportOfAConnectionThatIsGoneChangesNothing(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		for _, c := range []int{0, 1} {
+			st.conns[c].handshakes(5)
+			st.conns[c].goesAway()
+		}
+		st.conns[0].becomes(connectivity.Idle)
+		st.happened()
+		st.conns[1].becomes(connectivity.Connecting)
+		st.expect("gRPC's word that the second connects comes after its GOAWAY")
+		st.conns[1].becomes(connectivity.Idle)
+		st.expect("and so does its end", "picker TRANSIENT_FAILURE", "shutdown 1")
+		time.Sleep(time.Second)
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.happened()
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.expect("the hold is over", "picker TRANSIENT_FAILURE", "connect 2")
+	})
+}

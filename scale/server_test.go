@@ -235,7 +235,7 @@ func mustHammer(tb testing.TB, stub testpb.TestServiceClient, callers, rounds in
 }
 
 // hold starts calls that do not end before the server's gate is closed, and waits
-// until the server has them.
+// until the server has as many calls more.
 func hold(ctx context.Context, tb testing.TB, s *server, stub testpb.TestServiceClient, calls int) *sync.WaitGroup {
 	tb.Helper()
 	var wg sync.WaitGroup

@@ -79,7 +79,7 @@ func (c *connection) onState(state balancer.SubConnState) {
 		s.onShutdownLocked(c, &q)
 	case s.closed:
 	case state.ConnectivityState == connectivity.Connecting:
-		if s.state == connectivity.Idle || s.state == connectivity.TransientFailure {
+		if c.phase == phaseDialling && (s.state == connectivity.Idle || s.state == connectivity.TransientFailure) {
 			s.tellLocked(&q, connectivity.Connecting, nil)
 		}
 	case state.ConnectivityState == connectivity.Ready:
@@ -103,6 +103,7 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	c.phase, c.readyAt = phaseReady, time.Now()
 	q.warn = !c.tap.Attached()
 	c.setLimitLocked()
+	c.rememberLocked()
 	ready := append(slices.Clone(*s.ready.Load()), c)
 	s.ready.Store(&ready)
 	s.stats.opened++
@@ -244,7 +245,21 @@ func (s *subchannel) holdLocked(c *connection, hold time.Duration, q *sequel) {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
-	s.setLocked(&s.held, hold, c.sc.Shutdown)
+	s.setLocked(&s.held, hold, func() { s.endHold(c) })
+}
+
+// endHold ends the hold of c, unless another connection that was lost meanwhile
+// has made it longer.
+func (s *subchannel) endHold(c *connection) {
+	s.mu.Lock()
+	hold := time.Until(s.heldUntil)
+	if hold > 0 {
+		s.setLocked(&s.held, hold, func() { s.endHold(c) })
+	}
+	s.mu.Unlock()
+	if hold <= 0 {
+		c.sc.Shutdown()
+	}
 }
 
 // onShutdownLocked is told that a SubConn is gone. The child hears of it if it was

@@ -43,6 +43,8 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 	c := newChannel(t, "stress:///x", w.option(), grpc.WithResolvers(r), scale.MaxConnections(4),
 		scale.ShrinkAfter(50*time.Millisecond), grpc.WithConnectParams(quickly))
 
+	mustHammer(t, c.stub, 1, 1) // the resolver is built
+
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	ctx, stop := context.WithTimeout(context.Background(), length)
