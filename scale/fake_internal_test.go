@@ -98,6 +98,15 @@ func (st *stage) expect(what string, want ...string) {
 	}
 }
 
+// expectInAnyOrder is expect for what happens side by side, such as a dial; want is
+// sorted.
+func (st *stage) expectInAnyOrder(what string, want ...string) {
+	st.t.Helper()
+	if got := st.happened(); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		st.t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
 func (st *stage) NewSubConn(_ []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
