@@ -22,9 +22,16 @@ demo: ## the main job on an embedded server, about ten seconds
 integration: ## real servers: etcd, nginx, haproxy
 	cd integration && go test -race ./...
 
-bench: tools ## benchmarks of lease and RPC, ten rounds, through benchstat
+bench: tools ## lease and RPC of the pool; see bench/ for peers
 	go test ./shared -run '^$$' -bench . -count 10 | tee bench.out
 	$(GOBIN)/benchstat bench.out
+
+bench-peers: ## every benchmark beside its peers, about 20 minutes; writes bench/results
+	$(MAKE) -C bench scale snappy
+
+bench-quick: ## every benchmark once, without judging figures
+	go test -run '^$$' -bench . -benchtime 1x ./...
+	cd bench && go test -run '^$$' -bench . -benchtime 1x ./...
 
 ci: ## everything that CI runs
 	bash .ci/run
@@ -37,4 +44,4 @@ $(GOBIN)/golangci-lint:
 $(GOBIN)/benchstat:
 	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
 
-.PHONY: help test race lint demo integration bench ci tools
+.PHONY: help test race lint demo integration bench bench-peers bench-quick ci tools

@@ -25,6 +25,7 @@ type channel struct {
 	// word, so that Get and Return cost one atomic each, and so that the
 	// watchdog can tell "no lease since I last looked" from "none right now".
 	tally atomic.Uint64
+	batch atomic.Pointer[batch] // where the leases of the next grants are; nil at first
 
 	health   atomic.Int32 // a health
 	provenAt atomic.Int64 // on the pool's clock: the latest known sign of life
@@ -42,6 +43,8 @@ const (
 	retired  uint64 = 1 << 28   // no new leases
 	closing  uint64 = 1 << 29   // somebody is closing conn, or has
 	oneGrant uint64 = 1 << 30   // bits 30 to 63: leases ever granted
+
+	grantShift = 30
 )
 
 // health is what a Get may make of a channel.
@@ -53,15 +56,15 @@ const (
 	failed                 // it failed its test: do not lend it
 )
 
-// acquire takes a lease and returns how many are out with it, or false when the
-// channel is retired. Undone by release.
-func (c *channel) acquire() (out uint64, ok bool) {
-	t := c.tally.Add(oneGrant + oneLease)
+// acquire takes a lease and returns the tally with it, or false when the channel
+// is retired. Undone by release.
+func (c *channel) acquire() (t uint64, ok bool) {
+	t = c.tally.Add(oneGrant + oneLease)
 	if t&retired != 0 {
 		c.release()
 		return 0, false
 	}
-	return t & leases, true
+	return t, true
 }
 
 // release gives a lease back. The last one out closes a retired channel.

@@ -129,3 +129,38 @@ func TestALeaseTakenInTheInstantOfExpiryKeepsTheWatchdogLooking(t *testing.T) {
 		}
 	})
 }
+
+// Every grant has a lease of its own, whoever asks in whatever order, alone or
+// beside others.
+func TestNoTwoGrantsShareALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := lone(t)
+		var wg sync.WaitGroup
+		got := make([][]*lease, 8)
+		for i := range got {
+			wg.Go(func() {
+				for n := range 10_000 {
+					tally, _ := c.acquire()
+					if n%3 != 0 { // else as for an RPC on the pool, which needs none
+						l := c.newLease(tally)
+						if l.c != c || l.returned.Load() {
+							t.Error("a lease is not new")
+						}
+						got[i] = append(got[i], l)
+					}
+					c.release()
+				}
+			})
+		}
+		wg.Wait()
+		seen := make(map[*lease]bool)
+		for _, leases := range got {
+			for _, l := range leases {
+				if seen[l] {
+					t.Fatal("two grants share a lease")
+				}
+				seen[l] = true
+			}
+		}
+	})
+}

@@ -14,11 +14,46 @@ import (
 	"github.com/davidwartell/go-grpcpool"
 )
 
-// lease is one borrowed use of a channel. With its two words it is the one
-// allocation of a Get.
+// lease is one borrowed use of a channel.
 type lease struct {
 	c        *channel
 	returned atomic.Bool
+}
+
+// batchSize is how many leases are allocated at a time. A lease that is held for
+// long keeps its batch, half a KiB, in memory.
+const batchSize = 32
+
+// batch is the leases for the grants first to first+batchSize-1 of a channel.
+//
+// INVARIANT: the lease for a grant is handed out once, since the tally gives out
+// each number once; so taking it needs no atomic operation of its own.
+type batch struct {
+	first  uint64
+	leases [batchSize]lease
+}
+
+// newLease is the lease for the grant that made c's tally t. A caller alone gets
+// one of a batch, which costs half of an allocation; where others hold leases too,
+// neighbours in a batch would share cache lines across processors, which costs
+// more than it saves. Whoever has the first grant of a batch makes the batch.
+func (c *channel) newLease(t uint64) *lease {
+	grant := t >> grantShift
+	first := grant &^ (batchSize - 1)
+	b := c.batch.Load()
+	switch {
+	case t&leases > 1:
+		return &lease{c: c}
+	case b != nil && b.first == first:
+	case grant == first:
+		b = &batch{first: first}
+		c.batch.Store(b)
+	default:
+		return &lease{c: c}
+	}
+	l := &b.leases[grant-first]
+	l.c = c
+	return l
 }
 
 var (

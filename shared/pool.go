@@ -75,17 +75,17 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // The error answers errors.Is for grpcpool.ErrClosed, for
 // grpcpool.ErrConnectionNotOK (which wraps the cause), or for ctx's error.
 func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
-	c := p.tryLease()
+	c, tally := p.tryLease()
 	if c == nil {
 		var err error
-		if c, err = p.waitForLease(ctx, p.cfg.waitForReady); err != nil {
+		if c, tally, err = p.waitForLease(ctx, p.cfg.waitForReady); err != nil {
 			return nil, err
 		}
 	}
 	if p.cfg.leakAfter > 0 {
 		return &watchedLease{lease{c: c}, p.borrows.add(p.now())}, nil
 	}
-	return &lease{c: c}, nil
+	return c.newLease(tally), nil
 }
 
 // Invoke makes a unary RPC and holds a lease while it runs. The error of a lease
@@ -130,7 +130,7 @@ func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 
 // leaseFor acquires a lease for an RPC with the given options.
 func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, error) {
-	if c := p.tryLease(); c != nil {
+	if c, _ := p.tryLease(); c != nil {
 		return c, nil
 	}
 	wait := p.cfg.waitForReady
@@ -139,47 +139,49 @@ func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, 
 			wait = !o.FailFast
 		}
 	}
-	return p.waitForLease(ctx, wait)
+	c, _, err := p.waitForLease(ctx, wait)
+	return c, err
 }
 
-// tryLease acquires a lease if that needs no waiting, else it returns nil.
-func (p *Pool) tryLease() *channel {
-	c := p.current.Load()
+// tryLease acquires a lease if that needs no waiting, else it returns nil. It also
+// returns the channel's tally with the lease.
+func (p *Pool) tryLease() (c *channel, tally uint64) {
+	c = p.current.Load()
 	if c == nil || !c.lendable() {
-		return nil
+		return nil, 0
 	}
-	out, ok := c.acquire()
+	tally, ok := c.acquire()
 	if !ok {
-		return nil
+		return nil, 0
 	}
-	if out == 1 && c.health.Load() != proven {
+	if tally&leases == 1 && c.health.Load() != proven {
 		c.release() // the other lease that made it lendable is gone
-		return nil
+		return nil, 0
 	}
-	return c
+	return c, tally
 }
 
 // waitForLease acquires a lease, waiting for attempts as long as ctx allows.
-func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, err error) {
+func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally uint64, err error) {
 	p.counts.waiting.Add(1)
 	defer p.counts.waiting.Add(-1)
 	ctx, end := p.begin(ctx, OpWait)
 	defer func() { end(err) }()
 	for {
-		if c := p.tryLease(); c != nil {
-			return c, nil
+		if c, tally = p.tryLease(); c != nil {
+			return c, tally, nil
 		}
 		a, err := p.join(ctx, wait)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		select {
 		case <-a.done:
 		case <-ctx.Done():
-			return nil, newWaitError(ctx, p.cfg.name, p.lastError())
+			return nil, 0, newWaitError(ctx, p.cfg.name, p.lastError())
 		}
 		if a.err != nil && !wait {
-			return nil, a.err
+			return nil, 0, a.err
 		}
 	}
 }
