@@ -68,7 +68,7 @@ func TestACallPastItsDeadlineSaysWhatItWaitedFor(t *testing.T) {
 	gate := make(chan struct{})
 	s := startServer(t, serverConfig{limit: 1, gate: gate})
 	var dials atomic.Int64
-	c := newChannel(t, s.addr, scale.MaxConnections(3), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	c := newChannel(t, s.addr, scale.MaxConnections(2), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if dials.Add(1) > 1 {
 			return nil, errors.New("no route to anywhere")
 		}
@@ -87,7 +87,7 @@ func TestACallPastItsDeadlineSaysWhatItWaitedFor(t *testing.T) {
 	}
 	for _, want := range []string{
 		"scale: ", "context deadline exceeded after waiting", s.addr, "limit 1 per connection",
-		"1 of at most 3 connections", "3 calls waiting", "no route to anywhere",
+		"1 of at most 2 connections", "3 calls waiting", "no route to anywhere",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
