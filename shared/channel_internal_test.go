@@ -164,3 +164,14 @@ func TestNoTwoGrantsShareALease(t *testing.T) {
 		}
 	})
 }
+
+// The tally numbers grants modulo 2^34. A batch that has stayed since the numbers
+// were last here must not hand its leases out again.
+func TestALeaseIsNotHandedOutAgainWhenTheNumbersWrapAround(t *testing.T) {
+	c := new(channel)
+	tally := uint64(batchSize)<<grantShift | oneLease // the first grant of a batch, alone
+	first := c.newLease(tally)
+	if again := c.newLease(tally); again == first || again.c != c {
+		t.Error("a lease was handed out twice")
+	}
+}

@@ -26,8 +26,9 @@ const batchSize = 32
 
 // batch is the leases for the grants first to first+batchSize-1 of a channel.
 //
-// INVARIANT: the lease for a grant is handed out once, since the tally gives out
-// each number once; so taking it needs no atomic operation of its own.
+// INVARIANT: a lease is handed out once. Until the tally wraps around it gives out
+// each number once, so taking a lease needs no atomic operation of its own; after
+// that the lease's c tells that it was handed out.
 type batch struct {
 	first  uint64
 	leases [batchSize]lease
@@ -52,6 +53,9 @@ func (c *channel) newLease(t uint64) *lease {
 		return &lease{c: c}
 	}
 	l := &b.leases[grant-first]
+	if l.c != nil {
+		return &lease{c: c} // the numbers have wrapped around since the batch was made
+	}
 	l.c = c
 	return l
 }
