@@ -27,7 +27,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	if err != nil {
 		return nil, err
 	}
-	ch := newChannel(o.settings, o.logger)
+	ch := newChannel(o)
 	if err := o.observer.attach(ch); err != nil {
 		return nil, err
 	}
@@ -100,9 +100,11 @@ func schemes(target string) []string {
 // channel is what outlives the LB policies of a ClientConn, which grpc-go throws
 // away whenever the ClientConn goes idle.
 type channel struct {
-	settings settings
-	logger   *slog.Logger // nil: grpc-go's own log
-	limits   limits
+	settings  settings
+	logger    *slog.Logger // nil: grpc-go's own log
+	limits    limits
+	events    events
+	replacers []*Replacer
 
 	configured atomic.Bool
 	tapless    sync.Once
@@ -111,8 +113,14 @@ type channel struct {
 	policies map[*policy]struct{}
 }
 
-func newChannel(s settings, logger *slog.Logger) *channel {
-	return &channel{settings: s, logger: logger, policies: make(map[*policy]struct{})}
+func newChannel(o *clientOptions) *channel {
+	return &channel{
+		settings:  o.settings,
+		logger:    o.logger,
+		events:    events{hooks: o.onEvent},
+		replacers: o.replacers,
+		policies:  make(map[*policy]struct{}),
+	}
 }
 
 var grpcLogger = grpclog.Component("grpcpool-scale")
@@ -129,12 +137,18 @@ func (ch *channel) add(p *policy) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	ch.policies[p] = struct{}{}
+	for _, r := range ch.replacers {
+		r.add(p)
+	}
 }
 
 func (ch *channel) remove(p *policy) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	delete(ch.policies, p)
+	for _, r := range ch.replacers {
+		r.remove(p)
+	}
 }
 
 // maxRemembered bounds the memory of a channel whose addresses come and go.

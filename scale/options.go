@@ -40,6 +40,8 @@ type clientOptions struct {
 
 	logger        *slog.Logger // nil: grpc-go's own log
 	observer      *Observer    // may be nil
+	onEvent       []func(Event)
+	replacers     []*Replacer
 	resolvers     []resolver.Builder
 	serviceConfig *string
 }

@@ -57,7 +57,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	if p.channel == nil {
 		if p.channel = c.channel; p.channel == nil {
-			p.channel = newChannel(c.settings, nil)
+			p.channel = newChannel(&clientOptions{settings: c.settings})
 		}
 		p.channel.add(p)
 	}
@@ -112,6 +112,7 @@ func (p *policy) Close() {
 	}
 	p.tasks.wait()
 	if p.channel != nil {
+		p.channel.events.tellRest()
 		p.channel.remove(p)
 	}
 }

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"slices"
 	"sync/atomic"
@@ -39,6 +40,7 @@ func (o *Observer) detach(ch *channel) {
 // else's.
 type Channel struct {
 	Subchannels []Subchannel `json:"subchannels"` // by address; none while the channel is idle or closed
+	Events      []Event      `json:"events"`      // the latest, oldest first
 }
 
 // Subchannel is one address of a channel. The counters count from when the LB
@@ -54,6 +56,12 @@ type Subchannel struct {
 	Failed         uint64             `json:"failed"`         // dials that failed
 	Lost           uint64             `json:"lost"`           // connections that the server or the network ended
 	Shrunk         uint64             `json:"shrunk"`         // connections closed because they were not needed
+	Ejected        uint64             `json:"ejected"`        // connections that failed their probe
+	Replaced       uint64             `json:"replaced"`       // connections that made way for their successors
+	Probes         uint64             `json:"probes"`         // that have ended
+	ProbesFailed   uint64             `json:"probesFailed"`   // of these
+	Waited         uint64             `json:"waited"`         // calls that had to wait for a stream
+	Starved        uint64             `json:"starved"`        // of these, calls that ended without one
 	Connections    []Connection       `json:"connections"`    // that take streams, oldest first
 }
 
@@ -66,6 +74,19 @@ type Connection struct {
 	InFlight  int       `json:"inFlight"`  // streams, those of health watches and producers included
 	Limit     uint32    `json:"limit"`     // what the server allows, or [Unlimited]
 	LastHeard time.Time `json:"lastHeard"` // when bytes last came; zero if that is not known
+
+	// The round trips of the latest probes, oldest first.
+	ProbeTimes []time.Duration `json:"probeTimes"`
+
+	TLS *TLS `json:"tls"` // nil without TLS
+}
+
+// TLS is what the handshake of a connection came to.
+type TLS struct {
+	Version     string    `json:"version"`     // such as "TLS 1.3"
+	CipherSuite string    `json:"cipherSuite"` // its IANA name
+	ServerName  string    `json:"serverName"`  // the common name of the server's certificate; the peer's text
+	Expires     time.Time `json:"expires"`     // when the server's certificate does
 }
 
 // Snapshot copies the state of the channel. It is empty before [NewClient] and
@@ -82,6 +103,7 @@ func (o *Observer) Snapshot() Channel {
 			snapshot.Subchannels = append(snapshot.Subchannels, s.snapshot())
 		}
 	}
+	snapshot.Events = ch.events.kept()
 	slices.SortFunc(snapshot.Subchannels, func(a, b Subchannel) int { return cmp.Compare(a.Address, b.Address) })
 	return snapshot
 }
@@ -149,5 +171,17 @@ func (c *connection) snapshotLocked() Connection {
 	if addr := c.tap.RemoteAddr(); addr != nil {
 		snapshot.Remote = addr.String()
 	}
+	if state, ok := c.tap.TLS(); ok {
+		snapshot.TLS = newTLS(&state)
+	}
 	return snapshot
+}
+
+func newTLS(state *tls.ConnectionState) *TLS {
+	t := &TLS{Version: tls.VersionName(state.Version), CipherSuite: tls.CipherSuiteName(state.CipherSuite)}
+	if len(state.PeerCertificates) > 0 {
+		leaf := state.PeerCertificates[0]
+		t.ServerName, t.Expires = leaf.Subject.CommonName, leaf.NotAfter
+	}
+	return t
 }

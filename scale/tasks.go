@@ -13,15 +13,17 @@ type tasks struct {
 	running sync.WaitGroup
 }
 
-// run runs f on a goroutine of its own. After wait it does nothing: the channel is
-// gone then, and gRPC closes what is left of it.
-func (t *tasks) run(f func()) {
-	if t.begin() {
+// run runs f on a goroutine of its own. After wait it does nothing, and says so:
+// the channel is gone then, and gRPC closes what is left of it.
+func (t *tasks) run(f func()) bool {
+	begun := t.begin()
+	if begun {
 		go func() {
 			defer t.running.Done()
 			f()
 		}()
 	}
+	return begun
 }
 
 // after runs f when d has passed. Before that, stop keeps it from running; whoever
