@@ -26,7 +26,9 @@ func (c *rotatingCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentia
 	return c.rotation.current.Load().creds.ServerHandshake(raw)
 }
 
-func (c *rotatingCredentials) Info() credentials.ProtocolInfo { return c.rotation.current.Load().creds.Info() }
+func (c *rotatingCredentials) Info() credentials.ProtocolInfo {
+	return c.rotation.current.Load().creds.Info()
+}
 
 func (c *rotatingCredentials) Clone() credentials.TransportCredentials {
 	clone := *c
