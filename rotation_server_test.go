@@ -12,7 +12,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -36,6 +35,7 @@ type door struct {
 
 // openDoor returns a door that lets in who has a certificate of the authority.
 func openDoor(t testing.TB, clients *pki.CA, server pki.Pair) *door {
+	t.Helper()
 	d := &door{inside: make(map[net.Conn]string), seen: make(map[string]int), changed: make(chan struct{})}
 	d.set(t, server, clients)
 	d.TransportCredentials = credentials.NewTLS(&tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -138,6 +138,7 @@ func (d *door) wantNobodyRefused(t testing.TB) {
 
 // startBehind starts a server behind d.
 func startBehind(t testing.TB, d *door, config grpctest.Config) *grpctest.Server {
+	t.Helper()
 	config.Options = append(config.Options, grpc.Creds(d))
 	return grpctest.Start(t, config)
 }
@@ -169,6 +170,7 @@ func newCA(t testing.TB, name string) *pki.CA {
 type certFiles struct {
 	dir, ca, cert, key string
 
+	turns   int // of asKubernetes
 	replace func(t testing.TB, f *certFiles, contents map[string][]byte)
 }
 
@@ -227,8 +229,9 @@ func asKubernetes(t testing.TB, f *certFiles, contents map[string][]byte) {
 	t.Helper()
 	data := filepath.Join(f.dir, "..data")
 	old, _ := os.Readlink(data) // there is none at first
-	fresh, err := os.MkdirTemp(f.dir, "..2026_")
-	if err != nil {
+	f.turns++
+	fresh := filepath.Join(f.dir, fmt.Sprintf("..2026_%d", f.turns))
+	if err := os.Mkdir(fresh, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for name, content := range contents {
@@ -261,6 +264,3 @@ func symlink(t testing.TB, to, from string) {
 		t.Fatal(err)
 	}
 }
-
-// soon is for contexts that only a failing test waits out.
-const soon = 30 * time.Second

@@ -28,6 +28,7 @@ type load struct {
 }
 
 func startLoad(t testing.TB, conn grpc.ClientConnInterface) *load {
+	t.Helper()
 	const callers = 20
 	l, done := new(load), make(chan struct{})
 	var running sync.WaitGroup
@@ -122,14 +123,14 @@ type inBubble struct {
 	log     *logBook
 }
 
-func newInBubble(t *testing.T, opts ...grpcpool.FactoryOption) *inBubble {
+func newInBubble(t *testing.T) *inBubble {
 	t.Helper()
 	b := &inBubble{l: localhost(t), log: new(logBook)}
 	b.door = openDoor(t, b.l.CA, b.l.Server)
 	server := startBehind(t, b.door, grpctest.Config{InMemory: true})
 	b.files = writeFiles(t, b.l, asKubernetes)
-	opts = append(opts, grpcpool.WithLogger(b.log.logger()), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(b.files.ca, b.files.cert, b.files.key, server.Target(), opts...)
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(b.files.ca, b.files.cert, b.files.key, server.Target(),
+		grpcpool.WithLogger(b.log.logger()), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 	if err != nil {
 		t.Fatal(err)
 	}
