@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type CA struct {
 type Request struct {
 	CommonName string             // default "client", or "server" when Hosts is set
 	Hosts      []string           // DNS names and IP addresses; makes it a server certificate
+	URIs       []*url.URL         // such as a SPIFFE ID
 	NotBefore  time.Time          // default an hour ago
 	NotAfter   time.Time          // default in 24 hours
 	Usage      []x509.ExtKeyUsage // default ClientAuth, or ServerAuth when Hosts is set
@@ -157,6 +159,7 @@ func (r Request) template(now time.Time) *x509.Certificate {
 		NotAfter:    now.Add(lifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: usage,
+		URIs:        r.URIs,
 	}
 	if !r.NotBefore.IsZero() {
 		t.NotBefore = r.NotBefore
