@@ -33,6 +33,11 @@ const minKeepaliveTime = 10 * time.Second
 // PEM that is empty, broken or does not belong together, a certificate that is
 // expired, not yet valid or not for client authentication, and an address that
 // can never work are errors here, which name the argument and the reason.
+//
+// No handshake resumes a TLS session: a resumed one would keep the identity of the
+// handshake that began it, past the certificate's renewal. There is no way to skip
+// the verification of the server. For certificates that are renewed while the
+// program runs see NewMutualTLSFactoryFromFiles and WithCertificateSource.
 func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAddress string,
 	keepaliveTime, keepaliveTimeout time.Duration, ping PingFunc, opts ...FactoryOption,
 ) (*Factory, error) {

@@ -434,6 +434,52 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 	})
 }
 
+// Dials, reloads and looks at the identity go on at the same time while it changes:
+// each connection shows some identity that was the newest once, and the last one
+// stays.
+func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
+	l := localhost(t)
+	d := openDoor(t, l.CA, l.Server)
+	server := startBehind(t, d, grpctest.Config{})
+	m := &memory{identity: identityOf(t, l.CA, l.Client)}
+	f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Addr(), 0, 0, nil,
+		grpcpool.WithCertificateSource(m.source), grpcpool.WithReloadInterval(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last pki.Pair
+	var running sync.WaitGroup
+	for range 4 {
+		running.Go(func() {
+			for range 10 {
+				wantConnection(t, f)
+				if err := f.Reload(testContext(t)); err != nil {
+					t.Error(err)
+				}
+				if id := f.Identity(); id.Generation == 0 || id.LastError != nil {
+					t.Errorf("the identity is %+v", id)
+				}
+			}
+		})
+	}
+	for range 20 {
+		last = issue(t, l.CA, pki.Request{})
+		identity := identityOf(t, l.CA, last)
+		m.set(func(m *memory) { m.identity = identity })
+		if err := f.Reload(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	running.Wait()
+	if id := f.Identity(); id.Serial != serialOf(t, last) || id.Generation != 21 {
+		t.Errorf("in the end the identity is %+v, want generation 21 with %s", id, serialOf(t, last))
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	d.wantNobodyRefused(t)
+}
+
 func TestAnIdentityThatCannotBeUsedIsRefusedAtConstruction(t *testing.T) {
 	l, other := localhost(t), localhost(t)
 	good := identityOf(t, l.CA, l.Client)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +131,30 @@ func TestTheServerNameCanBeAnother(t *testing.T) {
 	wantDial(t, l, address, []string{"other.example"}, grpcpool.WithServerName("third.example"))
 	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"),
 		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
+}
+
+// No handshake resumes a session of an earlier one, which would show the server what
+// an earlier identity was.
+func TestSessionsAreNotResumed(t *testing.T) {
+	l := localhost(t)
+	var resumed atomic.Int64
+	config := serverTLS(t, l.CA, l.Server)
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if state.DidResume {
+			resumed.Add(1)
+		}
+		return nil
+	}
+	f, err := newFactory(l, startTLS(t, config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		wantConnection(t, f)
+	}
+	if n := resumed.Load(); n != 0 {
+		t.Errorf("%d of 3 handshakes resumed a session", n)
+	}
 }
 
 // chainServer is a server whose certificate an intermediate authority has issued.
