@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -66,7 +69,9 @@ func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	defer d.mu.Unlock()
 	defer d.changeLocked()
 	if err != nil {
-		d.refused = append(d.refused, err)
+		if !left(err) {
+			d.refused = append(d.refused, err)
+		}
 		return nil, nil, err
 	}
 	leaf := info.(credentials.TLSInfo).State.PeerCertificates[0]
@@ -75,6 +80,12 @@ func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	entered := &guest{Conn: conn, door: d}
 	d.inside[entered] = serial
 	return entered, info, nil
+}
+
+// left says that the client went away in the handshake: its channel was closed.
+func left(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (d *door) changeLocked() {
