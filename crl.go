@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -23,8 +24,21 @@ type revocations struct {
 type revocationList struct {
 	*x509.RevocationList
 
-	revoked map[string]time.Time // by serialKey
+	revoked map[string]time.Time // by the bytes of the serial number
+	signed  sync.Map             // signature by the DER of an issuer: a list may be megabytes long
 }
+
+// signedBy is nil if issuer has signed the list.
+func (l *revocationList) signedBy(issuer *x509.Certificate) error {
+	known, ok := l.signed.Load(string(issuer.Raw))
+	if !ok {
+		known = signature{l.CheckSignatureFrom(issuer)}
+		l.signed.Store(string(issuer.Raw), known)
+	}
+	return known.(signature).err //nolint:forcetypeassert // nothing else is stored
+}
+
+type signature struct{ err error }
 
 // crlFiles is where lists are read from. Its methods are for the one check at a
 // time of a rotation.
@@ -145,7 +159,7 @@ func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.
 		if !bytes.Equal(list.RawIssuer, cert.RawIssuer) {
 			continue
 		}
-		if err := list.CheckSignatureFrom(issuer); err != nil {
+		if err := list.signedBy(issuer); err != nil {
 			unusable = fmt.Errorf("not signed by it: %w", err)
 			continue
 		}

@@ -77,7 +77,7 @@ func (r *rotation) warnOfServer(key serverCertificate, now time.Time) {
 	l.warned = grade
 	r.mu.Unlock()
 	if warn {
-		r.logger.Warn("grpcpool: the server's certificate "+sayExpiry(grade), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
+		r.logger.Warn("the server's certificate "+sayExpiry(grade), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
 	}
 }
 
@@ -96,7 +96,7 @@ func (r *rotation) warnOfExpiry(inside scale.Channel, now time.Time) {
 	e.client = grade
 	r.mu.Unlock()
 	if warn {
-		r.logger.Warn("grpcpool: the client's certificate "+sayExpiry(grade), "generation", g.number,
+		r.logger.Warn("the client's certificate "+sayExpiry(grade), "generation", g.number,
 			"subject", leaf.Subject.String(), "serial", serial(leaf), "notAfter", leaf.NotAfter.UTC())
 	}
 	for _, s := range inside.Subchannels {

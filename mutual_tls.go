@@ -68,7 +68,7 @@ func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAd
 // newMutualTLS is what the mutual TLS constructors have in common. load is asked
 // for an identity at once, and by the rotation from then on.
 func newMutualTLS(serverAddress string, load loadFunc, cfg *factoryConfig) (*Factory, error) {
-	r, err := newRotation(load, cfg)
+	r, err := newRotation(load, serverAddress, cfg)
 	if err != nil {
 		return nil, err
 	}

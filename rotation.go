@@ -80,12 +80,12 @@ type generation struct {
 	creds    credentials.TransportCredentials
 }
 
-func newRotation(load loadFunc, cfg *factoryConfig) (*rotation, error) {
+func newRotation(load loadFunc, target string, cfg *factoryConfig) (*rotation, error) {
 	r := &rotation{
 		load:     load,
 		crls:     crlFiles{paths: cfg.tls.crlFiles, failClosed: cfg.tls.crlFailClosed},
 		settings: cfg.tls,
-		logger:   cfg.logger,
+		logger:   cfg.logger.With("target", target),
 		checking: make(chan struct{}, 1),
 	}
 	r.life, r.end = context.WithCancel(context.Background())
@@ -146,7 +146,7 @@ func (r *rotation) take(identity Identity, crls *revocations) {
 		g.number, g.loadedAt = old.number, old.loadedAt
 		r.current.Store(g)
 		if !crls.sameEntries(old.crls) {
-			r.logger.Info("grpcpool: new certificate revocations, replacing connections")
+			r.logger.Info("new certificate revocations, replacing connections")
 			r.replacer.Replace("new certificate revocations", r.settings.within)
 		}
 		return
@@ -154,7 +154,7 @@ func (r *rotation) take(identity Identity, crls *revocations) {
 	g.number = old.number + 1
 	r.current.Store(g)
 	leaf := identity.Certificate.Leaf
-	r.logger.Info("grpcpool: new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
+	r.logger.Info("new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
 		"serial", serial(leaf), "notAfter", leaf.NotAfter)
 	r.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), r.settings.within)
 }
@@ -165,9 +165,11 @@ func (r *rotation) take(identity Identity, crls *revocations) {
 func (r *rotation) newCredentials(g *generation) credentials.TransportCredentials {
 	v := verifier{crls: g.crls, pins: r.settings.pins, verify: r.settings.verify}
 	return credentials.NewTLS(&tls.Config{
-		MinVersion:   r.settings.minVersion,
-		RootCAs:      g.identity.Roots,
-		Certificates: []tls.Certificate{g.identity.Certificate},
+		MinVersion: r.settings.minVersion,
+		RootCAs:    g.identity.Roots,
+		// With Certificates instead, crypto/tls would show none to a server that names
+		// other authorities, whose answer, that it wants one, would mislead.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.identity.Certificate, nil },
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if err := v.connection(state); err != nil {
 				return err
@@ -191,9 +193,9 @@ func (r *rotation) note(err error) {
 	r.mu.Unlock()
 	switch {
 	case warn:
-		r.logger.Warn("grpcpool: the new identity cannot be used, the old one stays", "error", err)
+		r.logger.Warn("the new identity cannot be used, the old one stays", "error", err)
 	case recovered:
-		r.logger.Info("grpcpool: the source of the identity is in order again")
+		r.logger.Info("the source of the identity is in order again")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -163,6 +164,46 @@ func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 		}
 		b.call(t)
 		b.door.wantNobodyRefused(t)
+	})
+}
+
+// A stream that runs on an old connection is left alone, and the connection goes
+// when it ends.
+func TestAStreamOutlivesTheIdentityItBeganUnder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newInBubble(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stream, err := testpb.NewTestServiceClient(b.pool).FullDuplexCall(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := issue(t, b.l.CA, pki.Request{})
+		b.files.put(t, b.l.CA.PEM, next)
+		for range 60 {
+			if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			b.call(t)
+			time.Sleep(time.Second)
+		}
+		first, second := serialOf(t, b.l.Client), serialOf(t, next)
+		if open := b.door.open(); open[first] != 1 || open[second] != 1 {
+			t.Errorf("with the stream open the connections show %v, want one %s and one %s", open, first, second)
+		}
+		if err := stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatalf("the stream ended with %v", err)
+		}
+		time.Sleep(time.Second)
+		if open := b.door.open(); len(open) != 1 || open[second] != 1 {
+			t.Errorf("without the stream the connections show %v, want one %s", open, second)
+		}
 	})
 }
 

@@ -133,6 +133,14 @@ func TestTheServerNameCanBeAnother(t *testing.T) {
 		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
 }
 
+// Also a server that asks for certificates of certain authorities is shown what there
+// is, and says what is wrong with it; not that it was shown none.
+func TestTheServerSaysWhyItRefusesTheCertificate(t *testing.T) {
+	l, stranger := localhost(t), newCA(t, "strange CA")
+	client := &pki.Localhost{CA: l.CA, Client: issue(t, stranger, pki.Request{})}
+	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, l.Server)), []string{"unknown certificate authority"})
+}
+
 // No handshake resumes a session of an earlier one, which would show the server what
 // an earlier identity was.
 func TestSessionsAreNotResumed(t *testing.T) {
