@@ -107,24 +107,49 @@ func (r *rotation) check(ctx context.Context, timeout, settled time.Duration) er
 	case <-limited.Done():
 		return fmt.Errorf("grpcpool: waiting for another check of the identity: %w", context.Cause(limited))
 	}
-	identity, err := r.load(limited, settled)
-	var crls *revocations
-	if err == nil {
-		crls, err = r.crls.load(limited, settled)
+	settling, err := r.loadAndTake(limited, settled)
+	if r.current.Load() == nil {
+		return err // a factory that is being made: there is nothing to go on with
 	}
-	switch {
-	case errors.Is(err, errSettling):
-		return err
-	case err == nil:
-		r.take(identity, crls)
-		r.warnOfExpiry(scale.Channel{}, time.Now())
-	default:
-		err = fmt.Errorf("grpcpool: %w", err)
-	}
-	if err == nil || ctx.Err() == nil { // otherwise the caller left, and that says nothing about the source
+	r.warnOfExpiry(scale.Channel{}, time.Now())
+	if err == nil && !settling || err != nil && ctx.Err() == nil { // a caller who leaves says nothing about the source
 		r.note(err)
 	}
+	if settling {
+		return errSettling
+	}
 	return err
+}
+
+// loadAndTake asks for an identity and for revocation lists. What can be used of
+// them is taken, and the old stays in place of what cannot: neither waits for the
+// other to be put right. settling says that some may not be whole yet.
+func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (settling bool, err error) {
+	identity, identityErr := r.load(ctx, settled)
+	crls, crlErr := r.crls.load(ctx, settled)
+	for _, e := range []error{identityErr, crlErr} {
+		switch {
+		case errors.Is(e, errSettling):
+			settling = true
+		case e == nil:
+		case err == nil:
+			err = fmt.Errorf("grpcpool: %w", e)
+		default:
+			err = fmt.Errorf("%w; %w", err, e)
+		}
+	}
+	old := r.current.Load()
+	if old == nil && err != nil {
+		return settling, err
+	}
+	if identityErr != nil {
+		identity = old.identity
+	}
+	if crlErr != nil {
+		crls = old.crls
+	}
+	r.take(identity, crls)
+	return settling, err
 }
 
 // take makes identity and crls the current generation if they differ from it. The

@@ -298,6 +298,35 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 	})
 }
 
+// An identity that cannot be used does not keep new revocations out, nor the other
+// way round.
+func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, l.Server))
+	files, path := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
+	later := time.Now().Add(time.Hour)
+	write(t, path, crl(t, l.CA, later))
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address, grpcpool.WithCRLFiles(true, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f)
+
+	write(t, files.key, []byte("FIXME"))
+	write(t, path, crl(t, l.CA, later, l.Server))
+	wantError(t, f.Reload(testContext(t)), files.key, "not PEM")
+	wantConnection(t, f, "was revoked at")
+
+	write(t, path, []byte("FIXME"))
+	next := issue(t, l.CA, pki.Request{})
+	files.put(t, l.CA.PEM, next)
+	wantError(t, f.Reload(testContext(t)), path, "not a revocation list")
+	wantConnection(t, f, "was revoked at")
+	if id := f.Identity(); id.Serial != serialOf(t, next) || id.LastError == nil {
+		t.Errorf("the identity is %+v, want the new one, and that the list is broken", id)
+	}
+}
+
 func TestBadTLSOptionsAreRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	short := base64.StdEncoding.EncodeToString([]byte("short"))
