@@ -1,0 +1,102 @@
+// Command sidebyside measures this library and its peers in one process and writes
+// the report: raw results for benchstat, tables and pictures.
+//
+//	sidebyside                      # everything, some minutes; writes results/
+//	sidebyside -only unary,burst    # some scenarios; the report keeps the others' results
+//	sidebyside -quick               # that everything runs; writes nowhere
+//	sidebyside -only unary -peers plain -profile /tmp/p    # what pprof reads
+//	sidebyside -report              # the tables again, from the raw results
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+
+	"github.com/davidwartell/go-grpcpool/bench/scenario"
+)
+
+type options struct {
+	quick, report bool
+	rounds        int
+	only, peers   []string
+	out, profile  string
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "sidebyside:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if slices.Equal(os.Args[1:], []string{scenario.ServeArgument}) {
+		return scenario.Serve(ctx, os.Stdin, os.Stdout)
+	}
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	if o.report {
+		return writeReport(o.out)
+	}
+	if o.quick {
+		dir, err := os.MkdirTemp("", "sidebyside")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the temporary directory
+		o.out, o.rounds = dir, 1
+	}
+	endProfiles, err := profile(o.profile)
+	if err != nil {
+		return err
+	}
+	err = measure(ctx, o)
+	if perr := endProfiles(); err == nil {
+		err = perr
+	}
+	if err != nil {
+		return err
+	}
+	return writeReport(o.out)
+}
+
+func parse() (options, error) {
+	var o options
+	var only, names string
+	flag.BoolVar(&o.quick, "quick", false, "run everything for a moment and write nothing")
+	flag.BoolVar(&o.report, "report", false, "write the tables again from the raw results")
+	flag.IntVar(&o.rounds, "rounds", 8, "how many `rounds`")
+	flag.StringVar(&only, "only", "", "`scenarios`, separated by commas (default: all)")
+	flag.StringVar(&names, "peers", "", "`peers`, separated by commas (default: all)")
+	flag.StringVar(&o.out, "out", "results", "`directory` of the report")
+	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU, allocation, mutex and block profiles (default: none)")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	}
+	if o.rounds < 1 {
+		return o, fmt.Errorf("-rounds is %d, want 1 or more", o.rounds)
+	}
+	if names != "" {
+		o.peers = strings.Split(names, ",")
+	}
+	if only == "" {
+		return o, nil
+	}
+	o.only = strings.Split(only, ",")
+	for _, name := range o.only {
+		if !slices.ContainsFunc(scenario.All(), func(s *scenario.Scenario) bool { return s.Name == name }) {
+			return o, fmt.Errorf("-only: there is no scenario %q", name)
+		}
+	}
+	return o, nil
+}

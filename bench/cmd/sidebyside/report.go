@@ -1,0 +1,207 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/perf/benchfmt"
+
+	"github.com/davidwartell/go-grpcpool/bench/peers"
+	"github.com/davidwartell/go-grpcpool/bench/scenario"
+)
+
+// table holds the values of a raw file, in the order of the rounds.
+type table struct {
+	cases, units []string // as they come
+	cells        map[key][]float64
+	config       []string // "key: value"
+}
+
+type key struct{ name, peer, unit string }
+
+func read(path string) (*table, error) {
+	f, err := os.Open(path) //nolint:gosec // the caller's own directory
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	t := &table{cells: map[key][]float64{}}
+	for r := benchfmt.NewReader(f, path); r.Scan(); {
+		switch rec := r.Result().(type) {
+		case *benchfmt.SyntaxError:
+			return nil, rec
+		case *benchfmt.Result:
+			t.add(rec)
+		}
+	}
+	return t, nil
+}
+
+func (t *table) add(r *benchfmt.Result) {
+	if t.config == nil {
+		for _, c := range r.Config {
+			if c.File {
+				t.config = append(t.config, c.Key+": "+string(c.Value))
+			}
+		}
+	}
+	_, parts := r.Name.Parts()
+	var name []string
+	var peer string
+	for _, p := range parts {
+		s := strings.TrimPrefix(string(p), "/")
+		if v, ok := strings.CutPrefix(s, "peer="); ok {
+			peer = v
+		} else if !strings.HasPrefix(s, "-") {
+			name = append(name, s)
+		}
+	}
+	k := key{name: strings.Join(name, "/"), peer: peer}
+	if !slices.Contains(t.cases, k.name) {
+		t.cases = append(t.cases, k.name)
+	}
+	for _, v := range r.Values {
+		k.unit = v.Unit
+		value := v.Value
+		if v.OrigUnit != "" {
+			k.unit, value = v.OrigUnit, v.OrigValue
+		}
+		t.cells[k] = append(t.cells[k], value)
+	}
+}
+
+// markdown is one table for each case, with the units that there are of those wanted.
+func (t *table) markdown(wanted []string) string {
+	var b strings.Builder
+	for _, name := range t.cases {
+		var rows []string
+		units := slices.DeleteFunc(slices.Clone(wanted), func(u string) bool {
+			return !slices.ContainsFunc(peers.All(), func(p peers.Peer) bool { return len(t.cells[key{name, p.Name, u}]) > 0 })
+		})
+		rounds := 0
+		for _, p := range peers.All() {
+			row, n := t.row(name, p.Name, units)
+			if n > 0 {
+				rows = append(rows, row)
+				rounds = max(rounds, n)
+			}
+		}
+		fmt.Fprintf(&b, "| %s (%d times) | %s |\n|---|%s\n%s\n", strings.ReplaceAll(name, "/", ", "), rounds,
+			strings.Join(units, " | "), strings.Repeat("---:|", len(units)), strings.Join(rows, ""))
+	}
+	return b.String()
+}
+
+func (t *table) row(name, peer string, units []string) (row string, n int) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| %s |", peer)
+	for _, u := range units {
+		values := t.cells[key{name, peer, u}]
+		n = max(n, len(values))
+		if len(values) == 0 {
+			b.WriteString(" |")
+			continue
+		}
+		fmt.Fprintf(&b, " **%s** (%s to %s) |", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
+	}
+	b.WriteByte('\n')
+	return b.String(), n
+}
+
+func median(values []float64) float64 {
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// number prints three digits, or all before the point, with commas.
+func number(v float64) string {
+	switch {
+	case v >= 1000:
+		s := strconv.FormatFloat(v, 'f', 0, 64)
+		for i := len(s) - 3; i > 0; i -= 3 {
+			s = s[:i] + "," + s[i:]
+		}
+		return s
+	case v >= 100, v == 0:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case v >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	default:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
+}
+
+// pictures of each scenario, under its tables.
+var pictures = map[string][]string{
+	"saturation": {"throughput.svg", "p99.svg"},
+	"recovery":   {"outage-1s.svg", "outage-30s.svg"},
+	"rotation":   {"rotation.svg"},
+	"stuck":      {"stuck.svg"},
+}
+
+const preface = `# Peers side by side
+
+Made by %[1]smake bench%[1]s in bench/, which measures again. Client and server share one process and its cores, except where a server has to be stopped or its memory left out. **Median** (least to most) of the rounds; peers take turns in another order each round, or run at the same time where a scenario mostly waits. The machine is a small virtual one and noisy: differences within the spread mean nothing. Raw results, for benchstat, are beside this file.
+
+`
+
+// writeReport writes the tables from the raw results in dir, and the pictures that
+// are made of them.
+func writeReport(dir string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, preface, "`")
+	var sections strings.Builder
+	var config []string
+	for _, s := range scenario.All() {
+		t, err := read(filepath.Join(dir, s.Name+".txt"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if config == nil {
+			config = t.config
+		}
+		if err := section(&sections, dir, s, t); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(&b, "    %s\n\n## The peers\n\nN is the number of connections that a scenario grants.\n\n| peer | is, and how it is set |\n|---|---|\n", strings.Join(config, "\n    "))
+	for _, p := range peers.All() {
+		fmt.Fprintf(&b, "| %s | %s |\n", p.Name, p.Settings)
+	}
+	b.WriteString("\nNot measured, since the module proxy does not serve them: github.com/shimingyah/pool and github.com/processout/grpc-go-pool. Spanner's own pool needs its sessions. The package snappy has [a report of its own](snappy.md), and package scale's further cases are in [scale.benchstat](scale.benchstat).\n\n")
+	b.WriteString(sections.String())
+	found, err := os.ReadFile(filepath.Join(dir, "findings.md")) //nolint:gosec // the caller's own directory
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b.Write(found)
+	return os.WriteFile(filepath.Join(dir, "README.md"), []byte(b.String()), 0o644) //nolint:gosec // results are for everybody
+}
+
+func section(b *strings.Builder, dir string, s *scenario.Scenario, t *table) error {
+	fmt.Fprintf(b, "## %s\n\n%s\n\n%s", s.Title, s.Text, t.markdown(s.Units))
+	if s.Name == "saturation" {
+		for file, chart := range map[string]struct{ unit, title string }{
+			"throughput.svg": {"calls/s", "Throughput over callers: 100 streams a connection, 20 ms a call"},
+			"p99.svg":        {"p99-ms", "p99 over callers: 100 streams a connection, 20 ms a call"},
+		} {
+			if err := draw(filepath.Join(dir, file), overCallers(t, chart.unit, chart.title)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, file := range pictures[s.Name] {
+		if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+			fmt.Fprintf(b, "![%s](%s)\n\n", strings.TrimSuffix(file, ".svg"), file)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+// Package scenario has what peers are measured at. A scenario runs in rounds; in
+// each, the peers take turns in another order. Scenarios that mostly wait (for a
+// server to come back, for a keepalive) run all their peers at the same time, so
+// that noise of the machine falls on all alike.
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/bench/peers"
+)
+
+// Metric is a figure and its unit, as Go's benchmarks print it.
+type Metric struct {
+	Value float64
+	Unit  string
+}
+
+// Units of more than one scenario.
+const (
+	unitRate = "calls/s"
+	unitP50  = "p50-ms"
+	unitP99  = "p99-ms"
+	unitP999 = "p99.9-ms"
+)
+
+// Result is one peer's figures in one case of one round.
+type Result struct {
+	Scenario, Case, Peer string
+	Metrics              []Metric
+}
+
+// Scenario is one thing to measure.
+type Scenario struct {
+	Name  string // of its files
+	Title string
+	Text  string   // what happens, for the report
+	Peers []string // names
+	Units []string // what the tables show
+
+	// Rounds is the most rounds that make sense; 0 means as many as asked for.
+	Rounds int
+
+	// Together says that the scenario mostly waits: all rounds run at once, beside
+	// other scenarios of the kind.
+	Together bool
+
+	run func(ctx context.Context, e *Env) error
+}
+
+// Env is one run of a scenario.
+type Env struct {
+	// Quick is for a run that only shows that everything works.
+	Quick bool
+
+	// Round counts from 0. Rounds is how many there are, for scenarios that run
+	// them all at once.
+	Round, Rounds int
+
+	// Record is told each result; Trace the calls of one, for a picture. Both may
+	// be called concurrently.
+	Record func(Result)
+	Trace  func(Trace)
+
+	scenario *Scenario
+	peers    []peers.Peer // in this round's order
+}
+
+// Run runs one round of the scenario, or all of them if they run together. With
+// names, only the peers of these names run.
+func (s *Scenario) Run(ctx context.Context, e Env, names ...string) error {
+	wanted := s.Peers
+	if len(names) > 0 {
+		wanted = slices.DeleteFunc(slices.Clone(s.Peers), func(n string) bool { return !slices.Contains(names, n) })
+	}
+	e.scenario, e.peers = s, peers.Named(wanted...)
+	if len(e.peers) == 0 {
+		return nil
+	}
+	k := e.Round % len(e.peers)
+	e.peers = append(e.peers[k:len(e.peers):len(e.peers)], e.peers[:k]...)
+	if err := s.run(ctx, &e); err != nil {
+		return fmt.Errorf("scenario %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// record records a result of this scenario.
+func (e *Env) record(name, peer string, metrics ...Metric) {
+	e.Record(Result{e.scenario.Name, name, peer, metrics})
+}
+
+// either is long, or brief in a quick run.
+func either[T any](e *Env, long, brief T) T {
+	if e.Quick {
+		return brief
+	}
+	return long
+}
+
+// All are the scenarios in the order of the report.
+func All() []*Scenario {
+	return []*Scenario{
+		lease(), unary(), saturation(), overload(), burst(), stream(),
+		rotation(), recovery(), stuck(), many(),
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
