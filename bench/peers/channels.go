@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
@@ -52,7 +53,7 @@ func newSeveral(c Config) (several, error) {
 // Close closes them all.
 func (s several) Close() {
 	for _, c := range s {
-		_ = c.ClientConn.Close()
+		_ = c.Close()
 	}
 }
 
@@ -111,6 +112,6 @@ func (l leastLoaded) Invoke(ctx context.Context, method string, args, reply any,
 
 func (l leastLoaded) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	c := l.pick()
-	s, err := c.NewStream(ctx, desc, method, append(opts[:len(opts):len(opts)], grpc.OnFinish(func(error) { c.calls.Add(-1) }))...)
+	s, err := c.NewStream(ctx, desc, method, append(slices.Clip(opts), grpc.OnFinish(func(error) { c.calls.Add(-1) }))...)
 	return s, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/GoogleCloudPlatform/grpc-gcp-go/grpcgcp"
 	gcppb "github.com/GoogleCloudPlatform/grpc-gcp-go/grpcgcp/grpc_gcp"
@@ -35,11 +36,11 @@ func newGCP(c Config) (Client, error) {
 type apiPool struct{ apigrpc.ConnPool }
 
 func newAPI(c Config) (Client, error) {
-	opts := []option.ClientOption{
-		option.WithEndpoint(c.Target), option.WithoutAuthentication(), option.WithGRPCConnectionPool(c.Size),
-		option.WithTelemetryDisabled(),
-	}
-	for _, o := range tuned(c) {
+	dial := tuned(c)
+	opts := make([]option.ClientOption, 0, 4+len(dial))
+	opts = append(opts, option.WithEndpoint(c.Target), option.WithoutAuthentication(), option.WithGRPCConnectionPool(c.Size),
+		option.WithTelemetryDisabled())
+	for _, o := range dial {
 		opts = append(opts, option.WithGRPCDialOption(o))
 	}
 	p, err := apigrpc.DialPool(context.Background(), opts...)
@@ -103,7 +104,7 @@ func (b *Borrower) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 	if err != nil {
 		return nil, err
 	}
-	return cc.NewStream(ctx, desc, method, append(opts[:len(opts):len(opts)], grpc.OnFinish(func(error) { giveBack() }))...)
+	return cc.NewStream(ctx, desc, method, append(slices.Clip(opts), grpc.OnFinish(func(error) { giveBack() }))...)
 }
 
 // Close closes the channels that are not lent.

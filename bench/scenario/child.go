@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// ServeArgument, as a program's only argument, asks it to call Serve: the
+// ServeArgument as a program's only argument asks it to call Serve: the
 // scenarios that need a server in a process of its own start their program again.
 const ServeArgument = "serve"
 

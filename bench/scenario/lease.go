@@ -14,7 +14,7 @@ func lease() *Scenario {
 		Name: "lease", Title: "What it costs to get a connection and give it back",
 		Text:  "`Get` and `Return` of our pool, and `BorrowObject` and `ReturnObject` of a pool that lends to one at a time; by 1 and by 64 goroutines, without a pause and without an RPC. The other peers have nothing to borrow.",
 		Peers: []string{peers.Pool, peers.Exclusive},
-		Units: []string{"ns/op"},
+		Units: []string{unitNs},
 		run:   runLease,
 	}
 }
@@ -31,12 +31,12 @@ func runLease(ctx context.Context, e *Env) error {
 			return err
 		}
 		for _, goroutines := range []int{1, 64} {
-			perOp, err := timeOp(goroutines, either(e, 200*time.Millisecond, time.Millisecond), op)
+			perOp, err := timeOp(goroutines, 100, either(e, 200*time.Millisecond, time.Millisecond), op)
 			if err != nil {
 				done()
 				return fmt.Errorf("%s: %w", p.Name, err)
 			}
-			e.record(fmt.Sprintf("goroutines=%d", goroutines), p.Name, Metric{perOp, "ns/op"})
+			e.record(fmt.Sprintf("goroutines=%d", goroutines), p.Name, Metric{perOp, unitNs})
 		}
 		done()
 	}
@@ -46,7 +46,7 @@ func runLease(ctx context.Context, e *Env) error {
 // leaser is one Get and Return of a peer whose connection stands.
 func leaser(ctx context.Context, peer string, c peers.Config) (op func() error, done func(), err error) {
 	if peer == peers.Exclusive {
-		b := peers.NewBorrower(c)
+		b := peers.NewBorrower(c) //nolint:contextcheck // the pool outlives the context
 		op = func() error {
 			_, giveBack, err := b.Borrow(ctx)
 			if err != nil {
@@ -57,7 +57,7 @@ func leaser(ctx context.Context, peer string, c peers.Config) (op func() error, 
 		}
 		return op, b.Close, op()
 	}
-	p, err := peers.NewSharedPool(c)
+	p, err := peers.NewSharedPool(c) //nolint:contextcheck // the pool outlives the context
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // says what it was
 	}
@@ -74,8 +74,8 @@ func leaser(ctx context.Context, peer string, c peers.Config) (op func() error, 
 
 // timeOp has goroutines do op for so long and returns the nanoseconds of one, on
 // the wall's clock: what goroutines wait for one another counts.
-func timeOp(goroutines int, length time.Duration, op func() error) (float64, error) {
-	const batch = 100 // between looks at the clock
+// Each does a batch between looks at it.
+func timeOp(goroutines, batch int, length time.Duration, op func() error) (float64, error) {
 	var ops atomic.Int64
 	begin := time.Now()
 	end := begin.Add(length)
@@ -86,7 +86,7 @@ func timeOp(goroutines int, length time.Duration, op func() error) (float64, err
 					return err
 				}
 			}
-			ops.Add(batch)
+			ops.Add(int64(batch))
 		}
 		return nil
 	})

@@ -69,8 +69,10 @@ func holdMany(ctx context.Context, n int, idle time.Duration, dial func() (peers
 	cpu := cpuTime() - used.cpu
 	per := 1 / float64(n)
 	return []Metric{
-		{(unused.bytes - before.bytes) * per, "unused-B"}, {(unused.goroutines - before.goroutines) * per, "unused-goroutines"},
-		{(used.bytes - before.bytes) * per, "idle-B"}, {(used.goroutines - before.goroutines) * per, "idle-goroutines"},
+		{(unused.bytes - before.bytes) * per, "unused-B"},
+		{(unused.goroutines - before.goroutines) * per, "unused-goroutines"},
+		{(used.bytes - before.bytes) * per, "idle-B"},
+		{(used.goroutines - before.goroutines) * per, "idle-goroutines"},
 		{float64(cpu.Microseconds()) * per / idle.Seconds(), "idle-cpu-us/s"},
 	}, nil
 }

@@ -6,7 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/peer"
 
 	"github.com/davidwartell/go-grpcpool/bench/peers"
 )
@@ -16,6 +18,8 @@ type Call struct {
 	At     time.Duration // its begin, from the trace's zero
 	Took   time.Duration
 	Failed bool
+
+	local string // this side's address of the connection; "" if it came to none
 }
 
 // Trace is the calls of one peer.
@@ -43,10 +47,15 @@ func (p prober) run(ctx context.Context, c peers.Client, zero time.Time) []Call 
 			begin := time.Now()
 			next = begin.Add(p.every)
 			callCtx, cancel := context.WithTimeout(ctx, p.timeout)
-			_, err := client.EmptyCall(callCtx, &testpb.Empty{})
+			var over peer.Peer
+			_, err := client.EmptyCall(callCtx, &testpb.Empty{}, grpc.Peer(&over))
 			cancel()
+			call := Call{At: begin.Sub(zero), Took: time.Since(begin), Failed: err != nil}
+			if over.LocalAddr != nil {
+				call.local = over.LocalAddr.String()
+			}
 			mu.Lock()
-			calls = append(calls, Call{begin.Sub(zero), time.Since(begin), err != nil})
+			calls = append(calls, call)
 			mu.Unlock()
 		}
 		return nil
@@ -76,22 +85,22 @@ type probing struct {
 }
 
 // probe begins to probe n clients of every peer.
-func (e *Env) probe(ctx context.Context, n int, p prober, config func() peers.Config) (*probing, error) {
+func (e *Env) probe(ctx context.Context, n int, how prober, config func() peers.Config) (*probing, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	running := &probing{cancel: cancel, zero: time.Now(), calls: map[string][][]Call{}}
 	for range n {
-		for _, peer := range e.peers {
-			c, err := peer.New(config())
+		for _, p := range e.peers {
+			c, err := p.New(config())
 			if err != nil {
 				running.end()
-				return nil, fmt.Errorf("%s: %w", peer.Name, err)
+				return nil, fmt.Errorf("%s: %w", p.Name, err)
 			}
 			running.wg.Go(func() {
 				defer c.Close()
-				calls := p.run(ctx, c, running.zero)
+				calls := how.run(ctx, c, running.zero)
 				running.mu.Lock()
 				defer running.mu.Unlock()
-				running.calls[peer.Name] = append(running.calls[peer.Name], calls)
+				running.calls[p.Name] = append(running.calls[p.Name], calls)
 			})
 		}
 	}

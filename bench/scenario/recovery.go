@@ -12,7 +12,7 @@ func recovery() *Scenario {
 		Name: "recovery", Title: "A server that goes down and comes back",
 		Text:     "The server is down for 1 s or 30 s: its port refuses connections. Each client makes a call every 10 ms (fail-fast, one at a time, at most a second) and all peers do at the same time. From when the server listens again: until a client's first good call, and until its last failed one has ended. Clients that had none are given the time that was waited (5 s, 25 s).",
 		Peers:    peersThatRecover(),
-		Units:    []string{"firstgood-ms", "lastbad-ms"},
+		Units:    []string{"firstgood-ms", unitBad},
 		Together: true,
 		run:      runRecovery,
 	}
@@ -74,7 +74,7 @@ func (e *Env) recordRecovery(name string, calls map[string][][]Call, back, wait 
 					last = max(last, end)
 				}
 			}
-			e.record(name, peer, Metric{ms(first), "firstgood-ms"}, Metric{ms(last), "lastbad-ms"})
+			e.record(name, peer, Metric{ms(first), "firstgood-ms"}, Metric{ms(last), unitBad})
 			if i == 0 {
 				e.Trace(Trace{e.scenario.Name, name, peer, calls})
 			}

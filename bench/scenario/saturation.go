@@ -21,7 +21,7 @@ func saturation() *Scenario {
 	return &Scenario{
 		Name: "saturation", Title: "More callers than one connection has streams",
 		Text:  "Callers call without a pause on a server that allows 100 streams on a connection and takes 20 ms or 100 ms for a call; N is 10.",
-		Peers: loaded(), Units: []string{unitRate, unitP50, unitP99, unitP999, "connections"},
+		Peers: loaded(), Units: []string{unitRate, unitP50, unitP99, unitP999, unitConnections},
 		run: runSaturation,
 	}
 }
@@ -33,9 +33,10 @@ func runSaturation(ctx context.Context, e *Env) error {
 	}
 	// Long enough for what the slowest have queued: with one connection a call of
 	// 1,000 callers takes 200 ms or 1 s.
-	short := load{warmUp: 300 * time.Millisecond, measured: 400 * time.Millisecond}
-	long := load{1000, 1200 * time.Millisecond, 1200 * time.Millisecond}
-	steps := []step{{100 * time.Millisecond, long}}
+	short := load{warmUp: 250 * time.Millisecond, measured: 400 * time.Millisecond}
+	long := load{1000, time.Second, 1200 * time.Millisecond}
+	steps := make([]step, 0, 6)
+	steps = append(steps, step{100 * time.Millisecond, long})
 	for _, callers := range []int{50, 100, 200, 500, 1000} {
 		short.callers = callers
 		steps = append(steps, step{20 * time.Millisecond, short})
@@ -61,7 +62,7 @@ func runSaturation(ctx context.Context, e *Env) error {
 func (e *Env) underLoad(ctx context.Context, s *server, size int, name string, l load) error {
 	return e.eachPeer(s, size, func(p peers.Peer, c peers.Client) error {
 		metrics, err := l.run(ctx, c)
-		e.record(name, p.Name, append(metrics, Metric{float64(s.accepted.Load()), "connections"})...)
+		e.record(name, p.Name, append(metrics, Metric{float64(s.accepted.Load()), unitConnections})...)
 		return err
 	})
 }
@@ -70,7 +71,7 @@ func overload() *Scenario {
 	return &Scenario{
 		Name: "overload", Title: "More callers than there are streams, some calls slow",
 		Text:  "1,000 callers without a pause on at most 4 connections of 100 streams (exclusive: 100 of one); a call takes 20 ms, and one in ten 200 ms.",
-		Peers: loaded(), Units: []string{unitRate, unitP50, unitP99, unitP999, "connections"},
+		Peers: loaded(), Units: []string{unitRate, unitP50, unitP99, unitP999, unitConnections},
 		run: runOverload,
 	}
 }
@@ -81,7 +82,7 @@ func runOverload(ctx context.Context, e *Env) error {
 		return err
 	}
 	defer s.stop()
-	l := either(e, load{1000, 1000 * time.Millisecond, 1500 * time.Millisecond}, load{150, 20 * time.Millisecond, 100 * time.Millisecond})
+	l := either(e, load{1000, 800 * time.Millisecond, 1200 * time.Millisecond}, load{150, 20 * time.Millisecond, 100 * time.Millisecond})
 	return e.underLoad(ctx, s, 4, fmt.Sprintf("callers=%d", l.callers), l)
 }
 
@@ -103,7 +104,7 @@ func burst() *Scenario {
 	return &Scenario{
 		Name: "burst", Title: "A burst on a cold channel",
 		Text:  "1,000 calls at once, of 200 ms each, on a client that has no connection; a dial takes 50 ms, the limit is 100 streams, N is 10. The time until the last is answered.",
-		Peers: loaded(), Units: []string{"burst-ms", "connections"},
+		Peers: loaded(), Units: []string{"burst-ms", unitConnections},
 		run: runBurst,
 	}
 }
@@ -122,7 +123,7 @@ func runBurst(ctx context.Context, e *Env) error {
 			_, err := client.EmptyCall(ctx, &testpb.Empty{})
 			return err //nolint:wrapcheck // eachPeer does
 		})
-		e.record(fmt.Sprintf("calls=%d", calls), p.Name, Metric{ms(time.Since(begin)), "burst-ms"}, Metric{float64(s.accepted.Load()), "connections"})
+		e.record(fmt.Sprintf("calls=%d", calls), p.Name, Metric{ms(time.Since(begin)), "burst-ms"}, Metric{float64(s.accepted.Load()), unitConnections})
 		return err
 	}, slowDial())
 }

@@ -21,10 +21,13 @@ type Metric struct {
 
 // Units of more than one scenario.
 const (
-	unitRate = "calls/s"
-	unitP50  = "p50-ms"
-	unitP99  = "p99-ms"
-	unitP999 = "p99.9-ms"
+	unitRate        = "calls/s"
+	unitP50         = "p50-ms"
+	unitP99         = "p99-ms"
+	unitP999        = "p99.9-ms"
+	unitNs          = "ns/op"
+	unitConnections = "connections"
+	unitFailed      = "failed"
 )
 
 // Result is one peer's figures in one case of one round.

@@ -60,15 +60,11 @@ func runStream(ctx context.Context, e *Env) error {
 }
 
 // slowDial takes 50 ms for a connection.
-func slowDial() grpc.DialOption {
-	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-		timer := time.NewTimer(50 * time.Millisecond)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, ctx.Err() //nolint:wrapcheck // what a dialer returns
-		}
-		return new(net.Dialer).DialContext(ctx, "tcp", address)
-	})
+func slowDial() grpc.DialOption { return grpc.WithContextDialer(dialSlowly) }
+
+func dialSlowly(ctx context.Context, address string) (net.Conn, error) {
+	if !sleepUntil(ctx, time.Now().Add(50*time.Millisecond)) {
+		return nil, ctx.Err() //nolint:wrapcheck // what a dialer returns
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }

@@ -20,7 +20,7 @@ func stuck() *Scenario {
 		Name: "stuck", Title: "A server process that stops answering",
 		Text:     "SIGSTOP: the kernel goes on accepting connections and acknowledging data. With one backend: how long a call that has 30 s hangs until it fails. With two (round_robin over both, except grpcgcp, which is an LB policy itself), eight callers of which each makes a call every 20 ms with a timeout of 1 s: until the last call that failed has ended, and how many failed. All peers at the same time; after 18 s the wait is over, and 18 s is what a peer is given for which it was not.",
 		Peers:    peersThatRecover(),
-		Units:    []string{"hang-ms", unitBad, "failed"},
+		Units:    []string{"hang-ms", unitBad, unitFailed},
 		Together: true,
 		run:      runStuck,
 	}
@@ -89,19 +89,26 @@ func (e *Env) recordStuck(one map[string][][]Call, atOne time.Duration, two map[
 	for peer, clients := range two {
 		for i, calls := range clients {
 			calls = shifted(calls, atTwo)
-			last, failed := time.Duration(0), 0
-			for _, c := range calls {
-				end := c.At + c.Took
-				if !c.Failed || end < 0 || end >= wait && c.Took < time.Second/2 { // the last began well before the end
-					continue
-				}
-				failed++
-				last = max(last, min(end, wait))
-			}
-			e.record("backends=2", peer, Metric{ms(last), unitBad}, Metric{float64(failed), "failed"})
+			last, failed := lastBad(calls, wait)
+			e.record("backends=2", peer, Metric{ms(last), unitBad}, Metric{float64(failed), unitFailed})
 			if i == 0 {
 				e.Trace(Trace{e.scenario.Name, "backends=2", peer, calls})
 			}
 		}
 	}
+}
+
+// lastBad is when the last call that failed ended, at the latest at the end of the
+// wait, and how many failed. Those that the end of the wait cut off count if they
+// had hung for half their timeout by then.
+func lastBad(calls []Call, wait time.Duration) (last time.Duration, failed int) {
+	for _, c := range calls {
+		end := c.At + c.Took
+		if !c.Failed || end < 0 || end >= wait && c.Took < time.Second/2 {
+			continue
+		}
+		failed++
+		last = max(last, min(end, wait))
+	}
+	return last, failed
 }

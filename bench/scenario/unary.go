@@ -18,7 +18,7 @@ func unary() *Scenario {
 		Name: "unary", Title: "A unary call without load",
 		Text:  "Empty calls by 1, 16 and 128 callers on a server that allows 1,000 streams, so that no peer needs a second connection. Client and server share the two cores and the allocations.",
 		Peers: []string{peers.Pool, peers.Scale, peers.Plain, peers.RoundRobin, peers.Least, peers.GCP, peers.API, peers.Exclusive},
-		Units: []string{"ns/op", "allocs/op"},
+		Units: []string{unitNs, "allocs/op"},
 		run:   runUnary,
 	}
 }
@@ -37,7 +37,7 @@ func runUnary(ctx context.Context, e *Env) error {
 				return err //nolint:wrapcheck // eachPeer does
 			}
 			// Every connection is up and every goroutine's stack has grown.
-			if _, err := timeOp(callers, either(e, 50*time.Millisecond, time.Millisecond), call); err != nil {
+			if _, err := timeOp(callers, 1, either(e, 50*time.Millisecond, time.Millisecond), call); err != nil {
 				return err
 			}
 			metrics, err := costs(callers, either(e, 300*time.Millisecond, time.Millisecond), call)
@@ -56,11 +56,11 @@ func costs(goroutines int, length time.Duration, op func() error) ([]Metric, err
 	var before, after runtime.MemStats
 	var n countedOp
 	runtime.ReadMemStats(&before)
-	perOp, err := timeOp(goroutines, length, n.count(op))
+	perOp, err := timeOp(goroutines, 1, length, n.count(op))
 	runtime.ReadMemStats(&after)
 	ops := float64(max(n.Load(), 1))
 	return []Metric{
-		{perOp, "ns/op"},
+		{perOp, unitNs},
 		{float64(after.TotalAlloc-before.TotalAlloc) / ops, "B/op"},
 		{float64(after.Mallocs-before.Mallocs) / ops, "allocs/op"},
 	}, err

@@ -61,8 +61,8 @@ func profile(dir string) (end func() error, err error) {
 		return nil, err
 	}
 	runtime.SetMutexProfileFraction(5)
-	runtime.SetBlockProfileRate(10_000) // one sample per 10 us blocked
-	f, err := os.Create(filepath.Join(dir, "cpu.pprof"))
+	runtime.SetBlockProfileRate(10_000)                  // one sample per 10 us blocked
+	f, err := os.Create(filepath.Join(dir, "cpu.pprof")) //nolint:gosec // the caller's own directory
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,8 @@ func profile(dir string) (end func() error, err error) {
 	}
 	return func() error {
 		pprof.StopCPUProfile()
-		errs := []error{f.Close()}
+		errs := make([]error, 0, 4)
+		errs = append(errs, f.Close())
 		for _, name := range []string{"allocs", "mutex", "block"} {
 			errs = append(errs, writeProfile(dir, name))
 		}
@@ -81,7 +82,7 @@ func profile(dir string) (end func() error, err error) {
 }
 
 func writeProfile(dir, name string) error {
-	f, err := os.Create(filepath.Join(dir, name+".pprof"))
+	f, err := os.Create(filepath.Join(dir, name+".pprof")) //nolint:gosec // the caller's own directory
 	if err != nil {
 		return err
 	}

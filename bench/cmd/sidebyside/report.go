@@ -18,9 +18,9 @@ import (
 
 // table holds the values of a raw file, in the order of the rounds.
 type table struct {
-	cases, units []string // as they come
-	cells        map[key][]float64
-	config       []string // "key: value"
+	cases  []string // as they come
+	cells  map[key][]float64
+	config []string // "key: value"
 }
 
 type key struct{ name, peer, unit string }
@@ -140,7 +140,7 @@ func number(v float64) string {
 // pictures of each scenario, under its tables.
 var pictures = map[string][]string{
 	"saturation": {"throughput.svg", "p99.svg"},
-	"recovery":   {"outage-1s.svg", "outage-30s.svg"},
+	recovery:     {"outage-1s.svg", "outage-30s.svg"},
 	"rotation":   {"rotation.svg"},
 	"stuck":      {"stuck.svg"},
 }

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/bench/plot"
+	"github.com/davidwartell/go-grpcpool/bench/scenario"
+)
+
+func TestTheReportHasWhatWasRecorded(t *testing.T) {
+	r := &results{raw: map[string]*strings.Builder{}, out: t.TempDir()}
+	for _, v := range []float64{3, 1000, 2} {
+		r.record(scenario.Result{Scenario: "saturation", Case: "handler=20ms/callers=50", Peer: "plain", Metrics: []scenario.Metric{
+			{Value: v, Unit: "calls/s"}, {Value: 2 * v, Unit: "p99-ms"},
+		}})
+	}
+	r.record(scenario.Result{Scenario: "unary", Case: "callers=1", Peer: "plain", Metrics: []scenario.Metric{{Value: 1500, Unit: "ns/op"}}})
+	r.trace(scenario.Trace{Scenario: "rotation", Case: "age=1s", Peer: "plain", Calls: []scenario.Call{{At: time.Second, Took: time.Millisecond}}})
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.out, "findings.md"), []byte("## Found\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeReport(r.out); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.out, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| handler=20ms, callers=50 (3 times) | calls/s | p99-ms |",
+		"| plain | **3.00** (2.00 to 1,000) | **6.00** (4.00 to 2,000) |",
+		"| plain | **1,500** (1,500 to 1,500) |",
+		"![throughput](throughput.svg)", "goos: ", "go: go1.", "## Found",
+	} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the report has no %q:\n%s", want, b)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(r.out, "p99.svg")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAStripShowsTheWorstCallOfAStepAndWhetherOneFailed(t *testing.T) {
+	w := window{scenario: "s", name: "c", from: -time.Second, to: time.Second, step: time.Second}
+	strips := w.strips([]scenario.Trace{{Scenario: "s", Case: "c", Peer: "plain", Calls: []scenario.Call{
+		{At: -500 * time.Millisecond, Took: 3 * time.Millisecond},
+		{At: -400 * time.Millisecond, Took: 5 * time.Millisecond, Failed: true},
+		{At: 500 * time.Millisecond, Took: time.Millisecond},
+		{At: 2 * time.Second, Took: time.Hour}, {At: -2 * time.Second, Took: time.Hour},
+	}}})
+	if len(strips) != 1 || strips[0].Name != "plain" {
+		t.Fatalf("strips: %v", strips)
+	}
+	if got, want := strips[0].Points, []plot.Point{{Value: 5, Failed: true}, {Value: 1}}; got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("points %v, want %v", got, want)
+	}
+}
