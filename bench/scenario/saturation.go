@@ -33,8 +33,8 @@ func runSaturation(ctx context.Context, e *Env) error {
 	}
 	// Long enough for what the slowest have queued: with one connection a call of
 	// 1,000 callers takes 200 ms or 1 s.
-	short := load{warmUp: 250 * time.Millisecond, measured: 400 * time.Millisecond}
-	long := load{1000, time.Second, 1200 * time.Millisecond}
+	short := load{warmUp: 200 * time.Millisecond, measured: 350 * time.Millisecond}
+	long := load{1000, 900 * time.Millisecond, 1100 * time.Millisecond}
 	steps := make([]step, 0, 6)
 	steps = append(steps, step{100 * time.Millisecond, long})
 	for _, callers := range []int{50, 100, 200, 500, 1000} {
@@ -82,7 +82,7 @@ func runOverload(ctx context.Context, e *Env) error {
 		return err
 	}
 	defer s.stop()
-	l := either(e, load{1000, 800 * time.Millisecond, 1200 * time.Millisecond}, load{150, 20 * time.Millisecond, 100 * time.Millisecond})
+	l := either(e, load{1000, 700 * time.Millisecond, 1100 * time.Millisecond}, load{150, 20 * time.Millisecond, 100 * time.Millisecond})
 	return e.underLoad(ctx, s, 4, fmt.Sprintf("callers=%d", l.callers), l)
 }
 

@@ -54,7 +54,8 @@ func TestAStripShowsTheWorstCallOfAStepAndWhetherOneFailed(t *testing.T) {
 		{At: -500 * time.Millisecond, Took: 3 * time.Millisecond},
 		{At: -400 * time.Millisecond, Took: 5 * time.Millisecond, Failed: true},
 		{At: 500 * time.Millisecond, Took: time.Millisecond},
-		{At: 2 * time.Second, Took: time.Hour}, {At: -2 * time.Second, Took: time.Hour},
+		{At: 2 * time.Second, Took: time.Hour},
+		{At: -2 * time.Second, Took: time.Hour},
 	}}})
 	if len(strips) != 1 || strips[0].Name != "plain" {
 		t.Fatalf("strips: %v", strips)
