@@ -18,6 +18,7 @@ const (
 	brokenPipe                // the peer is gone; why stands in what it sent, if anywhere
 	closed                    // the peer closed without a word
 	network                   // reset, timed out, unreachable, a broken TLS record
+	verdict                   // the tap has seen what the peer does wrong
 	alert                     // the peer's TLS says why
 )
 
@@ -64,6 +65,15 @@ func (e *ending) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ours = true
+}
+
+// judge keeps what the tap found wrong with what the peer sent.
+func (e *ending) judge(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rank < verdict && !e.ours {
+		e.err, e.rank = err, verdict
+	}
 }
 
 // record keeps err, met while doing something, if it says more than what is

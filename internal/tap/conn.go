@@ -25,6 +25,7 @@ type readyReader interface {
 // promise would be worse than not offering it.
 func wrap(nc net.Conn, l *link) net.Conn {
 	c := &conn{Conn: nc, link: l, parser: parser{sink: l}}
+	c.setDeadline()
 	sys, isSys := nc.(syscall.Conn)
 	ready := newReadyReader(nc)
 	switch {
@@ -43,8 +44,13 @@ func wrap(nc net.Conn, l *link) net.Conn {
 type conn struct {
 	net.Conn
 
-	link   *link
-	parser parser // used by the goroutine that reads
+	link *link
+
+	// Used by the goroutine that reads.
+	parser  parser
+	opening opening
+	flood   floodWatch
+	ended   error // why the tap ended the connection: the next read fails with it
 }
 
 // sysConn is a conn whose socket channelz can ask for its options.
@@ -68,34 +74,50 @@ type readySysConn struct {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
+	if c.ended != nil {
+		return 0, c.ended
+	}
 	n, err := c.Conn.Read(b)
-	c.took(b[:n], err)
-	return n, err
+	return n, c.took(b[:n], err)
 }
 
 func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	if c.ended != nil {
+		return nil, 0, c.ended
+	}
 	b, n, err := c.ready.ReadOnReady(size, pool)
 	if n > 0 {
-		c.took((*b)[:n], err)
+		err = c.took((*b)[:n], err)
 	} else {
-		c.took(nil, err)
+		err = c.took(nil, err)
 	}
 	return b, n, err
 }
 
-// took is called with the outcome of every read of the transport.
-func (c *conn) took(b []byte, err error) {
+// took is called with the outcome of every read of the transport, and returns the
+// error to give to it.
+func (c *conn) took(b []byte, err error) error {
 	if len(b) > 0 && !c.link.holed.Load() {
-		c.link.hear()
+		now := c.link.hear()
 		c.parser.feed(b)
+		if !c.opening.over {
+			c.open(b)
+		}
+		c.ended = c.watchFlood(now)
 	}
-	if err != nil {
-		c.link.ending.record("reading", err)
+	if err == nil {
+		return nil
 	}
+	if !c.opening.over {
+		err = c.openFailed(err)
+	}
+	c.link.ending.record("reading", err)
+	return err
 }
 
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
+	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
 		if rank(err) != nothing {
@@ -131,7 +153,10 @@ func (c *conn) hearLastWords() {
 	if c.link.tls == nil || c.link.settled.Load() || c.link.holed.Swap(true) {
 		return
 	}
-	if c.SetReadDeadline(time.Now().Add(lastWordsTimeout)) != nil {
+	c.link.deadline.Lock()
+	err := c.SetReadDeadline(time.Now().Add(lastWordsTimeout))
+	c.link.deadline.Unlock()
+	if err != nil {
 		return
 	}
 	buf := make([]byte, 1<<10)

@@ -22,8 +22,17 @@ type tapCredentials struct {
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (c *tapCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	bounded := ctx
+	if d := c.state.handshakeWithin; d > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	conn, info, err := c.TransportCredentials.ClientHandshake(bounded, authority, raw)
 	if err != nil {
+		if bounded.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("tap: %w within %v: %w", ErrNoHandshake, c.state.handshakeWithin, err)
+		}
 		return conn, info, err
 	}
 	return c.state.Wrap(conn, info), info, nil

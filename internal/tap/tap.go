@@ -5,7 +5,9 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that come from the
 // server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
-// transport reads the same bytes in the same pieces.
+// transport reads the same bytes in the same pieces. It ends a connection in two
+// cases only: when HTTP/2 does not begin in time (see [SettingsWithin]), and when
+// the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
@@ -27,6 +29,7 @@ import (
 	"crypto/tls"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -74,13 +77,19 @@ type Events struct {
 // about the latest connection that got through its handshake, and a tap on an
 // earlier connection no longer has a say.
 type State struct {
-	events Events
-	link   atomic.Pointer[link] // nil until attached
+	events          Events
+	settingsWithin  time.Duration        // <= 0: not bounded
+	handshakeWithin time.Duration        // <= 0: not bounded
+	link            atomic.Pointer[link] // nil until attached
 }
 
 // New makes the State of a connection to come.
-func New(ev Events) *State {
-	return &State{events: ev}
+func New(ev Events, opts ...Option) *State {
+	s := &State{events: ev}
+	for _, opt := range opts {
+		opt(s)
+	}
+	return s
 }
 
 // Attached reports whether a tap sits on the connection. A State that stays
@@ -126,9 +135,10 @@ func (s *State) LastGoAway() (GoAway, bool) {
 
 // Cause is why the connection ended, as far as the bytes tell. It is nil while
 // the connection lives and when this side closed it. The most telling error
-// wins: an alert of the peer's TLS over an error of the network, that over the
-// end of the stream, and that over a broken pipe. The error wraps what
-// the connection returned.
+// wins: an alert of the peer's TLS over what the tap makes of the peer's bytes
+// (ErrNoSettings, ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood), that over an error of
+// the network, that over the end of the stream, and that over a broken pipe. The
+// error wraps what the connection returned.
 func (s *State) Cause() error {
 	if l := s.link.Load(); l != nil {
 		return l.ending.cause()
@@ -193,8 +203,11 @@ type link struct {
 	settled    atomic.Bool
 	holed      atomic.Bool  // bytes were taken that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
+	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
+
+	deadline sync.Mutex // one change of the read deadline at a time
 }
 
 // current reports whether l is still what its State speaks of.
@@ -202,7 +215,11 @@ func (l *link) current() bool { return l.state.link.Load() == l }
 
 // hear notes the time. It is most of what the tap adds to a read (BenchmarkRead),
 // hence time.Since: it reads the monotonic clock only, time.Now two clocks.
-func (l *link) hear() { l.heard.Store(int64(time.Since(l.start)) + 1) }
+func (l *link) hear() (now time.Duration) {
+	now = time.Since(l.start)
+	l.heard.Store(int64(now) + 1)
+	return now
+}
 
 func (l *link) lastHeard() time.Time {
 	if d := l.heard.Load(); d > 0 {
