@@ -1,7 +1,6 @@
 package grpcpool
 
 import (
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -43,7 +42,7 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, reason(e.cause))
+	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, told(e.cause))
 }
 
 func (e *connectionError) Unwrap() error { return e.cause }
@@ -52,18 +51,4 @@ func (e *connectionError) Is(target error) bool { return target == ErrConnection
 
 func (e *connectionError) GRPCStatus() *status.Status {
 	return status.New(codes.Unavailable, e.Error())
-}
-
-// reason is cause's text without the frame that grpc-go puts around it: the code
-// is left out where it is the Unavailable that the error carries anyway.
-func reason(cause error) string {
-	var carrier interface{ GRPCStatus() *status.Status }
-	if !errors.As(cause, &carrier) {
-		return cause.Error()
-	}
-	st := carrier.GRPCStatus()
-	if st.Code() == codes.Unavailable {
-		return st.Message()
-	}
-	return fmt.Sprintf("%v: %s", st.Code(), st.Message())
 }

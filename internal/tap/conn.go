@@ -100,10 +100,11 @@ func (c *conn) took(b []byte, err error) error {
 	if len(b) > 0 && !c.link.holed.Load() {
 		now := c.link.hear()
 		c.parser.feed(b)
-		if !c.opening.over {
-			c.open(b)
+		if c.opening.over {
+			c.ended = c.watchFlood(now)
+		} else {
+			c.ended = c.open(b)
 		}
-		c.ended = c.watchFlood(now)
 	}
 	if err == nil {
 		return nil

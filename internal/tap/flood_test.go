@@ -101,6 +101,7 @@ func TestAfterAnIdleHourABurstIsNoFlood(t *testing.T) {
 		var peer sink
 		conn := s.Wrap(&peer, nil)
 		fr := http2.NewFramer(&peer.in, nil)
+		fr.WriteSettings()
 		for range 5 {
 			time.Sleep(time.Hour)
 			for range 9000 {

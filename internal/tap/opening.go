@@ -51,18 +51,22 @@ type opening struct {
 	said []byte // at most openingLen; nil once it is over
 }
 
-// open looks at the first bytes of a connection, of which b are the latest.
-func (c *conn) open(b []byte) {
+// open looks at the first bytes of a connection, of which b are the latest. It
+// returns why the connection must end, or nil.
+func (c *conn) open(b []byte) error {
 	o := &c.opening
 	o.said = append(o.said, b[:min(len(b), openingLen-len(o.said))]...)
 	switch {
 	case c.link.settled.Load():
 		o.end()
 		c.liftDeadline()
-	case len(o.said) >= frameHeaderLen && o.said[3] != typeSettings:
-		c.link.ending.judge(foreign(o.said))
+	case len(o.said) >= frameHeaderLen && o.said[3] != typeSettings, isTLS(o.said):
+		err := foreign(o.said)
+		c.link.ending.judge(err)
 		o.end()
+		return err
 	}
+	return nil
 }
 
 func (o *opening) end() { o.over, o.said = true, nil }
@@ -84,6 +88,12 @@ func (c *conn) openFailed(err error) error {
 	return err
 }
 
+// isTLS reports whether said is the beginning of a TLS record with an alert or a
+// handshake (RFC 8446, section 5.1). As a frame it would be too long.
+func isTLS(said []byte) bool {
+	return len(said) > 1 && (said[0] == 0x15 || said[0] == 0x16) && said[1] == 3
+}
+
 // foreign says what a peer speaks that began with said.
 func foreign(said []byte) error {
 	switch {
@@ -93,7 +103,7 @@ func foreign(said []byte) error {
 			return fmt.Errorf("tap: %w: it answered plaintext with %q and asks for HTTPS", ErrTLS, line)
 		}
 		return fmt.Errorf("tap: %w: it answered %q", ErrHTTP1, line)
-	case len(said) > 1 && (said[0] == 0x15 || said[0] == 0x16) && said[1] == 3: // RFC 8446, section 5.1
+	case isTLS(said):
 		return fmt.Errorf("tap: %w: it answered plaintext with a TLS record", ErrTLS)
 	default:
 		return fmt.Errorf("tap: %w: its first bytes are %q", ErrNotHTTP2, said[:min(len(said), 32)])

@@ -159,6 +159,8 @@ func TestAConnectionsOwnReadOnReadyIsPassedThrough(t *testing.T) {
 func TestReadingThroughTheTapAllocatesNothing(t *testing.T) {
 	here, there := sockets(t)
 	conn := tap.New(tap.Events{}).Wrap(here, nil)
+	there.Write([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}) // SETTINGS
+	conn.Read(make([]byte, 9))
 	frame := append([]byte{0, 4, 0, 0, 0, 0, 0, 0, 3}, make([]byte, 1<<10)...)
 	pool := &onePool{buf: make([]byte, 1<<12)}
 	read := func() {

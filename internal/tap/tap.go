@@ -5,9 +5,9 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that come from the
 // server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
-// transport reads the same bytes in the same pieces. It ends a connection in two
-// cases only: when HTTP/2 does not begin in time (see [SettingsWithin]), and when
-// the peer floods it (see [ErrFlood]).
+// transport reads the same bytes in the same pieces. It ends a connection in three
+// cases only: when HTTP/2 does not begin in time (see [SettingsWithin]), when what
+// begins is something else, and when the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
