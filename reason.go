@@ -16,8 +16,11 @@ import (
 // grpc-go puts around it; the code is left out where it is the Unavailable that
 // the error carries anyway.
 func told(cause error) string {
-	if explained := reason.Explain("", cause); explained.Kind != reason.Unknown && !isContextEnd(cause) {
-		return explained.Error()
+	if known, ok := errors.AsType[*reason.Error](cause); ok {
+		return known.Error()
+	}
+	if reason.Of(cause) != reason.Unknown && !isContextEnd(cause) {
+		return reason.Explain("", cause).Error()
 	}
 	var carrier interface{ GRPCStatus() *status.Status }
 	if !errors.As(cause, &carrier) {

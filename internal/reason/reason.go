@@ -53,20 +53,22 @@ type Error struct {
 }
 
 // Explain returns err with an explanation, for a connection to addr, which may be
-// "". An err that has one, or for which none is known, comes back as an Error too;
-// nil as nil.
-func Explain(addr string, err error) *Error {
+// "": an *Error. An err that holds one comes back as it is, and nil as nil.
+func Explain(addr string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if known, ok := errors.AsType[*Error](err); ok {
-		return known
+	if _, ok := errors.AsType[*Error](err); ok {
+		return err
 	}
 	return &Error{Kind: Of(err), Addr: addr, Err: err}
 }
 
 // Of is what err says is wrong.
 func Of(err error) Kind {
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known.Kind
+	}
 	if e := entryOf(err); e != nil {
 		return e.kind
 	}
@@ -90,7 +92,7 @@ func (e *Error) Error() string {
 			text += "; " + advice
 		}
 	}
-	if e.Addr == "" || strings.HasPrefix(text, e.Addr+": ") {
+	if e.Addr == "" || strings.HasPrefix(text, e.Addr) {
 		return text
 	}
 	return e.Addr + ": " + text
@@ -123,6 +125,7 @@ var frames = []string{
 	"name resolver error: ",
 	"tls: failed to verify certificate: ",
 	"tap: ",
+	"scale: ",
 	"refused by the peer: ",
 }
 

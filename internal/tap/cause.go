@@ -18,8 +18,8 @@ const (
 	brokenPipe                // the peer is gone; why stands in what it sent, if anywhere
 	closed                    // the peer closed without a word
 	network                   // reset, timed out, unreachable, a broken TLS record
-	verdict                   // the tap has seen what the peer does wrong
 	alert                     // the peer's TLS says why
+	verdict                   // this side has ended it for a reason, or has seen what the peer does wrong
 )
 
 func rank(err error) telling {
@@ -49,7 +49,8 @@ type ending struct {
 	mu   sync.Mutex // guards all below; held for a few assignments
 	err  error
 	rank telling
-	ours bool // this side closed the connection
+	ours bool  // this side closed the connection
+	why  error // of Kill
 }
 
 // cause is nil unless the peer or the network ended the connection.
@@ -74,6 +75,33 @@ func (e *ending) judge(err error) {
 	if e.rank < verdict && !e.ours {
 		e.err, e.rank = err, verdict
 	}
+}
+
+// kill notes that this side ends the connection, and why.
+func (e *ending) kill(why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why == nil && !e.ours {
+		e.err, e.why, e.rank, e.ours = why, why, verdict, true
+	}
+}
+
+// takeOver notes the Kill of a connection that came during the handshake.
+func (e *ending) takeOver(r *socket) {
+	if why := r.killed(); why != nil {
+		e.kill(why)
+	}
+}
+
+// told is what the transport is told about err: the reason of Kill, if that is
+// what ended the connection.
+func (e *ending) told(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why != nil {
+		return e.why
+	}
+	return err
 }
 
 // record keeps err, met while doing something, if it says more than what is

@@ -25,7 +25,6 @@ type readyReader interface {
 // promise would be worse than not offering it.
 func wrap(nc net.Conn, l *link) net.Conn {
 	c := &conn{Conn: nc, link: l, parser: parser{sink: l}}
-	c.setDeadline()
 	sys, isSys := nc.(syscall.Conn)
 	ready := newReadyReader(nc)
 	switch {
@@ -95,7 +94,7 @@ func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, er
 }
 
 // took is called with the outcome of every read of the transport, and returns the
-// error to give to it.
+// error to tell it.
 func (c *conn) took(b []byte, err error) error {
 	if len(b) > 0 && !c.link.holed.Load() {
 		now := c.link.hear()
@@ -106,13 +105,13 @@ func (c *conn) took(b []byte, err error) error {
 			c.ended = c.open(b)
 		}
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		if !c.opening.over {
+			c.openFailed()
+		}
+		c.link.ending.record("reading", err)
+		err = c.link.ending.told(err)
 	}
-	if !c.opening.over {
-		err = c.openFailed(err)
-	}
-	c.link.ending.record("reading", err)
 	return err
 }
 
@@ -124,6 +123,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		if rank(err) != nothing {
 			c.hearLastWords()
 		}
+		err = c.link.ending.told(err)
 	}
 	return n, err
 }
@@ -154,10 +154,7 @@ func (c *conn) hearLastWords() {
 	if c.link.tls == nil || c.link.settled.Load() || c.link.holed.Swap(true) {
 		return
 	}
-	c.link.deadline.Lock()
-	err := c.SetReadDeadline(time.Now().Add(lastWordsTimeout))
-	c.link.deadline.Unlock()
-	if err != nil {
+	if c.SetReadDeadline(time.Now().Add(lastWordsTimeout)) != nil {
 		return
 	}
 	buf := make([]byte, 1<<10)

@@ -22,16 +22,11 @@ type tapCredentials struct {
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (c *tapCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	bounded := ctx
-	if d := c.state.handshakeWithin; d > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	conn, info, err := c.TransportCredentials.ClientHandshake(bounded, authority, raw)
+	socket := c.state.reach(raw)
+	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
-		if bounded.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("tap: %w within %v: %w", ErrNoHandshake, c.state.handshakeWithin, err)
+		if why := socket.killed(); why != nil {
+			err = why
 		}
 		return conn, info, err
 	}

@@ -4,41 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
-	"time"
 )
 
 // What Cause, and the error that the transport gets, answer errors.Is for when
-// HTTP/2 has not begun.
+// what the peer says first is not HTTP/2.
 var (
-	ErrNoHandshake = errors.New("the handshake did not end") // see HandshakeWithin
-	ErrNoSettings  = errors.New("no HTTP/2 SETTINGS came")   // see SettingsWithin
 	ErrHTTP1       = errors.New("the peer speaks HTTP/1")    // a web server, or a proxy that takes no HTTP/2
 	ErrTLS         = errors.New("the peer speaks TLS")       // and this side does not
 	ErrNotHTTP2    = errors.New("the peer speaks no HTTP/2") // it speaks, whatever it is
 )
-
-// Option changes what a State does with its connections.
-type Option func(*State)
-
-// SettingsWithin bounds the time from the end of the handshake to the server's
-// first SETTINGS. A connection that stays without them is given up with a cause
-// that answers errors.Is for ErrNoSettings. grpc-go waits for them as long as a
-// whole connection attempt may take, 20 s; but they are the first thing that a
-// server writes (RFC 9113, section 3.4) and need one round trip. The time that the
-// dial and the handshake take does not count. d <= 0, the default: no bound.
-func SettingsWithin(d time.Duration) Option {
-	return func(s *State) { s.settingsWithin = d }
-}
-
-// HandshakeWithin bounds the time that a handshake may take, below what grpc-go
-// allows a whole connection attempt. It fails with an error that answers errors.Is
-// for ErrNoHandshake. A busy server takes its time over a handshake: a bound of a
-// second or two fails those that would have succeeded. d <= 0, the default: no
-// bound.
-func HandshakeWithin(d time.Duration) Option {
-	return func(s *State) { s.handshakeWithin = d }
-}
 
 // openingLen is how much of what a peer says first is kept until it turns out to
 // be HTTP/2: enough for the beginning of an answer in HTTP/1.
@@ -59,7 +33,6 @@ func (c *conn) open(b []byte) error {
 	switch {
 	case c.link.settled.Load():
 		o.end()
-		c.liftDeadline()
 	case len(o.said) >= frameHeaderLen && o.said[3] != typeSettings, isTLS(o.said):
 		err := foreign(o.said)
 		c.link.ending.judge(err)
@@ -71,21 +44,14 @@ func (c *conn) open(b []byte) error {
 
 func (o *opening) end() { o.over, o.said = true, nil }
 
-// openFailed is told that a read failed before the first SETTINGS, and returns
-// the error with which the connection ends.
-func (c *conn) openFailed(err error) error {
-	o, within := &c.opening, c.link.state.settingsWithin
-	var timeout net.Error
-	switch {
-	case len(o.said) > 0 && len(o.said) < frameHeaderLen && o.said[0] != 0: // too short for a frame; a TLS alert is
+// openFailed is told that a read failed before the first SETTINGS. What came until
+// then may be too short for a frame.
+func (c *conn) openFailed() {
+	o := &c.opening
+	if len(o.said) > 0 && len(o.said) < frameHeaderLen && o.said[0] != 0 {
 		c.link.ending.judge(foreign(o.said))
 		o.end()
-	case within > 0 && errors.As(err, &timeout) && timeout.Timeout() && time.Since(c.link.start) >= within && !c.link.holed.Load():
-		o.end()
-		err = fmt.Errorf("tap: %w within %v of the handshake: is this a gRPC server?", ErrNoSettings, within)
-		c.link.ending.judge(err)
 	}
-	return err
 }
 
 // isTLS reports whether said is the beginning of a TLS record with an alert or a
@@ -107,21 +73,5 @@ func foreign(said []byte) error {
 		return fmt.Errorf("tap: %w: it answered plaintext with a TLS record", ErrTLS)
 	default:
 		return fmt.Errorf("tap: %w: its first bytes are %q", ErrNotHTTP2, said[:min(len(said), 32)])
-	}
-}
-
-// setDeadline bounds the wait for the first SETTINGS.
-func (c *conn) setDeadline() {
-	if d := c.link.state.settingsWithin; d > 0 {
-		_ = c.SetReadDeadline(c.link.start.Add(d)) // fails on a closed connection, as will the first read
-	}
-}
-
-// liftDeadline ends the bound, unless a failed write has put its own in place.
-func (c *conn) liftDeadline() {
-	c.link.deadline.Lock()
-	defer c.link.deadline.Unlock()
-	if c.link.state.settingsWithin > 0 && !c.link.holed.Load() {
-		_ = c.SetReadDeadline(time.Time{})
 	}
 }

@@ -5,9 +5,9 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that come from the
 // server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
-// transport reads the same bytes in the same pieces. It ends a connection in three
-// cases only: when HTTP/2 does not begin in time (see [SettingsWithin]), when what
-// begins is something else, and when the peer floods it (see [ErrFlood]).
+// transport reads the same bytes in the same pieces. It ends a connection when it
+// is told to (see [State.Kill]), when what the peer says first is not HTTP/2, and
+// when the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
@@ -29,7 +29,6 @@ import (
 	"crypto/tls"
 	"math"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,19 +76,45 @@ type Events struct {
 // about the latest connection that got through its handshake, and a tap on an
 // earlier connection no longer has a say.
 type State struct {
-	events          Events
-	settingsWithin  time.Duration        // <= 0: not bounded
-	handshakeWithin time.Duration        // <= 0: not bounded
-	link            atomic.Pointer[link] // nil until attached
+	events      Events
+	userTimeout time.Duration          // 0: as the system has it
+	socket      atomic.Pointer[socket] // nil until there is a connection to shake hands on
+	link        atomic.Pointer[link]   // nil until attached
 }
 
 // New makes the State of a connection to come.
-func New(ev Events, opts ...Option) *State {
-	s := &State{events: ev}
-	for _, opt := range opts {
-		opt(s)
-	}
+func New(ev Events) *State {
+	return &State{events: ev}
+}
+
+// WithUserTimeout has data that the peer's kernel does not acknowledge for d end
+// the connection (TCP_USER_TIMEOUT, RFC 5482), where the platform can do that; a
+// shorter time that is set already stays. It must come before the State is used.
+func (s *State) WithUserTimeout(d time.Duration) *State {
+	s.userTimeout = d
 	return s
+}
+
+// Reached is when there was a connection to shake hands on; the zero Time if there
+// was none yet.
+func (s *State) Reached() time.Time {
+	if r := s.socket.Load(); r != nil {
+		return r.at
+	}
+	return time.Time{}
+}
+
+// Kill ends the connection at once, in the handshake or after it, without a word
+// to the peer. The transport, and so the RPCs on the connection, are told why, and
+// it becomes the Cause. Unlike Close it does not wait for a peer that does not
+// read. It does nothing before the connection is Reached.
+func (s *State) Kill(why error) {
+	if l := s.link.Load(); l != nil {
+		l.ending.kill(why)
+	}
+	if r := s.socket.Load(); r != nil {
+		r.kill(why)
+	}
 }
 
 // Attached reports whether a tap sits on the connection. A State that stays
@@ -136,7 +161,7 @@ func (s *State) LastGoAway() (GoAway, bool) {
 // Cause is why the connection ended, as far as the bytes tell. It is nil while
 // the connection lives and when this side closed it. The most telling error
 // wins: an alert of the peer's TLS over what the tap makes of the peer's bytes
-// (ErrNoSettings, ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood), that over an error of
+// (ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood), that over an error of
 // the network, that over the end of the stream, and that over a broken pipe. The
 // error wraps what the connection returned.
 func (s *State) Cause() error {
@@ -189,6 +214,9 @@ func (s *State) Wrap(conn net.Conn, info credentials.AuthInfo) net.Conn {
 		l.tls = &t
 	}
 	s.link.Store(l)
+	if r := s.socket.Load(); r != nil { // after the Store: Kill looks the other way round
+		l.ending.takeOver(r)
+	}
 	return wrap(conn, l)
 }
 
@@ -206,8 +234,6 @@ type link struct {
 	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
-
-	deadline sync.Mutex // one change of the read deadline at a time
 }
 
 // current reports whether l is still what its State speaks of.
