@@ -2,6 +2,7 @@ package grpcpool
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -42,7 +43,8 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, told(e.cause))
+	text := strings.TrimPrefix(told(e.cause), e.target+": ") // once is enough
+	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }
 
 func (e *connectionError) Unwrap() error { return e.cause }

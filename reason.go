@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -31,6 +32,18 @@ func told(cause error) string {
 		return st.Message()
 	}
 	return fmt.Sprintf("%v: %s", st.Code(), st.Message())
+}
+
+// asMet returns the one among the errors as they were met that the status of an RPC
+// was made from, or the status if there is none: it has the words only, and neither
+// errors.Is nor errors.As find anything in it.
+func asMet(rpc error, met []error) error {
+	for _, err := range met {
+		if strings.Contains(rpc.Error(), err.Error()) {
+			return err
+		}
+	}
+	return rpc
 }
 
 // isContextEnd reports whether the caller's patience ended a dial. What it was

@@ -3,13 +3,16 @@ package grpcpool_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,6 +127,40 @@ func TestARefusedConnectionNamesItsReason(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was met is still there behind the words, for errors.Is and errors.As.
+func TestTheCauseOfARefusalCanBeCompared(t *testing.T) {
+	refused := make(map[string]error)
+	for _, r := range refusals(t) {
+		f, err := grpcpool.NewFactory(r.address, r.creds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := shared.New(f, 0)
+		_, refused[r.name] = pool.Get(testContext(t))
+		pool.Close()
+	}
+	for name, found := range map[string]func(error) bool{
+		"nobody listens":             func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
+		"no such socket":             func(err error) bool { return errors.Is(err, os.ErrNotExist) },
+		"no such host":               asType[*net.DNSError],
+		"unreachable":                func(err error) bool { return errors.Is(err, syscall.ENETUNREACH) },
+		"unknown CA":                 asType[x509.UnknownAuthorityError],
+		"wrong name":                 asType[x509.HostnameError],
+		"server certificate expired": asType[x509.CertificateInvalidError],
+		"plaintext server":           asType[tls.RecordHeaderError],
+		"no client certificate":      asType[*net.OpError],
+	} {
+		if !found(refused[name]) {
+			t.Errorf("%s: %v has lost its cause", name, refused[name])
+		}
+	}
+}
+
+func asType[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
 
 // The channel alone, without the factory's words around it.

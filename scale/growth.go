@@ -161,9 +161,10 @@ func (s *subchannel) judgeLocked(c *connection) {
 	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
 	if (lived >= longEnough || c.proved.Load()) && !flooded {
 		s.shortLived = 0
-		return
+	} else {
+		s.shortLived++
 	}
-	s.shortLived++
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
 	if s.shortLived > 1 {
 		hold := min(firstHold<<min(s.shortLived-2, 8), longestHold)
 		hold += randomUpTo(hold / 5)

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
 
-	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -361,14 +360,6 @@ func (c *connection) reason(lived time.Duration) error {
 		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
 	}
 	return fmt.Errorf("scale: connection to %s %s after %v", s.addr(), what, lived.Round(time.Millisecond))
-}
-
-// explain says why a dial failed, and what to do about it.
-func (s *subchannel) explain(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("scale: connecting to %w", reason.Explain(s.addr(), err))
 }
 
 // withCause adds what the bytes told to what gRPC says.

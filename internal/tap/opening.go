@@ -9,9 +9,9 @@ import (
 // What Cause, and the error that the transport gets, answer errors.Is for when
 // what the peer says first is not HTTP/2.
 var (
-	ErrHTTP1       = errors.New("the peer speaks HTTP/1")    // a web server, or a proxy that takes no HTTP/2
-	ErrTLS         = errors.New("the peer speaks TLS")       // and this side does not
-	ErrNotHTTP2    = errors.New("the peer speaks no HTTP/2") // it speaks, whatever it is
+	ErrHTTP1    = errors.New("the peer speaks HTTP/1")    // a web server, or a proxy that takes no HTTP/2
+	ErrTLS      = errors.New("the peer speaks TLS")       // and this side does not
+	ErrNotHTTP2 = errors.New("the peer speaks no HTTP/2") // it speaks, whatever it is
 )
 
 // openingLen is how much of what a peer says first is kept until it turns out to
