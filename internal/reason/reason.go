@@ -79,23 +79,30 @@ func Of(err error) Kind {
 //
 //	10.0.0.1:443: the server refused the client certificate (remote error: tls: certificate required); give the client one
 func (e *Error) Error() string {
-	detail := Detail(e.Err)
-	text := detail
-	if entry := entryOf(e.Err); entry != nil {
-		text = entry.what
-		if detail != "" && !strings.Contains(detail, entry.what) {
-			text += " (" + detail + ")"
-		} else if detail != "" {
-			text = detail // it is explained already
-		}
-		if advice := entry.adviceOn(detail); !strings.Contains(detail, advice) {
-			text += "; " + advice
-		}
-	}
+	text := explanation(Detail(e.Err), entryOf(e.Err))
 	if e.Addr == "" || strings.HasPrefix(text, e.Addr) {
 		return text
 	}
 	return e.Addr + ": " + text
+}
+
+// explanation puts together what is known of a kind and the words that were found,
+// unless these hold it already.
+func explanation(detail string, e *entry) string {
+	if e == nil {
+		return cut(detail)
+	}
+	text := detail
+	if !strings.Contains(detail, e.what) {
+		text = e.what
+		if detail != "" {
+			text += " (" + cut(detail) + ")"
+		}
+	}
+	if advice := e.adviceOn(detail); !strings.Contains(detail, advice) {
+		text += "; " + advice
+	}
+	return text
 }
 
 // Unwrap returns what was explained.
@@ -110,7 +117,7 @@ func Detail(err error) string {
 	} else if st, ok := status.FromError(err); ok {
 		text = st.Message()
 	}
-	return oneLine(unframe(text))
+	return strings.Join(strings.Fields(unframe(text)), " ")
 }
 
 // frames are what stands before the words of whoever found out.
@@ -155,11 +162,9 @@ func unframe(text string) string {
 // maxDetail bounds what is quoted of an error whose text may be the peer's.
 const maxDetail = 400
 
-// oneLine makes one line of text, of a length that can be read.
-func oneLine(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxDetail {
-		text = strings.ToValidUTF8(text[:maxDetail], "") + fmt.Sprintf("... (%d bytes)", len(text))
+func cut(text string) string {
+	if len(text) <= maxDetail {
+		return text
 	}
-	return text
+	return strings.ToValidUTF8(text[:maxDetail], "") + fmt.Sprintf("... (%d bytes)", len(text))
 }
