@@ -2,6 +2,7 @@ package scale_test
 
 import (
 	"context"
+	"crypto/tls"
 	"runtime"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -165,6 +167,32 @@ func TestASilentBackendIsLeftForAnother(t *testing.T) {
 			if n := good.Counts().Calls; n != 1 {
 				t.Errorf("the good backend had %d calls", n)
 			}
+		})
+	}
+}
+
+// A server may take seconds over a handshake: it is given more time when it did not
+// come to an end in the first.
+func TestASlowHandshakeSucceedsInTheEnd(t *testing.T) {
+	for _, slow := range []time.Duration{2 * time.Second, 8 * time.Second} {
+		t.Run(slow.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				serverTLS, clientTLS := certificates(t)
+				clientTLS.ServerName = "localhost"
+				serverTLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+					time.Sleep(slow)
+					return nil, nil
+				}
+				network, s := strictInMemory(t, h2server.WithTLS(serverTLS))
+				c := network.channel(t, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				begun := time.Now()
+				if _, err := c.stub.EmptyCall(ctx, &testpb.Empty{}, grpc.WaitForReady(true)); err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("served after %v and %d connections", time.Since(begun), s.Counts().Connections)
+			})
 		})
 	}
 }
