@@ -39,6 +39,8 @@ type learned struct {
 	handshake time.Duration // from there to READY, the last time
 	timeouts  int           // dials in a row that ran into their patience
 
+	ejected int // connections in a row, none of which answered a probe soon
+
 	shortLived int       // connections in a row that were lost soon
 	judgedAt   time.Time // when the last of them was lost
 
@@ -86,6 +88,15 @@ func (m *Memory) note(addr string, change func(*learned)) {
 		m.byAddr[addr] = l
 	}
 	change(l)
+}
+
+// trust forgets that connections to addr were ejected.
+func (m *Memory) trust(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.byAddr[addr]; l != nil {
+		l.ejected = 0
+	}
 }
 
 // rememberDialLocked notes what it took c to become READY.
