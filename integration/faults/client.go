@@ -33,6 +33,9 @@ type client interface {
 	// leases counts those that are out. A channel has none.
 	leases() int
 
+	// replaced counts the channels that a pool gave up for others.
+	replaced() int
+
 	close() error
 }
 
@@ -83,6 +86,7 @@ func (c *scaleClient) do(_ context.Context, got func(), rpc func(*grpc.ClientCon
 
 func (c *scaleClient) inside() scale.Channel { return c.observer.Snapshot() }
 func (c *scaleClient) leases() int           { return 0 }
+func (c *scaleClient) replaced() int         { return 0 }
 func (c *scaleClient) close() error          { return c.conn.Close() }
 
 // poolClient is a pool over a factory with mutual TLS. Each call has a lease of its
@@ -112,6 +116,7 @@ func (c *poolClient) do(ctx context.Context, got func(), rpc func(*grpc.ClientCo
 
 func (c *poolClient) inside() scale.Channel { return c.pool.Stats().Current }
 func (c *poolClient) leases() int           { return c.pool.Stats().Leases }
+func (c *poolClient) replaced() int         { return int(c.pool.Stats().Replaced) } //nolint:gosec // a count
 func (c *poolClient) close() error          { return c.pool.Close() }
 
 // The name of several servers together.

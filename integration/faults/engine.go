@@ -62,9 +62,9 @@ type world struct {
 	files  int // descriptors that were open at the start
 
 	network *network
-	servers []*process // those that clients know, the control's, and nginx's backend
-	proxy   *proxy     // nil: none
-	nginx   *realserver.Server
+	servers []*process           // those that clients know, the control's, and nginx's backend
+	proxy   *proxy               // nil: none
+	nginx   []*realserver.Server // the control's after the other
 	certs   *pki.Localhost
 
 	load    *load
@@ -174,11 +174,12 @@ func (w *world) startNginx() (addrs []string, control string) {
 		limit = nginxLimit
 	}
 	cfg := realserver.Config{Certs: w.certs, MaxStreams: limit, Backend: backend}
-	w.nginx = realserver.StartNginx(w.tb, cfg)
+	w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
 	if w.script.Control {
-		control = realserver.StartNginx(w.tb, cfg).Addr
+		w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
+		control = w.nginx[1].Addr
 	}
-	return []string{w.nginx.Addr}, control
+	return []string{w.nginx[0].Addr}, control
 }
 
 // startProcess starts a server with mutual TLS.
@@ -210,13 +211,16 @@ func (w *world) logf(format string, args ...any) {
 
 // do does one step.
 func (w *world) do(step Step) error {
-	w.logf("line %d: %s", step.Line, describe(step.Do))
+	w.logf("line %d: %s", step.Line, step.Text)
 	switch do := step.Do.(type) {
 	case connectStep:
 		return w.both(func(l *load) error { return l.unary(callTimeout) })
 	case callsStep:
 		return w.both(func(l *load) error {
-			err := l.unary(callTimeout)
+			var err error
+			if w.fault.at.IsZero() || !w.fault.healed.IsZero() {
+				err = l.unary(callTimeout)
+			}
 			l.calls(do)
 			return err
 		})
@@ -250,14 +254,6 @@ func (w *world) do(step Step) error {
 	}
 }
 
-// describe names a step in the story.
-func describe(do action) string {
-	if e, ok := do.(expectStep); ok {
-		return "expect " + e.text
-	}
-	return fmt.Sprintf("%T %+v", do, do)[len("faults."):]
-}
-
 // both does something on the load, and the same on the control's.
 func (w *world) both(do func(*load) error) error {
 	err := do(w.load)
@@ -281,21 +277,7 @@ func (w *world) inject(f faultStep) error {
 		}
 	}
 	w.fault = faultTimes{at: time.Now(), bad: bad}
-	var err error
-	switch faultForms[f.kind].at {
-	case onNetwork:
-		err = w.network.inject(f)
-	case onProxy:
-		err = w.proxy.inject(f)
-	case onNginx:
-		w.nginx.Signal(syscall.SIGHUP)
-	case onProcess:
-		if server := w.servers[f.server]; f.kind == faultStop {
-			err = server.signal(true)
-		} else {
-			server.kill()
-		}
-	}
+	err := w.act(f)
 	w.logf("the fault is there, which took %v", time.Since(w.fault.at).Round(time.Microsecond))
 	if err == nil && seen != nil {
 		if w.fault.at = <-seen; w.fault.at.IsZero() {
@@ -303,6 +285,26 @@ func (w *world) inject(f faultStep) error {
 		}
 	}
 	return err
+}
+
+// act does what makes a fault.
+func (w *world) act(f faultStep) error {
+	switch faultForms[f.kind].at {
+	case onNetwork:
+		return w.network.inject(f)
+	case onProxy:
+		return w.proxy.inject(f)
+	case onNginx:
+		w.nginx[0].Signal(syscall.SIGHUP)
+		return nil
+	default:
+		server := w.servers[f.server]
+		if f.kind == faultStop {
+			return server.signal(true)
+		}
+		server.kill()
+		return nil
+	}
 }
 
 // witness opens a plain TCP connection to a server and tells when it ends: a process
@@ -329,10 +331,16 @@ func witness(addr string) (<-chan time.Time, error) {
 
 // connections are those that f would hit now.
 func (w *world) connections(f faultStep) []string {
+	only := "" // hits connections to any address
+	switch at := faultForms[f.kind].at; {
+	case at == onProxy:
+		only = w.proxy.addr()
+	case at == onProcess && w.proxy == nil:
+		only = w.servers[f.server].config.Addr
+	}
 	var local []string
-	several := w.script.Server.Count > 1 && faultForms[f.kind].at == onProcess
 	for _, c := range connections(w.load.client.inside()) {
-		if !several || c.Remote == w.servers[f.server].config.Addr {
+		if only == "" || c.Remote == only {
 			local = append(local, c.Local)
 		}
 	}
@@ -388,6 +396,9 @@ func (w *world) takeDown() {
 	})
 	if w.proxy != nil {
 		w.proxy.stop()
+	}
+	for _, nginx := range w.nginx {
+		nginx.Kill()
 	}
 	for _, server := range w.servers {
 		server.kill()

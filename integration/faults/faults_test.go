@@ -3,10 +3,12 @@
 package faults_test
 
 import (
+	"cmp"
 	"flag"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ var (
 	repeat = flag.Int("repeat", 1, "how often each scenario is played")
 	full   = flag.Bool("full", false, "wait as long as the scripts ask for when somebody measures")
 	soak   = flag.Duration("soak", 20*time.Second, "how long the soak lasts")
-	seed   = flag.Uint64("seed", 0, "of the soak's faults; 0 means a random one")
+	seed   = flag.Uint64("seed", 1, "of the soak's faults")
 )
 
 // atOnce is how many scenarios are played at a time, unless -parallel says. They
@@ -32,7 +34,11 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", atOnce); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	// What toxiproxy's toxics have not passed on when a connection ends stays with
+	// them for ever: a defect of toxiproxy.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"))
 }
 
 // needNamespaces ends the test where no scenario can be played.
@@ -76,34 +82,48 @@ func TestTheMatrix(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	var machine sync.RWMutex // held for writing by who wants it alone
-	for _, file := range files {
-		script := readScript(t, file)
+	// Those who want the machine alone run here and now, the others all together
+	// when this function has returned: the longest, which are not repeated, first.
+	scripts := make([]*faults.Script, len(files))
+	for i, file := range files {
+		scripts[i] = readScript(t, file)
+	}
+	slices.SortStableFunc(scripts, func(a, b *faults.Script) int {
+		return cmp.Compare(order(a), order(b))
+	})
+	for _, script := range scripts {
 		for _, client := range script.Clients {
 			t.Run(script.File+"/"+client, func(t *testing.T) {
-				t.Parallel()
+				if !script.Alone {
+					t.Parallel()
+				}
 				times := *repeat
 				if script.Once {
 					times = 1
 				}
 				for range times {
-					var lock sync.Locker = machine.RLocker()
-					if script.Alone {
-						lock = &machine
-					}
-					lock.Lock()
-					play(t, file, client)
-					lock.Unlock()
+					play(t, script.File, client)
 				}
 			})
 		}
 	}
 }
 
+func order(s *faults.Script) int {
+	switch {
+	case s.Alone:
+		return 0
+	case s.Once:
+		return 1
+	default:
+		return 2
+	}
+}
+
 // play plays a script in a process of its own.
 func play(t *testing.T, file, client string) {
 	t.Helper()
-	env := []string{scriptFile + "=" + file, clientKind + "=" + client}
+	env := []string{scriptFile + "=" + filepath.Join("testdata", file), clientKind + "=" + client}
 	if *full {
 		env = append(env, inFull+"=1")
 	}
@@ -122,4 +142,38 @@ func TestInside(t *testing.T) {
 		t.Skip("is started by TestTheMatrix, in a network namespace of its own")
 	}
 	faults.Run(t, readScript(t, file), os.Getenv(clientKind), os.Getenv(inFull) != "")
+}
+
+const (
+	soakFor  = "FAULTS_SOAK"
+	soakSeed = "FAULTS_SEED"
+)
+
+// Row 24 of the fault matrix in real time; make soak gives it ten minutes.
+func TestASoakOfRandomFaultsLeavesNothingBehind(t *testing.T) {
+	needNamespaces(t)
+	t.Parallel()
+	out, err := faults.Inside(t.Context(), "TestSoakInside", *soak+time.Hour,
+		soakFor+"="+soak.String(), soakSeed+"="+strconv.FormatUint(*seed, 10))
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+		return
+	}
+	t.Log(out)
+}
+
+// TestSoakInside is what the test before it starts.
+func TestSoakInside(t *testing.T) {
+	if os.Getenv(soakFor) == "" {
+		t.Skip("is started by the test of the soak, in a network namespace of its own")
+	}
+	d, err := time.ParseDuration(os.Getenv(soakFor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := strconv.ParseUint(os.Getenv(soakSeed), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults.Soak(t, d, seed)
 }

@@ -4,6 +4,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -48,7 +49,7 @@ func (l *load) end() {
 	l.running.Wait()
 }
 
-// make makes one call and remembers it, unless the end of the load was its end.
+// make makes one call and remembers it, unless it was the caller who ended it.
 func (l *load) make(ctx context.Context, rpc func(context.Context, *grpc.ClientConn) error) error {
 	c := &call{begun: time.Now()}
 	l.mu.Lock()
@@ -66,7 +67,7 @@ func (l *load) make(ctx context.Context, rpc func(context.Context, *grpc.ClientC
 	defer l.mu.Unlock()
 	c.ended, c.err = time.Now(), err
 	delete(l.active, c)
-	if l.ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) {
 		l.ended = append(l.ended, c)
 	}
 	return err

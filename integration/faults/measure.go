@@ -41,7 +41,7 @@ func (w *world) expect(line int, e expectStep) {
 	case expectFailed:
 		o.count(w.failures(nil))
 	case expectEvicted:
-		o.count(w.events.of(scale.EventEjected, scale.EventLost))
+		o.count(w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced())
 	case expectLent:
 		o.count(w.lent())
 	case expectDials:
@@ -162,17 +162,17 @@ func (l *load) anyOn(bad []string) bool {
 	return false
 }
 
-// recovered waits for the first good call after the healing, or after a fault that
-// is not healed, on another connection than those that the fault hit.
+// recovered waits for the end of the first good call after the healing; or, after a
+// fault that is not healed, on another connection than those that the fault hit.
 func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
-	from := w.fault.at
-	if !w.fault.healed.IsZero() {
-		from = w.fault.healed
+	from, healed := w.fault.healed, true
+	if from.IsZero() {
+		from, healed = w.fault.at, false
 	}
 	for {
 		var first time.Time
 		w.load.each(func(c *call) bool {
-			if c.err == nil && c.ended.After(from) && !c.begun.Before(w.fault.at) && !slices.Contains(w.fault.bad, c.on) {
+			if c.err == nil && c.ended.After(from) && (healed || !slices.Contains(w.fault.bad, c.on)) {
 				first = c.ended
 			}
 			return first.IsZero()
@@ -296,7 +296,7 @@ func (p *peak) highest() int {
 // summary is the line of the report that outcomes come to.
 func summary(outcomes []outcome) faultresult.Result {
 	r := faultresult.Result{Held: true}
-	var promised, notes []string
+	promised, notes := make([]string, 0, len(outcomes)), make([]string, 0, len(outcomes))
 	for _, o := range outcomes {
 		r.Held = r.Held && o.held
 		promised = append(promised, o.text)

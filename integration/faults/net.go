@@ -56,17 +56,16 @@ func find(command string) (string, error) {
 	return "", first
 }
 
-// run runs a command of Tools, in the server's namespace if in is its path, and
-// returns what it printed.
-func run(in, stdin, command string, args ...string) (string, error) {
+// run runs a command of Tools, in the server's namespace if in is its path.
+func run(in, stdin, command string, args ...string) error {
 	path, err := find(command)
 	if err != nil {
-		return "", fmt.Errorf("faults: %w", err)
+		return fmt.Errorf("faults: %w", err)
 	}
 	if in != "" {
 		nsenter, err := find("nsenter")
 		if err != nil {
-			return "", fmt.Errorf("faults: %w", err)
+			return fmt.Errorf("faults: %w", err)
 		}
 		path, args = nsenter, append([]string{"--net=" + in, path}, args...)
 	}
@@ -76,9 +75,9 @@ func run(in, stdin, command string, args ...string) (string, error) {
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("faults: %s %s: %w: %s", command, strings.Join(args, " "), err, bytes.TrimSpace(out))
+		return fmt.Errorf("faults: %s %s: %w: %s", command, strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
-	return string(out), nil
+	return nil
 }
 
 // newNetwork lays the cable. It refuses to touch the namespace that the tests were
@@ -90,14 +89,14 @@ func newNetwork(tb testing.TB) *network {
 	}
 	holder := hold(tb)
 	n := &network{tb: tb, server: fmt.Sprintf("/proc/%d/ns/net", holder.Pid)}
-	n.must("", "ip", "link", "set", "lo", "up")
-	n.must("", "ip", "link", "add", clientDevice, "type", "veth",
+	n.ip("", "link", "set", "lo", "up")
+	n.ip("", "link", "add", clientDevice, "type", "veth",
 		"peer", "name", serverDevice, "netns", strconv.Itoa(holder.Pid))
-	n.must("", "ip", "address", "add", clientAddress+prefix, "dev", clientDevice)
-	n.must("", "ip", "link", "set", clientDevice, "up")
-	n.must(n.server, "ip", "link", "set", "lo", "up")
-	n.must(n.server, "ip", "address", "add", serverAddress+prefix, "dev", serverDevice)
-	n.must(n.server, "ip", "link", "set", serverDevice, "up")
+	n.ip("", "address", "add", clientAddress+prefix, "dev", clientDevice)
+	n.ip("", "link", "set", clientDevice, "up")
+	n.ip(n.server, "link", "set", "lo", "up")
+	n.ip(n.server, "address", "add", serverAddress+prefix, "dev", serverDevice)
+	n.ip(n.server, "link", "set", serverDevice, "up")
 	return n
 }
 
@@ -120,9 +119,9 @@ func hold(tb testing.TB) *os.Process {
 	return cmd.Process
 }
 
-func (n *network) must(in, command string, args ...string) {
+func (n *network) ip(in string, args ...string) {
 	n.tb.Helper()
-	if _, err := run(in, "", command, args...); err != nil {
+	if err := run(in, "", "ip", args...); err != nil {
 		n.tb.Fatal(err)
 	}
 }
@@ -146,11 +145,9 @@ func (n *network) inject(f faultStep) error {
 	switch f.kind {
 	case faultLink:
 		n.down = true
-		_, err := run("", "", "ip", "link", "set", clientDevice, "down")
-		return err
+		return run("", "", "ip", "link", "set", clientDevice, "down")
 	case faultClose:
-		_, err := run("", "", "ss", "-K", "dst", serverAddress)
-		return err
+		return run("", "", "ss", "-K", "dst", serverAddress)
 	case faultReject:
 		toServer = fmt.Sprintf(rejectAll, serverDevice)
 	case faultLose:
@@ -175,8 +172,7 @@ func filter(in, rule string) error {
 	if rule == "" {
 		return nil
 	}
-	_, err := run(in, fmt.Sprintf(theseRules, rule), "iptables-restore")
-	return err
+	return run(in, fmt.Sprintf(theseRules, rule), "iptables-restore")
 }
 
 // heal ends every fault of the network.
@@ -184,10 +180,10 @@ func (n *network) heal() error {
 	var link error
 	if n.down {
 		n.down = false
-		_, link = run("", "", "ip", "link", "set", clientDevice, "up")
+		link = run("", "", "ip", "link", "set", clientDevice, "up")
 	}
-	_, server := run(n.server, noRules, "iptables-restore")
-	_, client := run("", noRules, "iptables-restore")
+	server := run(n.server, noRules, "iptables-restore")
+	client := run("", noRules, "iptables-restore")
 	return errors.Join(link, server, client)
 }
 

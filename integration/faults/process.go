@@ -31,12 +31,12 @@ const asServer = "FAULTS_SERVER"
 
 // serverConfig is what it holds, as JSON.
 type serverConfig struct {
-	Addr  string
-	CA    []byte // PEM; with Cert and Key: mutual TLS. Without: plaintext
-	Cert  []byte
-	Key   []byte
-	Limit uint32
-	Age   time.Duration
+	Addr  string        `json:"addr"`
+	CA    []byte        `json:"ca"` // PEM; with Cert and Key: mutual TLS. Without: plaintext
+	Cert  []byte        `json:"cert"`
+	Key   []byte        `json:"key"`
+	Limit uint32        `json:"limit"` // on concurrent streams; 0: none
+	Age   time.Duration `json:"age"`   // MaxConnectionAge; 0: none
 }
 
 // credentials demand a client certificate.

@@ -33,11 +33,11 @@ func (p *proxy) inject(f faultStep) error {
 	attributes := map[string]any{}
 	directions := []string{"upstream", "downstream"}
 	switch f.arg {
-	case "timeout", "reset_peer":
-		attributes["timeout"] = 0 // nothing passes until the toxic is removed; reset at once
-	case "latency":
-		attributes["latency"] = f.delay.Milliseconds()
-	case "bandwidth":
+	case toxicTimeout, toxicReset:
+		attributes[toxicTimeout] = 0 // nothing passes until the toxic is removed; reset at once
+	case toxicLatency:
+		attributes[toxicLatency] = f.delay.Milliseconds()
+	case toxicBandwidth:
 		attributes["rate"] = f.amount
 	}
 	for _, direction := range directions {

@@ -47,6 +47,7 @@ type ServerSpec struct {
 // Step is one thing that a script does.
 type Step struct {
 	Line int
+	Text string // as written, without needless space
 	Do   action
 }
 
@@ -95,7 +96,7 @@ func (p *parser) statement(verb string, args []string) error {
 		if err != nil {
 			return err
 		}
-		p.script.Steps = append(p.script.Steps, Step{p.line, do})
+		p.script.Steps = append(p.script.Steps, Step{p.line, strings.Join(append([]string{verb}, args...), " "), do})
 		return nil
 	}
 	return fmt.Errorf("is not a word that begins a line; those are %s",

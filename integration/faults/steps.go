@@ -163,6 +163,16 @@ const (
 	dropDataToServer = "data-to-server" // bare acknowledgements pass
 )
 
+// The toxics of toxiproxy.
+const (
+	toxicTimeout   = "timeout"
+	toxicReset     = "reset_peer"
+	toxicLatency   = "latency"
+	toxicBandwidth = "bandwidth"
+)
+
+var errToxic = errors.New("want one of " + strings.Join([]string{toxicTimeout, toxicReset, toxicLatency, toxicBandwidth}, ", "))
+
 // faultForm is what a kind of fault wants.
 type faultForm struct {
 	read func(f *faultStep, args []string) error
@@ -264,20 +274,20 @@ func (f *faultStep) readServer(args []string) error {
 // readToxic wants the name of one of toxiproxy's toxics and its attribute.
 func (f *faultStep) readToxic(args []string) (err error) {
 	if len(args) == 0 {
-		return errors.New("want one of timeout, reset_peer, latency, bandwidth")
+		return errToxic
 	}
 	f.arg = args[0]
 	args = args[1:]
 	switch f.arg {
-	case "timeout", "reset_peer":
+	case toxicTimeout, toxicReset:
 		return none(args)
-	case "latency":
+	case toxicLatency:
 		if len(args) != 1 {
 			return errors.New(`want the delay after it, such as "200ms", which is for each direction`)
 		}
 		f.delay, err = duration(args[0])
 		return err
-	case "bandwidth":
+	case toxicBandwidth:
 		if len(args) != 1 {
 			return errors.New("want kilobytes per second after it")
 		}
@@ -285,7 +295,7 @@ func (f *faultStep) readToxic(args []string) (err error) {
 		f.amount = float64(n)
 		return err
 	default:
-		return fmt.Errorf("%q: want one of timeout, reset_peer, latency, bandwidth", f.arg)
+		return fmt.Errorf("%q: %w", f.arg, errToxic)
 	}
 }
 
@@ -338,16 +348,7 @@ func (e *expectStep) bound(p *parser, args []string) (err error) {
 		e.number = float64(n)
 		args = args[1:]
 	case expectTail:
-		if !p.script.Control || !p.calls {
-			return fmt.Errorf(`%s: want "control" and "calls" before it`, e.what)
-		}
-		if len(args) != 2 || args[1] != "control" || !strings.HasSuffix(args[0], "x") {
-			return fmt.Errorf(`%s: want a ratio to the control, such as "1.5x control"`, e.what)
-		}
-		e.number, err = strconv.ParseFloat(strings.TrimSuffix(args[0], "x"), 64)
-		if err != nil || !(e.number > 0 && e.number < 1000) {
-			return fmt.Errorf("%s: %q: want a ratio such as 1.5x", e.what, args[0])
-		}
+		err = e.ratio(p, args)
 		args = nil
 	default:
 		return fmt.Errorf("%q: want one of detect, recover, failfast, failed, evicted, lent, dials, p99.9, codes", e.what)
@@ -356,4 +357,20 @@ func (e *expectStep) bound(p *parser, args []string) (err error) {
 		return fmt.Errorf("%s: %w", e.what, err)
 	}
 	return none(args)
+}
+
+// ratio reads how much slower than the control's the slowest calls may be.
+func (e *expectStep) ratio(p *parser, args []string) error {
+	if !p.script.Control || !p.calls {
+		return errors.New(`want "control" and "calls" before it`)
+	}
+	if len(args) != 2 || args[1] != "control" || !strings.HasSuffix(args[0], "x") {
+		return errors.New(`want a ratio to the control, such as "1.5x control"`)
+	}
+	ratio, err := strconv.ParseFloat(strings.TrimSuffix(args[0], "x"), 64)
+	if err != nil || !(ratio > 0 && ratio < 1000) {
+		return fmt.Errorf("%q: want a ratio such as 1.5x", args[0])
+	}
+	e.number = ratio
+	return nil
 }
