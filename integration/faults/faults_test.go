@@ -3,11 +3,9 @@
 package faults_test
 
 import (
-	"cmp"
 	"flag"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -25,13 +23,13 @@ var (
 	seed   = flag.Uint64("seed", 1, "of the soak's faults")
 )
 
-// atOnce is how many scenarios are played at a time, unless -parallel says. They
-// wait most of the time.
-const atOnce = "6"
+// atOnce is how many scenarios are played at a time, beside those that take long
+// and little of the machine. Most of the time they wait.
+const atOnce = 5
 
 func TestMain(m *testing.M) {
 	faults.ServeIfAsked()
-	if err := flag.Set("test.parallel", atOnce); err != nil {
+	if err := flag.Set("test.parallel", "100"); err != nil { // atOnce counts instead
 		panic(err)
 	}
 	// What toxiproxy's toxics have not passed on when a connection ends stays with
@@ -82,48 +80,32 @@ func TestTheMatrix(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	// Those who want the machine alone run here and now, the others all together
-	// when this function has returned: the longest, which are not repeated, first.
-	scripts := make([]*faults.Script, len(files))
-	for i, file := range files {
-		scripts[i] = readScript(t, file)
-	}
-	slices.SortStableFunc(scripts, func(a, b *faults.Script) int {
-		return cmp.Compare(order(a), order(b))
-	})
-	for _, script := range scripts {
+	slots := make(chan struct{}, atOnce)
+	for _, file := range files {
+		script := readScript(t, file)
 		for _, client := range script.Clients {
 			t.Run(script.File+"/"+client, func(t *testing.T) {
 				if !script.Alone {
-					t.Parallel()
+					t.Parallel() // goes on when all that want the machine alone are done
 				}
-				times := *repeat
 				if script.Once {
-					times = 1
+					play(t, file, client)
+					return
 				}
-				for range times {
-					play(t, script.File, client)
+				for range *repeat {
+					slots <- struct{}{}
+					play(t, file, client)
+					<-slots
 				}
 			})
 		}
 	}
 }
 
-func order(s *faults.Script) int {
-	switch {
-	case s.Alone:
-		return 0
-	case s.Once:
-		return 1
-	default:
-		return 2
-	}
-}
-
 // play plays a script in a process of its own.
 func play(t *testing.T, file, client string) {
 	t.Helper()
-	env := []string{scriptFile + "=" + filepath.Join("testdata", file), clientKind + "=" + client}
+	env := []string{scriptFile + "=" + file, clientKind + "=" + client}
 	if *full {
 		env = append(env, inFull+"=1")
 	}
