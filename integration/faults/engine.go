@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -237,8 +238,8 @@ func (w *world) do(step Step) error {
 		return w.both(func(l *load) error { return l.stream(do.every) })
 	case waitStep:
 		d := do.d
-		if w.full {
-			d = do.full
+		if w.full { // not at the same moment of a timer or a backoff each time
+			d = do.full + rand.N(time.Second) //nolint:gosec // not a secret
 		}
 		time.Sleep(d)
 		return nil
