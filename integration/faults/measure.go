@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,10 +35,9 @@ func (w *world) expect(line int, e expectStep) {
 	case expectRecover:
 		o.took, o.held = w.recovered(e.duration)
 	case expectFailFast:
-		var n int
-		o.took, n = w.slowestFailure()
-		o.held = n > 0 && o.took <= e.duration
-		o.got = fmt.Sprintf("%v, of %d calls", o.took, n)
+		slowest, late, n := w.slowestFailure(e.duration)
+		o.held = n > 0 && late == 0
+		o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
 	case expectFailed:
 		o.count(w.failures(nil))
 	case expectEvicted:
@@ -45,7 +45,11 @@ func (w *world) expect(line int, e expectStep) {
 	case expectLent:
 		o.count(w.lent())
 	case expectDials:
-		o.count(w.dials.highest())
+		n, err := w.dials.highest()
+		if err != nil {
+			w.tb.Error(err)
+		}
+		o.count(n)
 	case expectTail:
 		o.ratio(w)
 	case expectCodes:
@@ -105,6 +109,10 @@ func (w *world) patience(bound time.Duration) time.Duration {
 // put there, since the channel does not have it any more. That is what detection
 // means in the report.
 func (w *world) detect(bound time.Duration) (time.Duration, bool) {
+	if len(w.fault.bad) == 0 {
+		w.tb.Error("the client had no connection that the fault could hit")
+		return 0, false
+	}
 	var since time.Time // when it was first seen to be so
 	giveUp := w.fault.at.Add(w.patience(bound))
 	for since.IsZero() || time.Since(since) < lasts {
@@ -190,11 +198,9 @@ func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
 	}
 }
 
-// slowestFailure is the longest that a call took, or has taken, which was begun
-// between the detection and the healing, and how many they were.
-func (w *world) slowestFailure() (time.Duration, int) {
-	var slowest time.Duration
-	n := 0
+// slowestFailure is about the n calls that were begun between the detection and
+// the healing: the longest that one took, or has taken, and how many took too long.
+func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late, n int) {
 	now := time.Now()
 	w.load.each(func(c *call) bool {
 		if w.fault.detected.IsZero() || c.begun.Before(w.fault.detected) ||
@@ -206,10 +212,18 @@ func (w *world) slowestFailure() (time.Duration, int) {
 		if end.IsZero() {
 			end = now
 		}
-		slowest = max(slowest, end.Sub(c.begun))
+		took := end.Sub(c.begun)
+		if took > slowest && took > bound {
+			w.logf("too long: begun %v after the detection, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
+				c.begun.Sub(w.fault.detected).Round(time.Millisecond), took.Round(time.Millisecond),
+				!c.ended.IsZero(), !c.lent.IsZero(), !c.sent.IsZero(), c.err)
+		}
+		if slowest = max(slowest, took); took > bound {
+			late++
+		}
 		return true
 	})
-	return slowest, n
+	return slowest, late, n
 }
 
 // failures counts the calls that have failed, with a code other than those allowed.
@@ -252,11 +266,13 @@ func (w *world) examples() string {
 	return b.String()
 }
 
-// peak watches how many dials there are at a time. A nil peak watches nothing.
+// peak watches how many dials there are at a time, of those that begin later than
+// it. A nil peak watches nothing.
 type peak struct {
 	running sync.WaitGroup
 	stop    chan struct{} // nil: not begun, or ended
-	most    int           // readable after end, or by whoever ends it
+	most    int           // this and err are for whoever has called end
+	err     error
 }
 
 func (p *peak) begin() {
@@ -264,13 +280,14 @@ func (p *peak) begin() {
 		return
 	}
 	p.stop = make(chan struct{})
+	before, _ := dialling() // what cannot be read is told by highest
 	p.running.Go(func() {
 		tick := time.NewTicker(5 * looks)
 		defer tick.Stop()
 		for {
-			if n, err := dialling(); err == nil {
-				p.most = max(p.most, n)
-			}
+			now, err := dialling()
+			p.err = errors.Join(p.err, err)
+			p.most = max(p.most, len(slices.DeleteFunc(now, func(local string) bool { return slices.Contains(before, local) })))
 			select {
 			case <-tick.C:
 			case <-p.stop:
@@ -289,9 +306,9 @@ func (p *peak) end() {
 	p.stop = nil
 }
 
-func (p *peak) highest() int {
+func (p *peak) highest() (int, error) {
 	p.end()
-	return p.most
+	return p.most, p.err
 }
 
 // summary is the line of the report that outcomes come to.

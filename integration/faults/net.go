@@ -187,20 +187,20 @@ func (n *network) heal() error {
 	return errors.Join(link, server, client)
 }
 
-// dialling counts the TCP connections of this process's namespace that wait for
-// the other side's SYN (state SYN_SENT).
-func dialling() (int, error) {
+// dialling returns the local addresses of the TCP connections of this process's
+// namespace that wait for the other side's SYN (state SYN_SENT).
+func dialling() ([]string, error) {
 	table, err := os.ReadFile("/proc/self/net/tcp")
 	if err != nil {
-		return 0, fmt.Errorf("faults: %w", err)
+		return nil, fmt.Errorf("faults: %w", err)
 	}
-	n := 0
+	var local []string
 	for line := range strings.Lines(string(table)) {
 		if fields := strings.Fields(line); len(fields) > 3 && fields[3] == "02" {
-			n++
+			local = append(local, fields[1])
 		}
 	}
-	return n, nil
+	return local, nil
 }
 
 // outside is the environment variable that names the namespace that the tests were
