@@ -2,10 +2,14 @@
 // is a module of its own so that the library does not depend on them.
 //
 //   - Differential tests and fuzzing: golang/snappy and klauspost/compress must read
-//     what snappy writes, and snappy must judge every message as golang/snappy does.
+//     what snappy writes, and snappy must judge every message as golang/snappy does,
+//     save for the S2 repeats that package snappy says it reads.
 //   - Calls over TCP, both ways, with a program (package peer) that has
 //     mostynb/go-grpc-compression and not this library. It runs in a process of its
 //     own, since a process has one compressor called "snappy".
+//
+// There is none to try on npm or in Debian: grpc-js and the gRPC core (C++, Python,
+// Ruby) know identity, deflate and gzip only, and have no way to add another.
 package compat
 
 import (
