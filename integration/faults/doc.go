@@ -14,7 +14,8 @@
 //	client.go    what is tested: a channel, or a pool
 //	load.go      the calls, and what became of each
 //	measure.go   detection, recovery, and what else can be expected
-//	net.go       faults of the network; proxy.go of toxiproxy; process.go of servers
+//	net.go       faults of the network, by commands that wait: staged.go
+//	proxy.go     faults of toxiproxy; process.go of servers
 //	soak.go      random faults
 //	report.go    docs/faults.md
 package faults

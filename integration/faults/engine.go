@@ -293,8 +293,12 @@ func (w *world) inject(f faultStep) error {
 			return err
 		}
 	}
-	w.fault = faultTimes{at: time.Now(), bad: bad}
-	err := w.act(f)
+	begin, err := w.prepare(f)
+	if err != nil {
+		return err
+	}
+	w.fault = faultTimes{bad: bad}
+	w.fault.at, err = begin()
 	w.logf("the fault is there, which took %v", time.Since(w.fault.at).Round(time.Microsecond))
 	if err == nil && seen != nil {
 		if w.fault.at = <-seen; w.fault.at.IsZero() {
@@ -304,11 +308,17 @@ func (w *world) inject(f faultStep) error {
 	return err
 }
 
-// act does what makes a fault.
+// prepare makes a fault ready.
+func (w *world) prepare(f faultStep) (beginning, error) {
+	if faultForms[f.kind].at == onNetwork {
+		return w.network.prepare(f)
+	}
+	return func() (time.Time, error) { return time.Now(), w.act(f) }, nil
+}
+
+// act does what makes a fault that is not the network's.
 func (w *world) act(f faultStep) error {
 	switch faultForms[f.kind].at {
-	case onNetwork:
-		return w.network.inject(f)
 	case onProxy:
 		return w.proxy.inject(f)
 	case onNginx:
@@ -372,19 +382,29 @@ func connections(inside scale.Channel) []scale.Connection {
 	return all
 }
 
-// heal ends every fault.
+// heal ends every fault. A server that was killed is there again when it listens,
+// everything else at the moment when it is told.
 func (w *world) heal() error {
 	w.dials.end()
-	err := w.network.heal()
+	network, err := w.network.prepareHeal()
+	if err != nil {
+		return err
+	}
+	healed := time.Now()
+	for _, server := range w.servers {
+		restarts := server.cmd == nil
+		err = errors.Join(err, server.heal())
+		if restarts {
+			healed = time.Now()
+		}
+	}
 	if w.proxy != nil {
 		w.proxy.heal()
 	}
-	for _, server := range w.servers {
-		err = errors.Join(err, server.heal())
-	}
-	w.fault.healed = time.Now()
-	w.logf("the fault is gone")
-	return err
+	_, gone := network.act()
+	w.fault.healed = healed
+	w.logf("the fault is gone, which took %v", time.Since(healed).Round(time.Microsecond))
+	return errors.Join(err, gone)
 }
 
 // settles is how long the end of a load may take to be seen everywhere.

@@ -35,7 +35,8 @@ const commandTimeout = 20 * time.Second
 type network struct {
 	tb     testing.TB
 	server string // the path of the server's namespace
-	down   bool   // the cable, at the client's end
+	faulty bool
+	down   bool // the cable, at the client's end
 }
 
 // Tools are the commands that a scenario needs, beside root's rights.
@@ -56,26 +57,34 @@ func find(command string) (string, error) {
 	return "", first
 }
 
-// run runs a command of Tools, in the server's namespace if in is its path.
-func run(in, stdin, command string, args ...string) error {
+// argvIn is how to run a command of Tools, in a network namespace if in is its path.
+func argvIn(in, command string, args ...string) ([]string, error) {
 	path, err := find(command)
 	if err != nil {
-		return fmt.Errorf("faults: %w", err)
+		return nil, fmt.Errorf("faults: %w", err)
 	}
-	if in != "" {
-		nsenter, err := find("nsenter")
-		if err != nil {
-			return fmt.Errorf("faults: %w", err)
-		}
-		path, args = nsenter, append([]string{"--net=" + in, path}, args...)
+	argv := append([]string{path}, args...)
+	if in == "" {
+		return argv, nil
+	}
+	nsenter, err := find("nsenter")
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	return append([]string{nsenter, "--net=" + in}, argv...), nil
+}
+
+// run runs a command of Tools, in a network namespace if in is its path.
+func run(in, command string, args ...string) error {
+	argv, err := argvIn(in, command, args...)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // a test's own commands
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput() //nolint:gosec // a test's own commands
 	if err != nil {
-		return fmt.Errorf("faults: %s %s: %w: %s", command, strings.Join(args, " "), err, bytes.TrimSpace(out))
+		return fmt.Errorf("faults: %s: %w: %s", strings.Join(argv, " "), err, bytes.TrimSpace(out))
 	}
 	return nil
 }
@@ -121,7 +130,7 @@ func hold(tb testing.TB) *os.Process {
 
 func (n *network) ip(in string, args ...string) {
 	n.tb.Helper()
-	if err := run(in, "", "ip", args...); err != nil {
+	if err := run(in, "ip", args...); err != nil {
 		n.tb.Fatal(err)
 	}
 }
@@ -139,15 +148,20 @@ const (
 	theseRules = "*filter\n%s\nCOMMIT\n"
 )
 
-// inject begins a fault of the network.
-func (n *network) inject(f faultStep) error {
+// beginning lets a fault begin, and tells when that was.
+type beginning func() (time.Time, error)
+
+// prepare makes ready a fault of the network. What it returns lets it begin.
+func (n *network) prepare(f faultStep) (beginning, error) {
+	n.faulty = true
 	toServer, toClient := "", ""
 	switch f.kind {
 	case faultLink:
 		n.down = true
-		return run("", "", "ip", "link", "set", clientDevice, "down")
-	case faultClose:
-		return run("", "", "ss", "-K", "dst", serverAddress)
+		s, err := stage(order{"", "ip", "link set " + clientDevice + " down\n"})
+		return s.act, err
+	case faultClose: // ss takes no orders
+		return func() (time.Time, error) { return time.Now(), run("", "ss", "-K", "-t", "-n", "dst", serverAddress) }, nil
 	case faultReject:
 		toServer = fmt.Sprintf(rejectAll, serverDevice)
 	case faultLose:
@@ -164,27 +178,29 @@ func (n *network) inject(f faultStep) error {
 			toServer = fmt.Sprintf(dropData, serverDevice)
 		}
 	}
-	return errors.Join(filter(n.server, toServer), filter("", toClient))
-}
-
-// filter replaces the packet filter's rules in a namespace.
-func filter(in, rule string) error {
-	if rule == "" {
-		return nil
+	var orders []order
+	if toServer != "" {
+		orders = append(orders, order{n.server, "iptables-restore", fmt.Sprintf(theseRules, toServer)})
 	}
-	return run(in, fmt.Sprintf(theseRules, rule), "iptables-restore")
+	if toClient != "" {
+		orders = append(orders, order{"", "iptables-restore", fmt.Sprintf(theseRules, toClient)})
+	}
+	s, err := stage(orders...)
+	return s.act, err
 }
 
-// heal ends every fault of the network.
-func (n *network) heal() error {
-	var link error
+// prepareHeal makes ready the end of every fault of the network.
+func (n *network) prepareHeal() (staged, error) {
+	if !n.faulty {
+		return nil, nil
+	}
+	n.faulty = false
+	orders := []order{{n.server, "iptables-restore", noRules}, {"", "iptables-restore", noRules}}
 	if n.down {
 		n.down = false
-		link = run("", "", "ip", "link", "set", clientDevice, "up")
+		orders = append(orders, order{"", "ip", "link set " + clientDevice + " up\n"})
 	}
-	server := run(n.server, noRules, "iptables-restore")
-	client := run("", noRules, "iptables-restore")
-	return errors.Join(link, server, client)
+	return stage(orders...)
 }
 
 // dialling returns the local addresses of the TCP connections of this process's

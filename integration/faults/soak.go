@@ -106,15 +106,19 @@ func (w *world) strike(random *rand.Rand) (outage, time.Duration) {
 	w.tb.Helper()
 	f := soakFaults[random.IntN(len(soakFaults))]
 	lasts := shortest + time.Duration(random.Int64N(int64(longestTo-shortest)))
-	o := outage{fault: f, from: time.Now()}
-	if err := w.act(f); err != nil {
+	begin, err := w.prepare(f)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	o := outage{fault: f}
+	if o.from, err = begin(); err != nil {
 		w.tb.Fatal(err)
 	}
 	time.Sleep(lasts)
 	if err := w.heal(); err != nil {
 		w.tb.Fatal(err)
 	}
-	o.till = time.Now()
+	o.till = w.fault.healed
 	var took time.Duration
 	_ = w.both(func(l *load) error {
 		first := l.awaitGood(o.till, comesBack)
