@@ -39,8 +39,11 @@ type network struct {
 	down   bool // the cable, at the client's end
 }
 
+// iptablesRestore reads rules of the packet filter.
+const iptablesRestore = "iptables-restore"
+
 // Tools are the commands that a scenario needs, beside root's rights.
-func Tools() []string { return []string{"ip", "iptables-restore", "nsenter", "ss", "sleep"} }
+func Tools() []string { return []string{"ip", iptablesRestore, "nsenter", "ss", "sleep"} }
 
 // find returns the path of a command. Users' PATH often lacks /usr/sbin.
 func find(command string) (string, error) {
@@ -180,10 +183,10 @@ func (n *network) prepare(f faultStep) (beginning, error) {
 	}
 	var orders []order
 	if toServer != "" {
-		orders = append(orders, order{n.server, "iptables-restore", fmt.Sprintf(theseRules, toServer)})
+		orders = append(orders, order{n.server, iptablesRestore, fmt.Sprintf(theseRules, toServer)})
 	}
 	if toClient != "" {
-		orders = append(orders, order{"", "iptables-restore", fmt.Sprintf(theseRules, toClient)})
+		orders = append(orders, order{"", iptablesRestore, fmt.Sprintf(theseRules, toClient)})
 	}
 	s, err := stage(orders...)
 	return s.act, err
@@ -195,7 +198,7 @@ func (n *network) prepareHeal() (staged, error) {
 		return nil, nil
 	}
 	n.faulty = false
-	orders := []order{{n.server, "iptables-restore", noRules}, {"", "iptables-restore", noRules}}
+	orders := []order{{n.server, iptablesRestore, noRules}, {"", "iptables-restore", noRules}}
 	if n.down {
 		n.down = false
 		orders = append(orders, order{"", "ip", "link set " + clientDevice + " up\n"})

@@ -26,7 +26,7 @@ type order struct {
 
 // stagedArgs make commands read their orders.
 var stagedArgs = map[string][]string{
-	"iptables-restore": nil,
+	iptablesRestore: nil,
 	"ip":               {"-batch", "-"},
 }
 
