@@ -39,6 +39,11 @@ type learned struct {
 	handshake time.Duration // from there to READY, the last time
 	timeouts  int           // dials in a row that ran into their patience
 
+	ejected int // connections in a row, none of which answered a probe soon
+
+	shortLived int       // connections in a row that were lost soon
+	judgedAt   time.Time // when the last of them was lost
+
 	age     time.Duration // at which the server ends connections
 	lastAge time.Duration // of the connection that it ended last
 	endedAt time.Time     // when that was
@@ -56,6 +61,10 @@ func (l *learned) learnAge(age time.Duration, since, now time.Time) bool {
 	l.age = lower
 	return true
 }
+
+// troubleLasts is how long short-lived connections are held against an address when
+// another channel connects to it.
+const troubleLasts = 5 * time.Second
 
 // maxRemembered bounds the memory of a channel whose addresses come and go.
 const maxRemembered = 1024
@@ -79,6 +88,15 @@ func (m *Memory) note(addr string, change func(*learned)) {
 		m.byAddr[addr] = l
 	}
 	change(l)
+}
+
+// trust forgets that connections to addr were ejected.
+func (m *Memory) trust(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.byAddr[addr]; l != nil {
+		l.ejected = 0
+	}
 }
 
 // rememberDialLocked notes what it took c to become READY.

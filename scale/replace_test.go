@@ -2,6 +2,7 @@ package scale_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -107,7 +108,7 @@ func TestAReplacerReplacesEveryConnectionInTime(t *testing.T) {
 		}
 		old := l.subchannel().Connections
 		r.Replace("rotation", 30*time.Second)
-		stop := l.calls(3)
+		stop := l.calls(3, 5*time.Millisecond)
 		elapse(30 * time.Second)
 		stop()
 		sub := l.subchannel()
@@ -122,7 +123,7 @@ func TestAReplacerReplacesEveryConnectionInTime(t *testing.T) {
 		if err := s.CloseSend(); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.Recv(); err != io.EOF {
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("a stream on an old connection ended with %v", err)
 		}
 	})

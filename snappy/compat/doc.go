@@ -8,8 +8,9 @@
 //     mostynb/go-grpc-compression and not this library. It runs in a process of its
 //     own, since a process has one compressor called "snappy".
 //
-// There is none to try on npm or in Debian: grpc-js and the gRPC core (C++, Python,
-// Ruby) know identity, deflate and gzip only, and have no way to add another.
+// There was none to try on npm: grpc-js 1.14 has a fixed list of identity, deflate
+// and gzip. gRPC's C++ core, which Debian's packages have, is not known to take
+// another compressor either.
 package compat
 
 import (
