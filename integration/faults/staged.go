@@ -27,7 +27,7 @@ type order struct {
 // stagedArgs make commands read their orders.
 var stagedArgs = map[string][]string{
 	iptablesRestore: nil,
-	"ip":               {"-batch", "-"},
+	"ip":            {"-batch", "-"},
 }
 
 // staged is commands that wait.
