@@ -183,7 +183,7 @@ func wantAllGone(t *testing.T, p *Pool, f *checkedFactory) {
 	if s := p.Stats(); s.Leases != 0 || s.Channels != 0 || s.Waiting != 0 || s.Leaked != 0 {
 		t.Errorf("left at the end: %+v", s)
 	}
-	if n := p.borrows.list.Len(); n != 0 {
+	if n := p.borrows.fresh.Len() + p.borrows.reported.Len(); n != 0 {
 		t.Errorf("%d leases still watched", n)
 	}
 	f.mu.Lock()
