@@ -113,6 +113,7 @@ func appendEvent(all []Event, e Event, limit int) []Event {
 		for i := len(all) - 1; i >= 0 && all[i].Kind.floods(); i-- {
 			if all[i].Kind == e.Kind && all[i].Address == e.Address && all[i].sameText(e) {
 				e.Count += all[i].Count
+				e.Connections += all[i].Connections
 				all = append(all[:i], all[i+1:]...)
 				break
 			}

@@ -216,8 +216,14 @@ func (p *Pool) newConnection(ctx context.Context, told *inside) (*grpc.ClientCon
 	}
 	start := time.Now()
 	conn, err := p.factory.NewConnection(ctx)
-	if err == nil && conn != nil {
-		told.tell(grpcpool.Event{Time: time.Now(), Kind: grpcpool.EventKind(EventDialled), Address: conn.Target(), Took: time.Since(start)})
+	e := grpcpool.Event{Time: time.Now(), Took: time.Since(start)}
+	switch {
+	case err != nil:
+		e.Kind, e.Text = grpcpool.EventKind(EventDialFailed), err.Error()
+		told.tell(e)
+	case conn != nil:
+		e.Kind, e.Address = grpcpool.EventKind(EventDialled), conn.Target()
+		told.tell(e)
 	}
 	return conn, nil, err
 }

@@ -1,0 +1,131 @@
+package poolz
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+// seconds is a duration that JSON shows as a number of seconds.
+type seconds time.Duration
+
+// MarshalJSON writes seconds with six decimals.
+func (s seconds) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', 6, 64), nil
+}
+
+// String has as many digits as a reader wants.
+func (s seconds) String() string {
+	d := time.Duration(s)
+	switch {
+	case d < 0:
+		return "−" + (-s).String()
+	case d == 0:
+		return "0 s"
+	case d < 10*time.Millisecond:
+		return strconv.FormatFloat(1e3*d.Seconds(), 'f', 2, 64) + " ms"
+	case d < time.Second:
+		return strconv.FormatFloat(1e3*d.Seconds(), 'f', 0, 64) + " ms"
+	case d < time.Minute:
+		return strings.TrimSuffix(strconv.FormatFloat(d.Seconds(), 'f', 1, 64), ".0") + " s"
+	case d < time.Hour:
+		return pair(d, time.Minute, "min", time.Second, "s")
+	case d < 48*time.Hour:
+		return pair(d, time.Hour, "h", time.Minute, "min")
+	default:
+		return strconv.Itoa(int(d/(24*time.Hour))) + " days"
+	}
+}
+
+// pair writes d in two units, the smaller only if there is any.
+func pair(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
+	text := fmt.Sprintf("%d %s", d/big, bigName)
+	if rest := d % big / small; rest > 0 {
+		text += fmt.Sprintf(" %d %s", rest, smallName)
+	}
+	return text
+}
+
+// group writes a number with a thin space between thousands.
+func group[N int | uint64 | uint32](n N) string {
+	digits := strconv.FormatUint(uint64(n), 10) //nolint:gosec // counts are not negative
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "\u2009" + digits[i:]
+	}
+	return digits
+}
+
+// share is part of whole as a percentage for a bar, at most 100.
+func share(part int, whole uint32) string {
+	if whole == 0 {
+		return "0"
+	}
+	return strconv.FormatFloat(min(100, 100*float64(part)/float64(whole)), 'f', 1, 64)
+}
+
+// tone is the colour of an event.
+func tone(k shared.EventKind) string {
+	switch k {
+	case shared.EventFailing, shared.EventOpenFailed, shared.EventDialFailed, shared.EventTestFailed, shared.EventLost, shared.EventEjected:
+		return "bad"
+	case shared.EventWaitedTooLong, shared.EventStarved, shared.EventLeaked, shared.EventRetired:
+		return "warn"
+	case shared.EventOpened, shared.EventRecovered, shared.EventDialled, shared.EventTested, shared.EventGrew:
+		return "good"
+	default:
+		return "calm"
+	}
+}
+
+// stateTone is the colour of a pool's state.
+func stateTone(s shared.State) string {
+	switch s {
+	case shared.StateReady:
+		return "good"
+	case shared.StateFailing:
+		return "bad"
+	case shared.StateConnecting:
+		return "warn"
+	default:
+		return "calm"
+	}
+}
+
+// The box that a sparkline is drawn in, in the SVG's own units.
+const (
+	sparkWidth  = 72.0
+	sparkHeight = 18.0
+)
+
+// spark is the points of a line through the probes' times, zero at the bottom.
+func spark(probes []seconds) string {
+	longest := seconds(1)
+	for _, p := range probes {
+		longest = max(longest, p)
+	}
+	var points strings.Builder
+	for i, p := range probes {
+		x := sparkWidth / 2
+		if len(probes) > 1 {
+			x = 1 + (sparkWidth-2)*float64(i)/float64(len(probes)-1)
+		}
+		y := sparkHeight - 2 - (sparkHeight-4)*float64(p)/float64(longest)
+		fmt.Fprintf(&points, "%.1f,%.1f ", x, y)
+	}
+	return strings.TrimSpace(points.String())
+}
+
+// latest is the last probe's time.
+func latest(probes []seconds) seconds { return probes[len(probes)-1] }
+
+// longest is the longest of the probes' times.
+func longest(probes []seconds) seconds {
+	var most seconds
+	for _, p := range probes {
+		most = max(most, p)
+	}
+	return most
+}
