@@ -129,5 +129,5 @@ type pageData struct {
 func fail(w http.ResponseWriter, status int, why string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, "poolz: %s\n", why) // as above
+	_, _ = fmt.Fprintf(w, "poolz: %s\n", why) //nolint:gosec // plain text that is not sniffed; the error is as above
 }

@@ -158,45 +158,48 @@ func TestAnEmptyPageSaysSo(t *testing.T) {
 	}
 }
 
+// document is what a program reads of the JSON.
+type document struct {
+	Time  string
+	Pools []struct {
+		Name, State, LastError                              string
+		Leases, Waiting, CallsWaiting, Connections, Streams int
+		LastClosed                                          struct{ Kind, Text string }
+		Subchannels                                         []struct {
+			Address, State string
+			Retired        bool
+			Connections    []struct {
+				ID           uint64
+				AgeSeconds   float64
+				HeardSeconds *float64
+				Limit        *int
+				ProbeSeconds []float64
+				TLS          *struct {
+					Version     string
+					LeftSeconds float64
+				}
+			}
+		}
+		Holders []struct {
+			Func          string
+			Leases        int
+			OldestSeconds float64
+		}
+		Events []struct {
+			Kind, Text string
+			Count      int
+			AgoSeconds float64
+		}
+		Settings struct{ IdleTimeoutSeconds, LeakAfterSeconds float64 }
+	}
+}
+
 func TestJSONHasTheSameData(t *testing.T) {
 	w := ask(handler(busy("orders:8443")), "?format=json")
 	if got := w.Header().Get("Content-Type"); got != "application/json" {
 		t.Errorf("the type is %q", got)
 	}
-	var doc struct {
-		Time  string
-		Pools []struct {
-			Name, State, LastError                              string
-			Leases, Waiting, CallsWaiting, Connections, Streams int
-			LastClosed                                          struct{ Kind, Text string }
-			Subchannels                                         []struct {
-				Address, State string
-				Retired        bool
-				Connections    []struct {
-					ID           uint64
-					AgeSeconds   float64
-					HeardSeconds *float64
-					Limit        *int
-					ProbeSeconds []float64
-					TLS          *struct {
-						Version     string
-						LeftSeconds float64
-					}
-				}
-			}
-			Holders []struct {
-				Func          string
-				Leases        int
-				OldestSeconds float64
-			}
-			Events []struct {
-				Kind, Text string
-				Count      int
-				AgoSeconds float64
-			}
-			Settings struct{ IdleTimeoutSeconds, LeakAfterSeconds float64 }
-		}
-	}
+	var doc document
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil { //nolint:musttag // names that differ in case only need none
 		t.Fatalf("%v in:\n%s", err, w.Body)
 	}
@@ -204,22 +207,24 @@ func TestJSONHasTheSameData(t *testing.T) {
 		t.Fatalf("%d pools at %q", len(doc.Pools), doc.Time)
 	}
 	p := doc.Pools[0]
-	if p.Name != "orders:8443" || p.State != "ready" || p.Leases != 12345 || p.Waiting != 7 || p.CallsWaiting != 84 ||
-		p.Connections != 6 || p.Streams != 348 || p.LastError != p.Name || p.LastClosed.Kind != "closed retired" {
-		t.Errorf("the pool: %+v", p)
+	want := func(ok bool, what string, got any) {
+		t.Helper()
+		if !ok {
+			t.Errorf("%s: %+v", what, got)
+		}
 	}
+	want(p.Name == "orders:8443" && p.State == "ready" && p.LastError == p.Name, "the pool", p)
+	want(p.Leases == 12345 && p.Waiting == 7 && p.CallsWaiting == 84 && p.Connections == 6 && p.Streams == 348, "the figures", p)
+	want(p.LastClosed.Kind == "closed retired", "the end of the last connection", p.LastClosed)
 	if len(p.Subchannels) != 2 || p.Subchannels[0].State != "READY" || p.Subchannels[0].Retired || !p.Subchannels[1].Retired {
 		t.Fatalf("the subchannels: %+v", p.Subchannels)
 	}
 	c := p.Subchannels[0].Connections
-	if c[0].AgeSeconds < 47*60 || *c[0].Limit != 100 || len(c[0].ProbeSeconds) != 7 || c[0].ProbeSeconds[0] != 0.0009 ||
-		c[0].TLS.LeftSeconds < 23*3600 || c[1].Limit != nil || c[1].TLS != nil || c[1].HeardSeconds != nil {
-		t.Errorf("the connections: %+v", c)
-	}
-	if p.Holders[0].OldestSeconds != 240 || p.Holders[0].Leases != 12000 || p.Settings.IdleTimeoutSeconds != 300 {
-		t.Errorf("holders %+v, settings %+v", p.Holders, p.Settings)
-	}
-	if e := p.Events; len(e) != 12 || e[0].Kind != "closed retired" || e[11].Kind != "dialled" || e[0].AgoSeconds > e[1].AgoSeconds {
-		t.Errorf("the events, the latest first: %+v", e)
-	}
+	want(c[0].AgeSeconds >= 47*60 && *c[0].Limit == 100 && c[0].TLS.LeftSeconds > 23*3600, "a connection", c[0])
+	want(len(c[0].ProbeSeconds) == 7 && c[0].ProbeSeconds[0] == 0.0009, "its probes", c[0])
+	want(c[1].Limit == nil && c[1].TLS == nil && c[1].HeardSeconds == nil, "a connection of which little is known", c[1])
+	want(p.Holders[0].OldestSeconds == 240 && p.Holders[0].Leases == 12000, "the holders", p.Holders)
+	want(p.Settings.IdleTimeoutSeconds == 300, "the settings", p.Settings)
+	e := p.Events
+	want(len(e) == 12 && e[0].Kind == "closed retired" && e[11].Kind == "dialled" && e[0].AgoSeconds < e[1].AgoSeconds, "the events, the latest first", e)
 }

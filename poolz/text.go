@@ -51,7 +51,7 @@ func pair(d, big time.Duration, bigName string, small time.Duration, smallName s
 
 // group writes a number with a thin space between thousands.
 func group[N int | uint64 | uint32](n N) string {
-	digits := strconv.FormatUint(uint64(n), 10) //nolint:gosec // counts are not negative
+	digits := strconv.FormatUint(uint64(n), 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "\u2009" + digits[i:]
 	}

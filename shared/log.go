@@ -44,6 +44,7 @@ var says = map[EventKind]struct {
 // It is used by one goroutine at a time.
 type eventLog struct {
 	logger *slog.Logger
+	ctx    context.Context //nolint:containedctx // of nobody: an event belongs to the pool, not to a call
 	topics map[topic]*spoken
 }
 
@@ -63,7 +64,7 @@ type spoken struct {
 // concurrently with everything.
 func (l *eventLog) enabled(k EventKind) bool {
 	line, ok := says[k]
-	return ok && l.logger.Enabled(context.Background(), line.level)
+	return ok && l.logger.Enabled(l.ctx, line.level)
 }
 
 // note logs e, or counts it as suppressed.
@@ -115,7 +116,7 @@ func (l *eventLog) write(e Event, suppressed *int) {
 	}
 	add(*suppressed > 0, slog.Int("suppressed", *suppressed))
 	*suppressed = 0
-	l.logger.LogAttrs(context.Background(), line.level, line.message, attrs...)
+	l.logger.LogAttrs(l.ctx, line.level, line.message, attrs...)
 }
 
 // rest says what was suppressed and never said.
@@ -127,6 +128,6 @@ func (l *eventLog) rest() {
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(left)) {
-		l.logger.LogAttrs(context.Background(), says[k].level, says[k].message, slog.Int("suppressed", left[k]))
+		l.logger.LogAttrs(l.ctx, says[k].level, says[k].message, slog.Int("suppressed", left[k]))
 	}
 }

@@ -70,7 +70,7 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 	if f, ok := factory.(interface{ Target() string }); ok {
 		p.target = f.Target()
 	}
-	p.log.logger = p.cfg.logger
+	p.log.logger, p.log.ctx = p.cfg.logger, context.Background()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, attach := range p.cfg.attach {
 		p.hooks.add(attach(p))
