@@ -24,6 +24,7 @@ var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
 	"js":        func() template.JS { return template.JS(pageJS) },    //nolint:gosec // our own file
 	"group":     group[int],
 	"group64":   group[uint64],
+	"plural":    plural,
 	"share":     share,
 	"tone":      tone,
 	"stateTone": stateTone,

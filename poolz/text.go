@@ -58,6 +58,20 @@ func group[N int | uint64 | uint32](n N) string {
 	return digits
 }
 
+// plural writes a number of things.
+func plural(n uint64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return group(n) + " " + thing + "s"
+}
+
+// place is where a holder is, without the path of its package.
+func place(h shared.Holder) string {
+	h.Func = h.Func[strings.LastIndexByte(h.Func, '/')+1:]
+	return h.String()
+}
+
 // share is part of whole as a percentage for a bar, at most 100.
 func share(part int, whole uint32) string {
 	if whole == 0 {

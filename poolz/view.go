@@ -222,7 +222,7 @@ func newHolders(holders []shared.Holder) []holderView {
 	for _, h := range holders {
 		all = append(all, holderView{
 			Func: h.Func, File: h.File, Line: h.Line, Leases: h.Leases, Leaked: h.Leaked,
-			Oldest: seconds(h.Oldest), Place: h.String(),
+			Oldest: seconds(h.Oldest), Place: place(h),
 		})
 	}
 	return all
