@@ -30,6 +30,7 @@ type Factory struct {
 	dialOptions []grpc.DialOption
 	ping        PingFunc
 	logger      *slog.Logger
+	memory      scale.Memory // what its channels learn of the server
 }
 
 // NewFactory returns a factory for any credentials: insecure, TLS, ALTS, SPIFFE
@@ -101,8 +102,8 @@ func checkHostPort(address string) error {
 }
 
 func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+4)
-	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger))
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+5)
+	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.Remember(&f.memory))
 	opts = append(opts, f.dialOptions...)
 	opts = append(append(opts, scale.Observe(observer)), more...)
 	conn, err := scale.NewClient(f.target, opts...)
@@ -182,13 +183,14 @@ func lastConnectionError(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-// ConnectionOk pings conn with the factory's PingFunc. The error answers
+// ConnectionOk pings conn with the factory's PingFunc, whose RPCs go before those
+// that wait for a stream. The error answers
 // errors.Is for ErrConnectionNotOK and wraps the ping's.
 func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
 	if conn == nil {
 		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}
-	took, err := f.ping(ctx, conn)
+	took, err := f.ping(scale.WithPriority(ctx), conn)
 	if err != nil {
 		return &connectionError{pinging, f.target, err}
 	}
