@@ -3,6 +3,7 @@ package otelpool
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -76,6 +77,9 @@ type metrics struct {
 	count, most, pending, streams, limits, leases metric.Int64ObservableUpDownCounter
 	expiry                                        metric.Float64ObservableGauge
 	registration                                  metric.Registration
+
+	mu       sync.Mutex // guards timedOut
+	timedOut uint64     // counted so far
 }
 
 // boundaries of the histograms, in seconds: OpenTelemetry's for database pools,
@@ -173,8 +177,6 @@ func (m *metrics) event(e shared.Event) {
 		m.add(m.tests, e.Count, TestResultKey.String("ok"))
 	case shared.EventTestFailed:
 		m.add(m.tests, e.Count, TestResultKey.String("failed"))
-	case shared.EventWaitedTooLong, shared.EventStarved:
-		m.add(m.timeouts, e.Count)
 	case shared.EventLeaked:
 		m.add(m.leaks, e.Count)
 	case shared.EventShrank, shared.EventReplaced, shared.EventEjected, shared.EventLost:
@@ -182,10 +184,22 @@ func (m *metrics) event(e shared.Event) {
 	case shared.EventClosedIdle, shared.EventClosedRetired, shared.EventClosedShutdown, shared.EventOpenFailed:
 		m.add(m.closed, e.Connections, CloseReasonKey.String(reasons[e.Kind]))
 	case shared.EventShutdown:
+		m.countTimeouts(m.pool.Stats())
 		if m.registration != nil {
 			handle(m.registration.Unregister())
 		}
 	default: // not counted
+	}
+}
+
+// countTimeouts counts those that stats has and that were not counted before. They
+// are not counted by events, which tell only of some in a flood.
+func (m *metrics) countTimeouts(stats shared.Stats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if all := stats.TimedOut + stats.Starved; all > m.timedOut {
+		m.add(m.timeouts, int(all-m.timedOut)) //nolint:gosec // far below 2^63
+		m.timedOut = all
 	}
 }
 
@@ -207,6 +221,7 @@ func (m *metrics) used(took time.Duration) {
 // observe is called when metrics are collected.
 func (m *metrics) observe(_ context.Context, o metric.Observer) error {
 	stats := m.pool.Stats()
+	m.countTimeouts(stats)
 	var now current
 	now.add(stats.Current)
 	for _, c := range stats.Retired {

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 	"unicode"
-
-	"github.com/davidwartell/go-grpcpool"
 )
 
 // EventKind says what happened.
@@ -193,39 +191,6 @@ func (p *Pool) tell() {
 			p.log.note(e)
 		}
 	}
-}
-
-// inside is what a channel's dial tells of the connections inside.
-type inside struct {
-	p       *Pool
-	channel uint64
-
-	mu   sync.Mutex // guards open
-	open int        // connections
-}
-
-// tell is called by the channel, one event at a time.
-func (in *inside) tell(e grpcpool.Event) {
-	kind := EventKind(e.Kind)
-	in.mu.Lock()
-	switch {
-	case kind == EventDialled:
-		in.open++
-	case kind.ends():
-		in.open--
-	}
-	in.mu.Unlock()
-	in.p.pass(Event{
-		Time: e.Time, Kind: kind, Channel: in.channel, Address: oneLine(e.Address), Connection: e.Connection,
-		Took: e.Took, Count: 1, Text: oneLine(e.Text),
-	})
-}
-
-// left is how many connections are open.
-func (in *inside) left() int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.open
 }
 
 // oneLine makes text safe to show: in one line, printable and of bounded length.

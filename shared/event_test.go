@@ -166,11 +166,13 @@ func TestEventsOfAChannelsInsideArePassedOn(t *testing.T) {
 			f.tell(grpcpool.Event{Time: at, Kind: scale.EventDialled, Address: "10.0.0.1:443", Connection: id + 1, Took: time.Millisecond})
 		}
 		f.tell(grpcpool.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 1, Took: time.Hour, Text: "bad\nnews\x1b[31m"})
+		f.tell(grpcpool.Event{Time: at, Kind: scale.EventReplaced, Address: "10.0.0.1:443", Connection: 2})
+		f.tell(grpcpool.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 2}) // ends once
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
 		want := "1:dialled, 1:open failed, failing, 2:opened, recovered, " +
-			"2:dialled, 2:dialled, 2:dialled, 2:dialled, 2:lost, 2:closed at shutdown, shut down"
+			"2:dialled, 2:dialled, 2:dialled, 2:dialled, 2:lost, 2:replaced, 2:closed at shutdown, shut down"
 		if got := log.story(); got != want {
 			t.Errorf("the story is\n%s\nwant\n%s", got, want)
 		}
@@ -230,7 +232,7 @@ func TestStatsKeepsTheLatestEvents(t *testing.T) {
 		p := newPool(t, f, 0)
 		borrow(t, p)
 		for id := range uint64(200) {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost, Connection: id})
+			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id})
 		}
 		events := p.Stats().Events
 		if len(events) != 64 || events[0].Connection != 136 || events[63].Connection != 199 {
@@ -249,7 +251,7 @@ func TestASlowHookLosesTheOldestAndHoldsUpNobody(t *testing.T) {
 		}))
 		borrow(t, p)
 		for id := range uint64(5000) {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost, Connection: id + 1})
+			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id + 1})
 		}
 		borrow(t, p)
 		done := make(chan error)
@@ -329,8 +331,8 @@ func TestTheLogHasALineASecondOfAKindAndCountsTheRest(t *testing.T) {
 		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		borrow(t, p)
 		lose := func() {
+			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Address: "a:1"}) // at Debug
 			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost, Address: "a:1", Text: "why\nnot"})
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventShrank}) // at Debug
 		}
 		for range 100 {
 			lose()
@@ -360,6 +362,7 @@ func TestTheLastLineSaysWhatWasSuppressed(t *testing.T) {
 		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 		borrow(t, p)
 		for range 10 {
+			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled})
 			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost})
 		}
 		if err := p.Close(); err != nil {

@@ -69,6 +69,7 @@ func (p *Pool) waited(start time.Duration, err error) {
 	}
 	var late *waitError
 	if errors.As(err, &late) && !errors.Is(late.end, context.Canceled) {
+		p.counts.timedOut.Add(1)
 		p.emit(Event{Kind: EventWaitedTooLong, Took: took, Text: err.Error()})
 	}
 }

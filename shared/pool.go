@@ -41,6 +41,7 @@ type Pool struct {
 	lastErr  error      // of the last attempt, nil if it went well
 	nextDial time.Time  // no dial before
 	open     map[*channel]struct{}
+	starved  uint64 // calls on channels that are closed
 	target   string // of the latest channel, or of the factory if it says
 	closing  bool
 	ended    bool          // the last event is told, or about to be
@@ -256,9 +257,12 @@ func (p *Pool) stopLending() {
 // how is the event that tells of it.
 func (p *Pool) closeChannel(c *channel, how EventKind) {
 	go func() {
+		c.look()           // while there is something to be seen
 		_ = c.conn.Close() // fails only if somebody closed it, which is what is wanted
 		p.emit(Event{Kind: how, Channel: c.id, Took: p.now() - c.born, Connections: c.told.left()})
+		_, starved := c.look()
 		p.mu.Lock()
+		p.starved += starved
 		delete(p.open, c)
 		p.mu.Unlock()
 		p.finished()

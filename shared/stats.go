@@ -49,6 +49,8 @@ type Stats struct {
 	Replaced    uint64 // channels retired because another took their place
 	IdleClosed  uint64 // channels closed for want of leases
 	Leaked      uint64 // leases reported by leak detection
+	TimedOut    uint64 // callers whose deadline passed before they had a connection
+	Starved     uint64 // calls that ended before they had a stream of a connection
 }
 
 // Settings are a pool's, as its options have settled them.
@@ -76,8 +78,8 @@ func (cfg *config) settings() Settings {
 
 // counts are the counters of Stats, and of the channels that were dialled.
 type counts struct {
-	waiting                                                                       atomic.Int64
-	dialled, dials, dialsFailed, tests, testsFailed, replaced, idleClosed, leaked atomic.Uint64
+	waiting                                                                                 atomic.Int64
+	dialled, dials, dialsFailed, tests, testsFailed, replaced, idleClosed, leaked, timedOut atomic.Uint64
 }
 
 // Stats returns a snapshot. It may be called at any time, after Close too.
@@ -92,15 +94,20 @@ func (p *Pool) Stats() Stats {
 		Replaced:    p.counts.replaced.Load(),
 		IdleClosed:  p.counts.idleClosed.Load(),
 		Leaked:      p.counts.leaked.Load(),
+		TimedOut:    p.counts.timedOut.Load(),
 	}
 	s.Events, s.Settings = p.events.kept(), p.cfg.settings()
 	current, others := p.fill(&s)
-	if current != nil && current.inside != nil {
-		s.Current = current.inside.Snapshot()
+	if current != nil {
+		now, starved := current.look()
+		s.Current = now
+		s.Starved += starved
 	}
 	for _, c := range others {
-		if c.inside != nil {
-			s.Retired = append(s.Retired, c.inside.Snapshot())
+		now, starved := c.look()
+		s.Starved += starved
+		if len(now.Subchannels) > 0 {
+			s.Retired = append(s.Retired, now)
 		}
 	}
 	return s
@@ -110,6 +117,7 @@ func (p *Pool) Stats() Stats {
 func (p *Pool) fill(s *Stats) (current *channel, others []*channel) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.Starved = p.starved
 	s.Target, s.State, s.LastError, s.Channels = p.target, p.stateLocked(), p.lastErr, len(p.open)
 	current = p.current.Load()
 	for c := range p.open {
