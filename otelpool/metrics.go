@@ -172,19 +172,19 @@ func (m *metrics) event(e shared.Event) {
 	case shared.EventDialled:
 		m.createTime.Record(ctx, e.Took.Seconds(), m.with...)
 	case shared.EventDialFailed:
-		m.add(m.failed, e.Count)
+		m.add(ctx, m.failed, e.Count)
 	case shared.EventTested:
-		m.add(m.tests, e.Count, TestResultKey.String("ok"))
+		m.add(ctx, m.tests, e.Count, TestResultKey.String("ok"))
 	case shared.EventTestFailed:
-		m.add(m.tests, e.Count, TestResultKey.String("failed"))
+		m.add(ctx, m.tests, e.Count, TestResultKey.String("failed"))
 	case shared.EventLeaked:
-		m.add(m.leaks, e.Count)
+		m.add(ctx, m.leaks, e.Count)
 	case shared.EventShrank, shared.EventReplaced, shared.EventEjected, shared.EventLost:
-		m.add(m.closed, e.Count, CloseReasonKey.String(reasons[e.Kind]))
+		m.add(ctx, m.closed, e.Count, CloseReasonKey.String(reasons[e.Kind]))
 	case shared.EventClosedIdle, shared.EventClosedRetired, shared.EventClosedShutdown, shared.EventOpenFailed:
-		m.add(m.closed, e.Connections, CloseReasonKey.String(reasons[e.Kind]))
+		m.add(ctx, m.closed, e.Connections, CloseReasonKey.String(reasons[e.Kind]))
 	case shared.EventShutdown:
-		m.countTimeouts(m.pool.Stats())
+		m.countTimeouts(ctx, m.pool.Stats())
 		if m.registration != nil {
 			handle(m.registration.Unregister())
 		}
@@ -194,19 +194,19 @@ func (m *metrics) event(e shared.Event) {
 
 // countTimeouts counts those that stats has and that were not counted before. They
 // are not counted by events, which tell only of some in a flood.
-func (m *metrics) countTimeouts(stats shared.Stats) {
+func (m *metrics) countTimeouts(ctx context.Context, stats shared.Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if all := stats.TimedOut + stats.Starved; all > m.timedOut {
-		m.add(m.timeouts, int(all-m.timedOut)) //nolint:gosec // far below 2^63
+		m.add(ctx, m.timeouts, int(all-m.timedOut)) //nolint:gosec // far below 2^63
 		m.timedOut = all
 	}
 }
 
 // add counts n with the pool's attributes and more.
-func (m *metrics) add(c metric.Int64Counter, n int, more ...attribute.KeyValue) {
+func (m *metrics) add(ctx context.Context, c metric.Int64Counter, n int, more ...attribute.KeyValue) {
 	if n > 0 {
-		c.Add(context.Background(), int64(n), metric.WithAttributeSet(m.set), metric.WithAttributes(more...))
+		c.Add(ctx, int64(n), metric.WithAttributeSet(m.set), metric.WithAttributes(more...))
 	}
 }
 
@@ -219,9 +219,9 @@ func (m *metrics) used(took time.Duration) {
 }
 
 // observe is called when metrics are collected.
-func (m *metrics) observe(_ context.Context, o metric.Observer) error {
+func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 	stats := m.pool.Stats()
-	m.countTimeouts(stats)
+	m.countTimeouts(ctx, stats)
 	var now current
 	now.add(stats.Current)
 	for _, c := range stats.Retired {
