@@ -3,8 +3,6 @@ package poolz
 import (
 	_ "embed" // the page's parts
 	"html/template"
-
-	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 //go:embed page.html
@@ -29,9 +27,11 @@ var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
 	"tone":      tone,
 	"stateTone": stateTone,
 	"spark":     spark,
+	"sparkEnd":  sparkEnd,
+	"tookWord":  tookWord,
+	"told":      told,
 	"latest":    latest,
 	"longest":   longest,
-	"unlimited": func() uint32 { return scale.Unlimited },
 	"recent":    func(events []eventView) []eventView { return events[:min(shownEvents, len(events))] },
 	"earlier":   func(events []eventView) []eventView { return events[min(shownEvents, len(events)):] },
 }).Parse(pageHTML))

@@ -108,28 +108,53 @@ func stateTone(s shared.State) string {
 	}
 }
 
-// The box that a sparkline is drawn in, in the SVG's own units.
+// The box that a sparkline is drawn in, in the SVG's own units, and how many probes
+// fill it: fewer are drawn at its right.
 const (
 	sparkWidth  = 72.0
 	sparkHeight = 18.0
+	sparkProbes = 16
 )
 
-// spark is the points of a line through the probes' times, zero at the bottom.
+// point is a place in the box.
+type point struct{ X, Y float64 }
+
+func (p point) String() string { return fmt.Sprintf("%.1f,%.1f", p.X, p.Y) }
+
+// sparkAt is where the probe of that number is drawn: zero at the bottom, the
+// longest at the top.
+func sparkAt(probes []seconds, i int) point {
+	step := (sparkWidth - 6) / float64(max(sparkProbes, len(probes))-1)
+	share := float64(probes[i]) / float64(max(longest(probes), 1))
+	return point{
+		X: sparkWidth - 3 - step*float64(len(probes)-1-i),
+		Y: sparkHeight - 3 - (sparkHeight-6)*share,
+	}
+}
+
+// spark is the points of a line through the probes' times.
 func spark(probes []seconds) string {
-	longest := seconds(1)
-	for _, p := range probes {
-		longest = max(longest, p)
+	points := make([]string, 0, len(probes))
+	for i := range probes {
+		points = append(points, sparkAt(probes, i).String())
 	}
-	var points strings.Builder
-	for i, p := range probes {
-		x := sparkWidth / 2
-		if len(probes) > 1 {
-			x = 1 + (sparkWidth-2)*float64(i)/float64(len(probes)-1)
-		}
-		y := sparkHeight - 2 - (sparkHeight-4)*float64(p)/float64(longest)
-		fmt.Fprintf(&points, "%.1f,%.1f ", x, y)
+	return strings.Join(points, " ")
+}
+
+// sparkEnd is where the line ends.
+func sparkEnd(probes []seconds) point { return sparkAt(probes, len(probes)-1) }
+
+// told reports whether an event, if there is one, says that already.
+func told(e *eventView, text string) bool { return e != nil && e.Text == text }
+
+// tookWord says what the time of an event is.
+func tookWord(k shared.EventKind) string {
+	switch k {
+	case shared.EventDialled, shared.EventOpened, shared.EventTested:
+		return "in"
+	default:
+		return "after"
 	}
-	return strings.TrimSpace(points.String())
 }
 
 // latest is the last probe's time.

@@ -183,19 +183,25 @@ func servePage(t *testing.T, pools ...poolz.Pool) (url string) {
 
 func TestTheLivePageInARealBrowser(t *testing.T) {
 	b := startBrowser(t)
-	s := newStage(t)
-	s.enter(20, 20)
+	s := newStageWith(t, 16)
+	s.loseTheServer()
+	s.enter(36, 36)
 	lease, err := s.pool.Get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "probes of every connection", func() bool { return s.probes() >= 3 }) // the calls are quiet
 	b.look(1120, "light")
 	b.do(chromedp.Navigate(servePage(t, s.pool)), chromedp.WaitVisible(chromedp.CSS(".live.on")))
 
 	// It says what is there.
-	wantPage(b, "orders", "ready", "Leases out 21", "Connections 3 of 4", "Streams 20 of 24", "8 of 8", "TLS 1.3", "observe_test.")
-	if bars := say[int](b, `document.querySelectorAll("svg.bar").length`); bars != 3 {
-		t.Errorf("%d bars are drawn, want 3", bars)
+	b.awaitText(fmt.Sprintf("Connections %d of 4 Streams 36 of %d", s.connections(), 16*s.connections())) // but for a probe now and then
+	wantPage(b, "orders", "ready", "Leases out 37", "of 16", "TLS 1.3", "observe_test.TestTheLivePage", "Last closed: lost", "grew")
+	if lines := say[int](b, `document.querySelectorAll("svg.spark polyline").length`); lines != s.connections() {
+		t.Errorf("%d sparklines are drawn, want one for each connection", lines)
+	}
+	if bars := say[int](b, `document.querySelectorAll("svg.bar").length`); bars != s.connections() {
+		t.Errorf("%d bars are drawn, want one for each connection", bars)
 	}
 	light := say[string](b, `getComputedStyle(document.body).backgroundColor`)
 	b.screenshot("light")
@@ -218,7 +224,7 @@ func TestTheLivePageInARealBrowser(t *testing.T) {
 	b.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll("details").forEach((d) => { d.open = true })`))
 	opened := say[int](b, `document.querySelectorAll("details[open]").length`)
 	lease.Return()
-	b.awaitText("Leases out 20")
+	b.awaitText("Leases out 36")
 	if now := say[int](b, `document.querySelectorAll("details[open]").length`); now != opened {
 		t.Errorf("%d sections are open after an update, want %d", now, opened)
 	}
@@ -229,7 +235,7 @@ func TestTheLivePageInARealBrowser(t *testing.T) {
 	s.leave()
 	eventually(t, "no leases", func() bool { return s.pool.Stats().Leases == 0 })
 	b.do(chromedp.Sleep(1500 * time.Millisecond)) // longer than between two updates
-	wantPage(b, "Leases out 20")
+	wantPage(b, "Leases out 36")
 	b.do(chromedp.Click(chromedp.ID("pause")))
 	b.awaitText("Leases out 0")
 	b.wantNoTrouble()

@@ -25,7 +25,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // that a loaded machine does not fail a test.
 const soon = 20 * time.Second
 
-// limit is how many streams the servers of these tests allow on a connection.
+// limit is how many streams the servers allow on a connection, unless a test says
+// otherwise. With so few none is kept free for probes.
 const limit = 8
 
 // stage is a mutual TLS server whose calls wait for leave, and a pool to it.
@@ -43,6 +44,11 @@ type stage struct {
 
 // newStage makes a stage. Its pool is named "orders" and closed by the test.
 func newStage(t *testing.T, opts ...shared.Option) *stage {
+	t.Helper()
+	return newStageWith(t, limit, opts...)
+}
+
+func newStageWith(t *testing.T, limit uint32, opts ...shared.Option) *stage {
 	t.Helper()
 	certs, err := pki.NewLocalhost()
 	if err != nil {
@@ -142,6 +148,34 @@ func eventually(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("after %v still not so: %s", soon, what)
 		}
 	}
+}
+
+// loseTheServer has the pool make a connection and lose it, and makes another.
+func (s *stage) loseTheServer() {
+	s.t.Helper()
+	borrow := func() bool {
+		l, err := s.pool.Get(s.t.Context())
+		if err == nil {
+			l.Return()
+		}
+		return err == nil && s.connections() > 0
+	}
+	eventually(s.t, "a connection", borrow)
+	s.Stop()
+	eventually(s.t, "no connection", func() bool { return s.connections() == 0 })
+	s.Start()
+	eventually(s.t, "a connection after the server's return", borrow)
+}
+
+// probes is how many probes the connection has seen that has seen the fewest.
+func (s *stage) probes() int {
+	least := 1000
+	for _, sub := range s.pool.Stats().Current.Subchannels {
+		for i := range sub.Connections {
+			least = min(least, len(sub.Connections[i].ProbeTimes))
+		}
+	}
+	return least
 }
 
 // connections is how many connections the pool's Stats show.
