@@ -36,7 +36,7 @@ func walk(n *html.Node, f func(*html.Node)) {
 
 // elements counts the elements of a page by name, and fails for any attribute that
 // runs script or fetches something.
-func elements(t *testing.T, page string) map[string]int {
+func elements(t testing.TB, page string) map[string]int {
 	t.Helper()
 	root, err := html.Parse(strings.NewReader(page))
 	if err != nil {

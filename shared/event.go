@@ -199,6 +199,7 @@ func oneLine(text string) string {
 	if len(text) > maxEventText {
 		text = strings.ToValidUTF8(text[:maxEventText], "") + "…"
 	}
+	text = strings.ToValidUTF8(text, "\ufffd")
 	if strings.IndexFunc(text, unprintable) < 0 {
 		return text
 	}
