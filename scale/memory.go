@@ -39,6 +39,8 @@ type learned struct {
 	handshake time.Duration // from there to READY, the last time
 	timeouts  int           // dials in a row that ran into their patience
 
+	ejected int // connections in a row, none of which answered a probe soon
+
 	age     time.Duration // at which the server ends connections
 	lastAge time.Duration // of the connection that it ended last
 	endedAt time.Time     // when that was
@@ -79,6 +81,15 @@ func (m *Memory) note(addr string, change func(*learned)) {
 		m.byAddr[addr] = l
 	}
 	change(l)
+}
+
+// trust forgets that connections to addr were ejected.
+func (m *Memory) trust(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.byAddr[addr]; l != nil {
+		l.ejected = 0
+	}
 }
 
 // rememberDialLocked notes what it took c to become READY.

@@ -43,6 +43,10 @@ const (
 	mostPatience   = 6
 	keptProbes     = 64
 
+	// If the successor of an ejected connection does not answer either, it may be
+	// the server that is slow, and more connections are no help: each ejection in a
+	// row doubles the probe timeout for the address.
+
 	// A timer that is late by stalled tells that this process did not run. What
 	// it did not hear in that time proves nothing.
 	stalled = 250 * time.Millisecond
@@ -129,7 +133,11 @@ func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
 // for a connection, on a goroutine of its timer.
 func (c *connection) watch() {
 	s := c.sub
+	last := c.lap.Load()
 	c.newLap()
+	if last.answered.Load() {
+		c.trust(c.now() - last.at) // or less
+	}
 	s.mu.Lock()
 	interval := s.policy.settings.Load().probeInterval
 	due := c.phase == phaseReady && interval > 0 && c.now() >= c.probeDueLocked(interval)
@@ -156,11 +164,12 @@ func (c *connection) watch() {
 
 // patienceLocked is how long a probe may take.
 func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
-	if len(c.probes) < 2 {
-		return timeout
+	known := c.sub.policy.channel.memory.recall(c.sub.addr())
+	patience := timeout << min(known.ejected, mostDoublings)
+	if took := slices.Sorted(slices.Values(c.probes)); len(took) >= 2 {
+		patience = max(patience, patienceFactor*took[len(took)-2])
 	}
-	took := slices.Sorted(slices.Values(c.probes))
-	return min(max(timeout, patienceFactor*took[len(took)-2]), mostPatience*timeout)
+	return min(patience, mostPatience*timeout)
 }
 
 // probe asks the server for a sign of life, and returns why c is to be ejected,
@@ -223,10 +232,21 @@ func (c *connection) noteProbe(start time.Duration, answered, alive bool) {
 		s.stats.probesFailed++
 	}
 	if answered {
+		took := c.now() - start
+		c.trust(took)
 		if len(c.probes) == keptProbes {
 			c.probes = slices.Delete(c.probes, 0, 1)
 		}
-		c.probes = append(c.probes, c.now()-start)
+		c.probes = append(c.probes, took)
+	}
+}
+
+// trust is told that the server answered in the given time. If that was soon, the
+// connections that were ejected before were dead, and the server is not slow.
+func (c *connection) trust(took time.Duration) {
+	s := c.sub
+	if took < s.policy.settings.Load().probeTimeout/2 {
+		s.policy.channel.memory.trust(s.addr())
 	}
 }
 
@@ -242,6 +262,7 @@ func (c *connection) eject(why error) {
 	dials := s.outLocked(c)
 	s.stats.ejected++
 	c.counted = true
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
 	s.lastErr, s.distrust = why, true
 	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
 	s.mu.Unlock()

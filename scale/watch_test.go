@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/internal/h2server"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -46,15 +47,15 @@ func (l *linked) call() error {
 
 func (l *linked) subchannel() scale.Subchannel { return l.observer.Snapshot().Subchannels[0] }
 
-// calls keeps n callers calling until stop, every 5 ms.
-func (l *linked) calls(n int) (stop func()) {
+// calls keeps n callers calling until stop, at a pace.
+func (l *linked) calls(n int, pace time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				_, _ = l.stub.EmptyCall(ctx, &testpb.Empty{})
-				time.Sleep(5 * time.Millisecond) // the callers' pace, in virtual time
+				time.Sleep(pace) // the callers' pace, in virtual time
 			}
 		})
 	}
@@ -110,7 +111,7 @@ func TestADeadConnectionIsEjected(t *testing.T) {
 					l := newLinked(t, serverConfig{})
 					s := l.stream(t)
 					if tc.traffic {
-						defer l.calls(3)()
+						defer l.calls(3, 5*time.Millisecond)()
 					}
 					elapse(after)
 					l.link.Drop(tc.up, tc.down)
@@ -166,7 +167,7 @@ func TestACallGoesThroughWithinASecondOfTheEndOfALongOutage(t *testing.T) {
 	for _, outage := range []time.Duration{3 * time.Second, time.Minute, 10*time.Minute + 123*time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) { // row 9
 			l := newLinked(t, serverConfig{})
-			stop := l.calls(3)
+			stop := l.calls(3, 100*time.Millisecond)
 			elapse(time.Second)
 			l.link.Drop(true, true)
 			elapse(outage)
@@ -176,7 +177,7 @@ func TestACallGoesThroughWithinASecondOfTheEndOfALongOutage(t *testing.T) {
 				t.Errorf("%d dials in 10 s of an outage of %v with demand, want about one a second: %+v", n, outage, l.observer.Snapshot())
 			}
 			stop()
-			stop = l.calls(1)
+			stop = l.calls(1, 10*time.Millisecond)
 			elapse(2 * time.Second)
 			before := l.server.calls.Load()
 			l.link.Heal()
@@ -216,7 +217,7 @@ func TestCallersFailFastWhileEveryConnectionIsBad(t *testing.T) {
 		l.link.Drop(true, true)
 		_, _ = s.Recv()
 		elapse(5 * time.Second)
-		stop := l.calls(20)
+		stop := l.calls(20, 5*time.Millisecond)
 		defer stop()
 		elapse(5 * time.Second)
 		start := time.Now()
@@ -237,7 +238,7 @@ func TestASlowOrLossyNetworkIsNotADeadOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 15
 		l := newLinked(t, serverConfig{})
 		l.link.Delay(200 * time.Millisecond)
-		stop := l.calls(2)
+		stop := l.calls(2, 50*time.Millisecond)
 		elapse(5 * time.Minute)
 		stop()
 		elapse(5 * time.Minute)
@@ -250,7 +251,7 @@ func TestASlowOrLossyNetworkIsNotADeadOne(t *testing.T) {
 func TestTrafficThatProvesAConnectionAliveSparesItProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLinked(t, serverConfig{})
-		stop := l.calls(1)
+		stop := l.calls(1, 5*time.Millisecond)
 		elapse(time.Minute)
 		if sub := l.subchannel(); sub.Probes != 0 {
 			t.Errorf("%d probes of a connection on which calls are answered", sub.Probes)
@@ -322,10 +323,22 @@ func TestAConnectionWhoseProbeHangsIsSparedWhenCallsAreAnswered(t *testing.T) {
 			return ctx.Err()
 		})
 		l := newLinked(t, serverConfig{delay: 400 * time.Millisecond}, hangs)
-		defer l.calls(5)()
+		defer l.calls(5, 5*time.Millisecond)()
 		elapse(time.Minute)
 		if sub := l.subchannel(); sub.Ejected != 0 {
 			t.Errorf("after a minute: %+v", sub)
+		}
+	})
+}
+
+func TestConnectionsToASlowServerAreNotEjectedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, _ := strictInMemory(t, h2server.WithDelay(3*time.Second)) // health checks too
+		c := network.channel(t, grpc.WithIdleTimeout(0))
+		c.Connect()
+		elapse(10 * time.Minute)
+		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected > 3 || len(sub.Connections) != 1 {
+			t.Errorf("after ten minutes: %+v", sub)
 		}
 	})
 }

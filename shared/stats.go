@@ -42,6 +42,10 @@ type Stats struct {
 	Events   []Event // the latest 64, oldest first
 	Settings Settings
 
+	// Identity is what new connections prove themselves with, and how a renewal of
+	// it went. It is zero for a factory that is no grpcpool.IdentityReporter.
+	Identity grpcpool.IdentityInfo
+
 	Dials       uint64 // calls of the factory's NewConnection that have ended
 	DialsFailed uint64
 	Tests       uint64 // calls of the factory's ConnectionOk that have ended
@@ -109,6 +113,9 @@ func (p *Pool) Stats() Stats {
 		if len(now.Subchannels) > 0 {
 			s.Retired = append(s.Retired, now)
 		}
+	}
+	if r, ok := p.factory.(grpcpool.IdentityReporter); ok {
+		s.Identity = r.Identity()
 	}
 	return s
 }
