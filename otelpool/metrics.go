@@ -20,9 +20,10 @@ import (
 // left out for a factory without a method Target() string.
 const (
 	ServerAddressKey   = attribute.Key("server.address")
-	ConnectionStateKey = attribute.Key("grpcpool.connection.state") // of grpcpool.connection.count
-	CloseReasonKey     = attribute.Key("grpcpool.close.reason")     // of grpcpool.connection.closed
-	TestResultKey      = attribute.Key("grpcpool.test.result")      // of grpcpool.connection.test
+	ConnectionStateKey = attribute.Key("grpcpool.connection.state")  // of grpcpool.connection.count
+	CloseReasonKey     = attribute.Key("grpcpool.close.reason")      // of grpcpool.connection.closed
+	TestResultKey      = attribute.Key("grpcpool.test.result")       // of grpcpool.connection.test
+	CertificateKey     = attribute.Key("grpcpool.certificate.owner") // of grpcpool.certificate.expiry
 )
 
 // Metrics measures a pool. Names, units and attributes follow OpenTelemetry's
@@ -51,7 +52,9 @@ const (
 //	grpcpool.stream.limit                 {stream}      that those may have at once; not of servers without a limit
 //	grpcpool.lease.count                  {lease}       out now
 //	grpcpool.lease.leaked                 {lease}       reported by leak detection
-//	grpcpool.certificate.expiry           s             until the first certificate of an open connection expires
+//	grpcpool.certificate.expiry           s             until a certificate expires; grpcpool.certificate.owner is "client"
+//	                                                    (the one that new connections show), or "server" (the first
+//	                                                    to expire of those that open connections were shown)
 //
 // RPCs themselves are measured by Instrument. Of the options Metrics needs only
 // the MeterProvider. The gauges end when the pool is closed; counters and
@@ -138,7 +141,7 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 	m.limits = counter("stream.limit", "{stream}", "The number of streams that the server allows at once on open connections.")
 	m.leases = counter("lease.count", "{lease}", "The number of leases that are out.")
 	expiry, err := meter.Float64ObservableGauge("grpcpool.certificate.expiry", metric.WithUnit("s"),
-		metric.WithDescription("The time until the first certificate of an open connection expires."))
+		metric.WithDescription("The time until a certificate in use expires, by its owner."))
 	handle(err)
 	m.expiry = expiry
 	registration, err := meter.RegisterCallback(m.observe, m.count, m.most, m.pending, m.streams, m.limits, m.leases, m.expiry)
@@ -236,8 +239,10 @@ func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 	o.ObserveInt64(m.streams, int64(now.streams), pool)
 	o.ObserveInt64(m.limits, now.limit, pool)
 	o.ObserveInt64(m.leases, int64(stats.Leases), pool)
-	if !now.expires.IsZero() {
-		o.ObserveFloat64(m.expiry, math.Floor(time.Until(now.expires).Seconds()), pool)
+	for owner, end := range map[string]time.Time{"client": stats.Identity.NotAfter, "server": now.expires} {
+		if !end.IsZero() {
+			o.ObserveFloat64(m.expiry, math.Floor(time.Until(end).Seconds()), pool, metric.WithAttributes(CertificateKey.String(owner)))
+		}
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func kind(t *testing.T, set attribute.Set) string {
 	for _, a := range set.ToSlice() {
 		switch a.Key {
 		case otelpool.PoolNameKey, otelpool.ServerAddressKey:
-		case otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey:
+		case otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey, otelpool.CertificateKey:
 			found += "{" + a.Value.AsString() + "}"
 		default:
 			t.Errorf("there is the attribute %s", a.Key)
@@ -290,8 +290,10 @@ func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 		"grpcpool.connection.count{idle}": 1, "grpcpool.connection.count{used}": 0, "grpcpool.connection.count{connecting}": 0,
 		"grpcpool.connection.max": 10, "grpcpool.stream.limit": 7, "grpcpool.stream.active": 0, "grpcpool.lease.count": 1,
 	})
-	if left := figures["grpcpool.certificate.expiry"]; left < 22*3600 || left > 25*3600 {
-		t.Errorf("the certificate, of one day, expires in %d s", left)
+	for _, owner := range []string{"client", "server"} {
+		if left := figures["grpcpool.certificate.expiry{"+owner+"}"]; left < 22*3600 || left > 25*3600 {
+			t.Errorf("the %s's certificate, of one day, expires in %d s", owner, left)
+		}
 	}
 }
 

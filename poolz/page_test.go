@@ -139,7 +139,8 @@ func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 		"6 opened · 1 failed · 1 lost · 1 ejected · 1 replaced · 1 shrunk · 4 711 calls waited · 3 starved · 2 of 512 probes failed",
 		"Last closed: lost", "3 10.0.3.21:8443 47 min 100 of 100", "37 no limit", "1.00 ms TLS 1.3, 23 h", "TLS 1.2, expired", "none",
 		"orders.(*Service).Place (place.go:118) 12 000 2 too long 4 min",
-		"Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
+		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 Settings",
+		"shows an earlier client certificate", "Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
 	)
 }
 
@@ -169,16 +170,22 @@ type document struct {
 			Address, State string
 			Retired        bool
 			Connections    []struct {
-				ID           uint64
-				AgeSeconds   float64
-				HeardSeconds *float64
-				Limit        *int
-				ProbeSeconds []float64
-				TLS          *struct {
+				ID              uint64
+				EarlierIdentity bool
+				AgeSeconds      float64
+				HeardSeconds    *float64
+				Limit           *int
+				ProbeSeconds    []float64
+				TLS             *struct {
 					Version     string
 					LeftSeconds float64
 				}
 			}
+		}
+		Identity *struct {
+			Generation  uint64
+			Expiry      string
+			LeftSeconds float64
 		}
 		Holders []struct {
 			Func          string
@@ -224,6 +231,8 @@ func TestJSONHasTheSameData(t *testing.T) {
 	want(len(c[0].ProbeSeconds) == 7 && c[0].ProbeSeconds[0] == 0.0009, "its probes", c[0])
 	want(c[1].Limit == nil && c[1].TLS == nil && c[1].HeardSeconds == nil, "a connection of which little is known", c[1])
 	want(p.Holders[0].OldestSeconds == 240 && p.Holders[0].Leases == 12000, "the holders", p.Holders)
+	want(p.Identity.Generation == 3 && p.Identity.Expiry == "urgent" && p.Identity.LeftSeconds > 5400, "the identity", p.Identity)
+	want(c[0].EarlierIdentity && !c[1].EarlierIdentity && !c[2].EarlierIdentity, "who shows an earlier one", c)
 	want(p.Settings.IdleTimeoutSeconds == 300, "the settings", p.Settings)
 	e := p.Events
 	want(len(e) == 12 && e[0].Kind == "closed retired" && e[11].Kind == "dialled" && e[0].AgoSeconds < e[1].AgoSeconds, "the events, the latest first", e)

@@ -18,20 +18,21 @@ var pageJS string
 const shownEvents = 10
 
 var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
-	"css":       func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // our own file
-	"js":        func() template.JS { return template.JS(pageJS) },    //nolint:gosec // our own file
-	"group":     group[int],
-	"group64":   group[uint64],
-	"plural":    plural,
-	"share":     share,
-	"tone":      tone,
-	"stateTone": stateTone,
-	"spark":     spark,
-	"sparkEnd":  sparkEnd,
-	"tookWord":  tookWord,
-	"told":      told,
-	"latest":    latest,
-	"longest":   longest,
-	"recent":    func(events []eventView) []eventView { return events[:min(shownEvents, len(events))] },
-	"earlier":   func(events []eventView) []eventView { return events[min(shownEvents, len(events)):] },
+	"expiryTone": expiryTone,
+	"css":        func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // our own file
+	"js":         func() template.JS { return template.JS(pageJS) },    //nolint:gosec // our own file
+	"group":      group[int],
+	"group64":    group[uint64],
+	"plural":     plural,
+	"share":      share,
+	"tone":       tone,
+	"stateTone":  stateTone,
+	"spark":      spark,
+	"sparkEnd":   sparkEnd,
+	"tookWord":   tookWord,
+	"told":       told,
+	"latest":     latest,
+	"longest":    longest,
+	"recent":     func(events []eventView) []eventView { return events[:min(shownEvents, len(events))] },
+	"earlier":    func(events []eventView) []eventView { return events[min(shownEvents, len(events)):] },
 }).Parse(pageHTML))

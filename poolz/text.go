@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -89,6 +90,18 @@ func tone(k shared.EventKind) string {
 		return "warn"
 	case shared.EventOpened, shared.EventRecovered, shared.EventDialled, shared.EventTested, shared.EventGrew:
 		return "good"
+	default:
+		return "calm"
+	}
+}
+
+// expiryTone is the colour of how close a certificate is to its end.
+func expiryTone(e grpcpool.Expiry) string {
+	switch e {
+	case grpcpool.ExpiryNear:
+		return "warn"
+	case grpcpool.ExpiryUrgent, grpcpool.ExpiryPassed:
+		return "bad"
 	default:
 		return "calm"
 	}

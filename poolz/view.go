@@ -42,7 +42,21 @@ type poolView struct {
 	LastClosed  *eventView       `json:"lastClosed,omitempty"` // the end of a connection, and why
 	Holders     []holderView     `json:"holders"`              // only with leak detection
 	Events      []eventView      `json:"events"`               // the latest first
+	Identity    *identityView    `json:"identity"`             // null: the factory knows of none
 	Settings    settingsView     `json:"settings"`
+}
+
+// identityView is the client certificate that new connections show.
+type identityView struct {
+	Generation uint64          `json:"generation"`
+	Subject    string          `json:"subject"`
+	Serial     string          `json:"serial"`
+	NotAfter   time.Time       `json:"notAfter"`
+	Left       seconds         `json:"leftSeconds"`
+	Expiry     grpcpool.Expiry `json:"expiry"`
+	LoadedAt   time.Time       `json:"loadedAt"`
+	Loaded     seconds         `json:"loadedSeconds"`
+	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
 }
 
 type subchannelView struct {
@@ -78,6 +92,7 @@ type connectionView struct {
 	Heard    *seconds  `json:"heardSeconds"`
 	Probes   []seconds `json:"probeSeconds"`
 	TLS      *tlsView  `json:"tls"`
+	Earlier  bool      `json:"earlierIdentity"` // it was made before the pool's identity was renewed
 }
 
 type tlsView struct {
@@ -145,6 +160,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 	if s.LastError != nil {
 		v.LastError = s.LastError.Error()
 	}
+	v.Identity = newIdentityView(&s.Identity, now)
 	v.add(s.Current, false, now)
 	for _, retired := range s.Retired {
 		v.add(retired, true, now)
@@ -157,7 +173,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 	for i := range channel.Subchannels {
 		s := &channel.Subchannels[i]
-		sub := newSubchannelView(s, now)
+		sub := newSubchannelView(s, v.Identity, now)
 		sub.Retired = retired
 		sub.LastClosed = lastClosed(v.Events, s.Address)
 		v.Subchannels = append(v.Subchannels, sub)
@@ -173,7 +189,22 @@ func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 	}
 }
 
-func newSubchannelView(s *scale.Subchannel, now time.Time) subchannelView {
+func newIdentityView(id *grpcpool.IdentityInfo, now time.Time) *identityView {
+	if id.Generation == 0 {
+		return nil
+	}
+	v := &identityView{
+		Generation: id.Generation, Subject: id.Subject, Serial: id.Serial,
+		NotAfter: id.NotAfter, Left: seconds(id.NotAfter.Sub(now)), Expiry: id.Expiry,
+		LoadedAt: id.LoadedAt, Loaded: seconds(max(0, now.Sub(id.LoadedAt))),
+	}
+	if id.LastError != nil {
+		v.LastError = id.LastError.Error()
+	}
+	return v
+}
+
+func newSubchannelView(s *scale.Subchannel, id *identityView, now time.Time) subchannelView {
 	v := subchannelView{
 		Address: s.Address, State: s.State.String(), MaxConnections: s.MaxConnections,
 		Dialling: s.Dialling, Waiters: s.Waiters, LastError: s.LastError,
@@ -182,7 +213,9 @@ func newSubchannelView(s *scale.Subchannel, now time.Time) subchannelView {
 		Connections: make([]connectionView, 0, len(s.Connections)),
 	}
 	for i := range s.Connections {
-		v.Connections = append(v.Connections, newConnectionView(&s.Connections[i], now))
+		c := newConnectionView(&s.Connections[i], now)
+		c.Earlier = id != nil && c.TLS != nil && c.Since.Before(id.LoadedAt)
+		v.Connections = append(v.Connections, c)
 	}
 	return v
 }

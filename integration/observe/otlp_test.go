@@ -137,7 +137,9 @@ func TestACollectorReceivesTheMetrics(t *testing.T) {
 			t.Errorf("the unit of %s is %q, want %q", name, c.units[name], unit)
 		}
 	}
-	if left := c.figures()["grpcpool.certificate.expiry"]; left < 22*3600 || left > 24*3600 {
-		t.Errorf("the certificate, of one day, expires in %d s", left)
+	for _, owner := range []string{"client", "server"} {
+		if left := c.figures()["grpcpool.certificate.expiry{"+owner+"}"]; left < 22*3600 || left > 24*3600 {
+			t.Errorf("the %s's certificate, of one day, expires in %d s", owner, left)
+		}
 	}
 }
