@@ -81,17 +81,25 @@ func share(part int, whole uint32) string {
 	return strconv.FormatFloat(min(100, 100*float64(part)/float64(whole)), 'f', 1, 64)
 }
 
+// The colours that words, dots and marks have; page.css knows them.
+const (
+	good = "good"
+	warn = "warn"
+	bad  = "bad"
+	calm = "calm"
+)
+
 // tone is the colour of an event.
 func tone(k shared.EventKind) string {
 	switch k {
 	case shared.EventFailing, shared.EventOpenFailed, shared.EventDialFailed, shared.EventTestFailed, shared.EventLost, shared.EventEjected:
-		return "bad"
+		return bad
 	case shared.EventWaitedTooLong, shared.EventStarved, shared.EventLeaked, shared.EventRetired:
-		return "warn"
+		return warn
 	case shared.EventOpened, shared.EventRecovered, shared.EventDialled, shared.EventTested, shared.EventGrew:
-		return "good"
+		return good
 	default:
-		return "calm"
+		return calm
 	}
 }
 
@@ -99,11 +107,11 @@ func tone(k shared.EventKind) string {
 func expiryTone(e grpcpool.Expiry) string {
 	switch e {
 	case grpcpool.ExpiryNear:
-		return "warn"
+		return warn
 	case grpcpool.ExpiryUrgent, grpcpool.ExpiryPassed:
-		return "bad"
+		return bad
 	default:
-		return "calm"
+		return calm
 	}
 }
 
@@ -111,13 +119,13 @@ func expiryTone(e grpcpool.Expiry) string {
 func stateTone(s shared.State) string {
 	switch s {
 	case shared.StateReady:
-		return "good"
+		return good
 	case shared.StateFailing:
-		return "bad"
+		return bad
 	case shared.StateConnecting:
-		return "warn"
+		return warn
 	default:
-		return "calm"
+		return calm
 	}
 }
 
