@@ -54,17 +54,10 @@ func newProxy(t testing.TB, target string, change ...func(*proxy.Config)) *throu
 	}
 	path := filepath.Join(t.TempDir(), "p.sock")
 	serve(t, p, "unix", path, proxy.Access{})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := p.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-	})
 	return &through{p, path}
 }
 
-// serve makes p listen until it is shut down.
+// serve makes p listen until the test's end, when it is shut down.
 func serve(t testing.TB, p *proxy.Server, network, address string, access proxy.Access) net.Addr {
 	t.Helper()
 	l, err := proxy.Listen(t.Context(), network, address, access)
@@ -74,6 +67,11 @@ func serve(t testing.TB, p *proxy.Server, network, address string, access proxy.
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(l) }()
 	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
