@@ -34,6 +34,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"demo", "run a pool against a server of its own and check what it promises", runDemo},
+		{"proxy", "let programs that cannot hold connections share those of a pool", runProxy},
 	}
 }
 

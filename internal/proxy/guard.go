@@ -30,7 +30,7 @@ type guard struct {
 type guardedConn struct {
 	net.Conn
 
-	guard *guard
+	from *Listener
 }
 
 // guardCredentials lets the guards do the handshakes of their connections. gRPC
@@ -44,7 +44,7 @@ type guardCredentials struct {
 type authInfo struct {
 	credentials.AuthInfo // nil without TLS
 
-	guard *guard
+	from *Listener
 }
 
 // AuthType implements credentials.AuthInfo.
@@ -61,12 +61,12 @@ func (c guardCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 	if !ok {
 		return nil, nil, fmt.Errorf("proxy: a connection from no Listener of its own, but %T", raw)
 	}
-	secured, info, err := conn.guard.handshake(conn.Conn)
+	secured, info, err := conn.from.guard.Load().handshake(conn.Conn)
 	if err != nil {
 		c.logger.Warn("refused a client", "client", raw.RemoteAddr().String(), "why", err.Error())
 		return nil, nil, err
 	}
-	return secured, authInfo{info, conn.guard}, nil
+	return secured, authInfo{info, conn.from}, nil
 }
 
 func (g *guard) handshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -109,7 +109,7 @@ func (s *Server) checkToken(ctx context.Context, info *tap.Info) (context.Contex
 	if !ok {
 		return ctx, status.Error(codes.Internal, "grpcpool proxy: a connection without a guard")
 	}
-	if auth.guard.token == nil || auth.guard.hasToken(info.Header) {
+	if g := auth.from.guard.Load(); g.token == nil || g.hasToken(info.Header) {
 		return ctx, nil
 	}
 	s.counts.refused.Add(1)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,7 +22,26 @@ import (
 type Listener struct {
 	net.Listener
 
-	guard guard
+	guard atomic.Pointer[guard]
+}
+
+func newListener(l net.Listener, g *guard) *Listener {
+	listener := &Listener{Listener: l}
+	listener.guard.Store(g)
+	return listener
+}
+
+// Change makes l admit others from now on: connections and, as far as a token is
+// concerned, calls. The file's mode stays. After an error all is as before.
+func (l *Listener) Change(access Access) error {
+	g, err := access.guard(l.Addr().Network())
+	if err == nil {
+		err = g.fits(l.Addr())
+	}
+	if err == nil {
+		l.guard.Store(g)
+	}
+	return err
 }
 
 // Access says who may be a client.
@@ -76,7 +96,7 @@ func Listen(ctx context.Context, network, address string, access Access) (*Liste
 		if err != nil {
 			return nil, err
 		}
-		return &Listener{l, g}, nil
+		return newListener(l, g), nil
 	}
 	if g.tls == nil {
 		if err := wantLoopback(address); err != nil {
@@ -93,16 +113,15 @@ func Listen(ctx context.Context, network, address string, access Access) (*Liste
 // Inherit is Listen for a socket that is there already, such as systemd's. It
 // closes l if it returns an error.
 func Inherit(l net.Listener, access Access) (*Listener, error) {
-	network := l.Addr().Network()
-	g, err := access.guard(network)
-	if err == nil && network != "unix" && g.tls == nil {
-		err = wantLoopback(l.Addr().String())
+	g, err := access.guard(l.Addr().Network())
+	if err == nil {
+		err = g.fits(l.Addr())
 	}
 	if err != nil {
 		_ = l.Close() // not wanted
 		return nil, err
 	}
-	return &Listener{l, g}, nil
+	return newListener(l, g), nil
 }
 
 // Accept implements net.Listener.
@@ -111,32 +130,40 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // gRPC looks for its Temporary method
 	}
-	return guardedConn{conn, &l.guard}, nil
+	return guardedConn{conn, l}, nil
 }
 
-func (a Access) guard(network string) (guard, error) {
+func (a Access) guard(network string) (*guard, error) {
 	if network == "unix" {
-		g := guard{uids: a.UIDs}
+		g := &guard{uids: a.UIDs}
 		switch {
 		case !canCheckUID && len(a.UIDs) > 0:
-			return guard{}, errors.New("proxy: this system does not tell which user connects: leave the users out and let the socket's mode decide")
+			return nil, errors.New("proxy: this system does not tell which user connects: leave the users out and let the socket's mode decide")
 		case canCheckUID && len(a.UIDs) == 0:
 			g.uids = []uint32{uint32(os.Geteuid())} //nolint:gosec // a uid is not negative where it can be checked
 		}
 		return g, nil
 	}
-	g := guard{tls: a.TLS}
+	g := &guard{tls: a.TLS}
 	if a.Token != "" {
 		if len(a.Token) < minToken {
-			return guard{}, fmt.Errorf("proxy: the token has %d bytes, want %d or more", len(a.Token), minToken)
+			return nil, fmt.Errorf("proxy: the token has %d bytes, want %d or more", len(a.Token), minToken)
 		}
 		hash := sha256.Sum256([]byte(a.Token))
 		g.token = &hash
 	}
 	if g.tls == nil && g.token == nil {
-		return guard{}, errors.New("proxy: TCP needs a token or mutual TLS: every user of this machine could connect otherwise")
+		return nil, errors.New("proxy: TCP needs a token or mutual TLS: every user of this machine could connect otherwise")
 	}
 	return g, nil
+}
+
+// fits says whether g is enough of a guard for an address.
+func (g *guard) fits(a net.Addr) error {
+	if a.Network() == "unix" || g.tls != nil {
+		return nil
+	}
+	return wantLoopback(a.String())
 }
 
 func wantLoopback(address string) error {
