@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,14 +18,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
 )
 
 // process is the command, running.
@@ -102,52 +99,6 @@ func (p *process) end(t *testing.T) {
 	if err := p.Wait(); err != nil {
 		t.Errorf("told to end, it ended with %v", err)
 	}
-}
-
-// site is a server with mutual TLS, and files to reach it with.
-type site struct {
-	*testserver.Server
-
-	dir   string
-	certs *pki.Localhost
-}
-
-func newSite(t *testing.T) *site {
-	t.Helper()
-	l, err := pki.NewLocalhost()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := l.CA.ServerConfig(l.Server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{Server: testserver.New(grpc.Creds(credentials.NewTLS(config))), dir: t.TempDir(), certs: l}
-	if err := s.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	s.write(t, "ca.pem", l.CA.PEM)
-	s.write(t, "cert.pem", l.Client.CertPEM)
-	s.write(t, "key.pem", l.Client.KeyPEM)
-	return s
-}
-
-func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *site) write(t *testing.T, name string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(s.path(name), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *site) flags(more ...string) []string {
-	return append([]string{"--cert", s.path("cert.pem"), "--key", s.path("key.pem"), "--ca", s.path("ca.pem")}, more...)
 }
 
 func (s *site) proxy(t *testing.T, more ...string) *process {
