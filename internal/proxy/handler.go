@@ -11,24 +11,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// streamDesc is every method's: what is not known to be unary may be anything.
-var streamDesc = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true, ClientStreams: true}
+// The two forms of a call to the server. What is not known to be anything else may
+// be streaming in both directions; a request that has come to its end is sent with
+// that end, in one frame.
+var (
+	anyStream  = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true, ClientStreams: true}
+	oneRequest = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true}
+)
 
-// handle is every call's handler. The goroutine that gRPC gave it carries what the
-// server sends; a second one carries what the client sends, since each side may
-// wait for the other.
-//
-//	client --RecvMsg--> upload   --SendMsg--> server
-//	client <--SendMsg-- download <--RecvMsg-- server
-//
-// The client's context is the call's: its deadline, its cancellation, the loss of
-// its connection, and the end of this handler end the server's stream. The end of
-// the server's stream ends download, and so the handler, and so the client's
-// stream, with the server's status. Messages go on one at a time: who does not
-// read makes the other side wait, through gRPC's flow control.
+// handle is every call's handler.
 func (s *Server) handle(_ any, client grpc.ServerStream) error {
-	ctx := client.Context()
-	method, ok := grpc.Method(ctx)
+	method, ok := grpc.Method(client.Context())
 	if !ok {
 		return status.Error(codes.Internal, "grpcpool proxy: the call has no method")
 	}
@@ -48,83 +41,78 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 	return err
 }
 
+// call is a call on its way through. The goroutine that gRPC gave the handler opens
+// the server's stream and carries what the server sends; a second one carries what
+// the client sends, since each side may wait for the other.
+//
+//	client --RecvMsg--> upload   --SendMsg--> server
+//	client <--SendMsg-- download <--RecvMsg-- server
+//
+// The client's context is the call's: its deadline, its cancellation, the loss of
+// its connection, and the end of the handler end the server's stream. The end of
+// the server's stream ends download, and so the handler, and so the client's
+// stream, with the server's status. Messages go on one at a time: who does not
+// read makes the other side wait, through gRPC's flow control.
+type call struct {
+	client   grpc.ServerStream
+	shape    *shape
+	encoding string // of the client's compressed messages
+
+	request request
+	ready   chan struct{}     // closed when server is set, or will never be
+	server  grpc.ClientStream // nil if it could not be opened
+}
+
 // pass passes a call through. first is its first message, if that has been read.
 func (s *Server) pass(client grpc.ServerStream, method string, first *message) error {
 	w := wireOf(client.Context())
 	note := newNote()
 	ctx, cancel := context.WithCancel(note.attach(passOn(client.Context())))
 	defer cancel()
-	server, err := s.upstream.newStream(ctx, method, w.callOptions(s.callOptions)...)
-	if err != nil {
-		return explain(client.Context(), err)
+	c := &call{
+		client: client, shape: s.shapes.of(method), encoding: w.encoding,
+		request: request{first: first, wake: make(chan struct{}, 1)}, ready: make(chan struct{}),
 	}
 	s.uploads.Go(func() {
-		if err := upload(client, server, first, w.encoding); err != nil {
-			cancel()
+		if err := c.upload(); err != nil {
+			cancel() // of no further use: a stream that failed has a status, which download returns
 		}
 	})
-	return explain(client.Context(), download(client, server, note, w.encoding))
-}
-
-// upload carries messages to the server until the client has no more, and then
-// says so; first is one that has been read already, or nil. An error that it
-// returns is of no further use: the client's stream, or the server's, has its own,
-// which download returns.
-func upload(client grpc.ServerStream, server grpc.ClientStream, first *message, encoded string) error {
-	m := first
-	for {
-		if m == nil {
-			m = new(message)
-			if err := client.RecvMsg(m); errors.Is(err, io.EOF) {
-				return server.CloseSend()
-			} else if err != nil {
-				return err
-			}
-		}
-		if err := send(server, m, encoded); errors.Is(err, io.EOF) {
-			return nil // the server has ended the stream; its status comes by download
-		} else if err != nil {
-			return err
-		}
-		m = nil
+	first, whole := c.await()
+	desc := anyStream
+	if whole {
+		desc = oneRequest
 	}
+	err := c.open(first, whole, func() (grpc.ClientStream, error) {
+		return s.upstream.newStream(ctx, desc, method, w.callOptions(s.callOptions)...)
+	})
+	if err == nil {
+		err = c.download(note)
+	}
+	return explain(client.Context(), err)
 }
 
-// download carries headers, messages and trailers to the client. It returns the
-// status of the call.
-func download(client grpc.ServerStream, server grpc.ClientStream, note *note, requestEncoding string) error {
-	header, err := server.Header()
+// open opens the server's stream, sends what has come so far, and lets upload go on.
+func (c *call) open(first *message, whole bool, newStream func() (grpc.ClientStream, error)) error {
+	defer close(c.ready)
+	server, err := newStream()
 	if err != nil {
+		if first != nil {
+			first.free()
+		}
 		return err
 	}
-	encoded := ""
-	if header != nil { // else the server sent trailers only, and so shall we
-		if encoded, err = note.encoding(client.Context()); err != nil {
-			return err
-		}
-		if err := answerIn(client.Context(), encoded, requestEncoding); err != nil {
-			return err
-		}
-		dropHop(header)
-		if err := client.SendHeader(header); err != nil {
-			return err
-		}
+	c.server = server
+	if first != nil {
+		err = send(server, first, c.encoding)
 	}
-	m := new(message)
-	for {
-		if err := server.RecvMsg(m); err != nil {
-			trailer := server.Trailer()
-			dropHop(trailer)
-			client.SetTrailer(trailer)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		if err := send(client, m, encoded); err != nil {
-			return err
-		}
+	if whole && (err == nil || errors.Is(err, io.EOF)) {
+		err = server.CloseSend() // which does nothing after the one request
 	}
+	if errors.Is(err, io.EOF) {
+		return nil // the stream has ended; download finds out how
+	}
+	return err
 }
 
 // send passes m on, which is empty then.

@@ -9,6 +9,8 @@
 //
 //	server.go    New, Serve, Reload, Shutdown; limits
 //	handler.go   a call's way
+//	upload.go    what the client sends
+//	download.go  what the server sends
 //	metadata.go  what is said about a call, and what of it goes on
 //	codec.go     messages by reference
 //	encoding.go  compressed messages, as they are
@@ -61,6 +63,10 @@ const (
 	defaultMaxMessage          = 64 << 20
 
 	maxHeaderListSize = 64 << 10 // of a call's metadata, as RFC 9113 section 6.5.2 counts
+
+	// streamWorkers are goroutines whose stacks have grown, for short calls. When
+	// all are busy each call gets a goroutine of its own.
+	streamWorkers = 16
 )
 
 // Server is a proxy. Its methods may be called concurrently.
@@ -72,6 +78,7 @@ type Server struct {
 	callOptions []grpc.CallOption // of every call to the server
 
 	uploads sync.WaitGroup
+	shapes  shapes
 	counts  counts
 }
 
@@ -132,6 +139,7 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxHeaderListSize(maxHeaderListSize),
 		grpc.SharedWriteBuffer(true), // most clients are idle most of the time
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
 		// Clients on this machine may ping as they like.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),

@@ -22,10 +22,10 @@ type upstream struct {
 }
 
 // newStream begins a call on the pool that is current.
-func (u *upstream) newStream(ctx context.Context, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (u *upstream) newStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	for {
 		pool := u.current.Load()
-		stream, err := pool.NewStream(ctx, streamDesc, method, opts...)
+		stream, err := pool.NewStream(ctx, desc, method, opts...)
 		if err != nil && errors.Is(err, grpcpool.ErrClosed) && u.current.Load() != pool {
 			continue // it made way for another between two lines
 		}
