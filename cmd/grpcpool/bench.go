@@ -121,7 +121,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	flags, err := parseBenchFlags(args)
 	var factory *grpcpool.Factory
 	if err == nil {
-		factory, err = flags.factory(flags.target, grpcpool.WithPing(anyAnswer),
+		factory, err = flags.factory(flags.target, grpcpool.WithPing(anyAnswer), //nolint:contextcheck // checks names of ports only
 			grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)))
 	}
 	switch {
@@ -237,7 +237,7 @@ func (f *benchFlags) poolWay(factory *grpcpool.Factory) load.Way {
 		Name: "pool",
 		Conn: func(context.Context) (grpc.ClientConnInterface, func(), error) {
 			pool = shared.New(factory, 0)
-			return pool, func() { _ = pool.Close() }, nil // a failure to close changes no figure
+			return pool, func() { _ = pool.Close() }, nil //nolint:contextcheck // closing has its own time; that it failed changes no figure
 		},
 		Look: func() (connections, waiting int) {
 			for _, s := range pool.Stats().Current.Subchannels {

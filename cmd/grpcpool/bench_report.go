@@ -99,12 +99,13 @@ func whereTheLimitBit(doc *benchDocument) string {
 	if doc.Callers <= limit {
 		return fmt.Sprintf("The limit of %d streams did not bite: there were %d callers. Try --callers %d.\n", limit, doc.Callers, 5*max(limit, 1))
 	}
-	text := fmt.Sprintf("The limit bit: one connection carries %d calls at a time, so on the plain channel %d callers waited.\n",
+	var text strings.Builder
+	fmt.Fprintf(&text, "The limit bit: one connection carries %d calls at a time, so on the plain channel %d callers waited.\n",
 		limit, doc.Callers-limit)
 	for _, r := range doc.Results {
 		if r.Waiting >= 0 {
-			text += fmt.Sprintf("The %s opened %d connections; at most %d calls were seen waiting for a stream.\n", r.Way, r.Connections, r.Waiting)
+			fmt.Fprintf(&text, "The %s opened %d connections; at most %d calls were seen waiting for a stream.\n", r.Way, r.Connections, r.Waiting)
 		}
 	}
-	return text
+	return text.String()
 }

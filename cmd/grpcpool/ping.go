@@ -112,7 +112,7 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		say(stderr, fmt.Sprintf("grpcpool ping: %v; see \"grpcpool ping --help\"\n", err))
 		return exitMisuse
 	}
-	factory, err := flags.factory(flags.target, grpcpool.WithPing(anyAnswer))
+	factory, err := flags.factory(flags.target, grpcpool.WithPing(anyAnswer)) //nolint:contextcheck // checks names of ports only
 	if err != nil {
 		say(stderr, fmt.Sprintf("grpcpool ping: %v\n", err))
 		return exitMisuse
@@ -176,7 +176,7 @@ func showPing(ctx context.Context, flags *pingFlags, factory *grpcpool.Factory, 
 	}
 	show(findingsReport(doc, flags.mutual()))
 	pool := shared.New(factory, 0)
-	defer pool.Close() //nolint:errcheck // no lease is out
+	defer pool.Close() //nolint:errcheck,contextcheck // no lease is out
 	doc.Summary = ping.Run(ctx, pool, flags.Config, func(p ping.Ping) {
 		if flags.json {
 			doc.Pings = append(doc.Pings, p)

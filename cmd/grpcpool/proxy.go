@@ -50,12 +50,12 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 // serveProxy runs until ctx ends.
 func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	proxy.RegisterEncodings(strings.FieldsFunc(flags.encodings, func(r rune) bool { return r == ',' || r == ' ' })...)
-	flags.Upstream = func() (*shared.Pool, error) { return proxyPool(flags) }
+	flags.Upstream = func() (*shared.Pool, error) { return proxyPool(flags) } //nolint:contextcheck // a pool outlives what it was made by
 	listeners, err := proxyListeners(ctx, flags)
 	if err != nil {
 		return err
 	}
-	server, err := proxy.New(flags.Config)
+	server, err := proxy.New(flags.Config) //nolint:contextcheck // so does the one that a reload leaves behind
 	if err != nil {
 		for _, l := range listeners {
 			_ = l.Close() // what matters is why they are not wanted
@@ -76,7 +76,7 @@ func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	if err := server.Shutdown(drain); err != nil {
 		flags.Logger.Warn("not all calls came to their end", "why", err)
 	}
-	for range len(listeners) {
+	for range listeners {
 		serveErr = errors.Join(serveErr, <-failed)
 	}
 	return serveErr
@@ -97,7 +97,7 @@ func attend(ctx context.Context, flags *proxyFlags, server *proxy.Server, listen
 			return err
 		case <-hup:
 			notify(flags, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
-			if err := reloadProxy(flags, server, listeners); err != nil {
+			if err := reloadProxy(flags, server, listeners); err != nil { //nolint:contextcheck // a pool outlives what it was made by
 				flags.Logger.Error("not reloaded, all stays as it is", "why", err)
 			} else {
 				flags.Logger.Info("reloaded")

@@ -55,23 +55,21 @@ const proxyNext = `Examples:
 // proxyFlags is the proxy's command line.
 type proxyFlags struct {
 	targetFlags
-
-	to            string
-	listen        listFlag
-	socketMode    string
-	allowUID      listFlag
-	tokenFile     string
-	listenCert    string
-	listenKey     string
-	listenCA      string
-	encodings     string
-	healthService string
-	idle          time.Duration
-	drain         time.Duration
-	maxConns      int
-	verbose       bool
-
 	proxy.Config // its limits
+
+	to         string
+	listen     listFlag
+	socketMode string
+	allowUID   listFlag
+	tokenFile  string
+	listenCert string
+	listenKey  string
+	listenCA   string
+	encodings  string
+	idle       time.Duration
+	drain      time.Duration
+	maxConns   int
+	verbose    bool
 }
 
 func newProxyFlags() (*flag.FlagSet, *proxyFlags) {
@@ -167,7 +165,7 @@ func (f *proxyFlags) accessOf(network string) (proxy.Access, error) {
 	}
 	access := proxy.Access{}
 	if f.tokenFile != "" {
-		data, err := os.ReadFile(f.tokenFile)
+		data, err := os.ReadFile(f.tokenFile) //nolint:gosec // the user names it
 		if err != nil {
 			return access, fmt.Errorf("--token-file: %w", err)
 		}

@@ -54,6 +54,6 @@ func (s *site) write(t *testing.T, name string, data []byte) {
 	}
 }
 
-func (s *site) flags(more ...string) []string {
-	return append([]string{"--cert", s.path("cert.pem"), "--key", s.path("key.pem"), "--ca", s.path("ca.pem")}, more...)
+func (s *site) flags() []string {
+	return []string{"--cert", s.path("cert.pem"), "--key", s.path("key.pem"), "--ca", s.path("ca.pem")}
 }

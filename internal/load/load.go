@@ -27,8 +27,8 @@ type Config struct {
 type Way struct {
 	Name string
 
-	// Conn makes a connection, or what stands for it. close is called after a turn.
-	Conn func(ctx context.Context) (cc grpc.ClientConnInterface, close func(), err error)
+	// Conn makes a connection, or what stands for it. done is called after a turn.
+	Conn func(ctx context.Context) (cc grpc.ClientConnInterface, done func(), err error)
 
 	// Look is called now and then during a turn. It says how many connections there
 	// are and how many calls wait for a stream. Nil: not known.

@@ -147,7 +147,7 @@ func (s *fileSet) fetch(request *reflectpb.ServerReflectionRequest) error {
 			s.files.File = append(s.files.File, file)
 		}
 	}
-	if len(s.files.File) > maxFiles {
+	if len(s.files.GetFile()) > maxFiles {
 		return errors.New("load: the server's reflection service describes too many files")
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -150,7 +151,7 @@ func (echoServer) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*tes
 func (echoServer) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {
 	for {
 		in, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -262,7 +263,7 @@ func TestAStreamsMessagesKeepTheirFlags(t *testing.T) {
 		if err := s.CloseSend(); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.Recv(); err != io.EOF {
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("the stream ended with %v", err)
 		}
 	}

@@ -42,7 +42,7 @@ func (c *call) download(note *note) error {
 	dropHop(header)
 	a := &answer{call: c, header: header, encoding: encoded}
 	if c.shape.streamsDown.Load() {
-		a.pass()
+		_ = a.pass() // the next one tells of an error
 	} else {
 		defer time.AfterFunc(patience, a.passLate).Stop()
 	}

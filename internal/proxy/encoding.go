@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"sync"
 
@@ -15,7 +16,6 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/test/bufconn"
-	"net"
 )
 
 // A compressed message passes as it is. gRPC hands messages to codecs after it has
@@ -136,9 +136,9 @@ func plain(m *message) (*grpc.PreparedMsg, error) {
 // uncompressedStream is a stream without an encoding, for PreparedMsg.Encode. It
 // is over: what gRPC wants of it stands in its context, and only a stream's
 // context has it.
-var uncompressedStream = sync.OnceValues(func() (grpc.Stream, error) {
+var uncompressedStream = sync.OnceValues(func() (endedStream, error) {
 	lis := bufconn.Listen(4 << 10)
-	found := make(chan grpc.Stream, 1)
+	found := make(chan endedStream, 1)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(codec{}), grpc.UnknownServiceHandler(
 		func(_ any, s grpc.ServerStream) error {
 			found <- endedStream{context.WithoutCancel(s.Context())}
@@ -149,18 +149,18 @@ var uncompressedStream = sync.OnceValues(func() (grpc.Stream, error) {
 	cc, err := grpc.NewClient("passthrough:///self", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return endedStream{}, fmt.Errorf("proxy: %w", err)
 	}
-	defer cc.Close()
+	defer cc.Close() //nolint:errcheck // it has done its work
 	if err := cc.Invoke(context.Background(), "/self/self", &message{}, &message{}, grpc.ForceCodecV2(codec{})); err != nil {
 		select {
 		case s := <-found:
 			return s, nil // the handler answers nothing, which the client finds wrong
 		default:
-			return nil, fmt.Errorf("proxy: %w", err)
+			return endedStream{}, fmt.Errorf("proxy: %w", err)
 		}
 	}
-	return nil, errors.New("proxy: the stream did not come")
+	return endedStream{}, errors.New("proxy: the stream did not come")
 })
 
 type endedStream struct {

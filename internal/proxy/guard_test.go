@@ -48,10 +48,7 @@ func TestACallNeedsTheToken(t *testing.T) {
 		"twice":        {"Bearer " + goodToken, "Bearer " + goodToken},
 	} {
 		ctx := testContext(t)
-		for _, v := range values {
-			ctx = metadata.AppendToOutgoingContext(ctx, "proxy-authorization", v)
-		}
-		_, err := client.UnaryCall(ctx, &testpb.SimpleRequest{})
+		_, err := client.UnaryCall(metadata.NewOutgoingContext(ctx, metadata.MD{"proxy-authorization": values}), &testpb.SimpleRequest{})
 		if status.Code(err) != codes.Unauthenticated || strings.Contains(err.Error(), goodToken) {
 			t.Errorf("%s: %v, want UNAUTHENTICATED without the token", name, err)
 		}

@@ -115,8 +115,11 @@ func (c *call) open(first *message, whole bool, newStream func() (grpc.ClientStr
 	return err
 }
 
+// sender is a stream of either side.
+type sender interface{ SendMsg(m any) error }
+
 // send passes m on, which is empty then.
-func send(to grpc.Stream, m *message, encoded string) error {
+func send(to sender, m *message, encoded string) error {
 	defer m.free() // if it did not come to Marshal
 	if m.compressed && encoded == "" {
 		return status.Error(codes.Internal, "grpcpool proxy: a compressed message in a stream that announced no encoding")

@@ -62,18 +62,21 @@ type Access struct {
 	TLS credentials.TransportCredentials
 }
 
-const minToken = 16
+const (
+	minToken = 16
+	unix     = "unix" // the network
+)
 
 // ParseListen returns the network and address of a --listen flag.
 func ParseListen(text string) (network, address string, err error) {
 	scheme, rest, ok := strings.Cut(text, ":")
 	switch {
-	case ok && scheme == "unix":
+	case ok && scheme == unix:
 		path := strings.TrimPrefix(rest, "//")
 		if path == "" || strings.HasPrefix(rest, "//") && !filepath.IsAbs(path) {
 			return "", "", fmt.Errorf("proxy: listen %q: want unix:///absolute/path or unix:path", text)
 		}
-		return "unix", path, nil
+		return unix, path, nil
 	case ok && scheme == "tcp":
 		text = strings.TrimPrefix(rest, "//")
 	}
@@ -83,7 +86,7 @@ func ParseListen(text string) (network, address string, err error) {
 	return "tcp", text, nil
 }
 
-// Listen listens for clients on "unix" and a path, or "tcp" and an address. What
+// Listen listens for clients on unix and a path, or "tcp" and an address. What
 // would let strangers in is refused: TCP without a token or TLS, and TCP without
 // TLS on an address that is not loopback.
 func Listen(ctx context.Context, network, address string, access Access) (*Listener, error) {
@@ -91,7 +94,7 @@ func Listen(ctx context.Context, network, address string, access Access) (*Liste
 	if err != nil {
 		return nil, err
 	}
-	if network == "unix" {
+	if network == unix {
 		l, err := listenUnix(ctx, address, access.Mode)
 		if err != nil {
 			return nil, err
@@ -134,7 +137,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 func (a Access) guard(network string) (*guard, error) {
-	if network == "unix" {
+	if network == unix {
 		g := &guard{uids: a.UIDs}
 		switch {
 		case !canCheckUID && len(a.UIDs) > 0:
@@ -160,7 +163,7 @@ func (a Access) guard(network string) (*guard, error) {
 
 // fits says whether g is enough of a guard for an address.
 func (g *guard) fits(a net.Addr) error {
-	if a.Network() == "unix" || g.tls != nil {
+	if a.Network() == unix || g.tls != nil {
 		return nil
 	}
 	return wantLoopback(a.String())
@@ -187,7 +190,7 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, err
 	}
 	restore := umask(0o777 &^ mode)
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, unix, path)
 	restore()
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -209,7 +212,7 @@ func removeStale(ctx context.Context, path string) error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("proxy: listen: %s is there already and is no socket", path)
 	}
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, unix, path)
 	if err == nil {
 		_ = conn.Close() // it was only to see whether somebody is there
 		return fmt.Errorf("proxy: listen: another process listens on %s", path)

@@ -237,7 +237,7 @@ func TestWhoDoesNotReadMakesTheOtherWait(t *testing.T) {
 			m, err := s.Recv()
 			if err != nil {
 				got <- n
-				return nil
+				return err
 			}
 			n += len(m.GetPayload().GetBody())
 		}

@@ -138,7 +138,6 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(s.cfg.MaxMessage + markSize),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxHeaderListSize(maxHeaderListSize),
-		grpc.SharedWriteBuffer(true), // most clients are idle most of the time
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
 		// Clients on this machine may ping as they like.
@@ -192,7 +191,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-drained
 	}
 	s.uploads.Wait()
-	return errors.Join(err, s.upstream.close())
+	return errors.Join(err, s.upstream.close()) //nolint:contextcheck // no call is left, so that there is nothing to wait for
 }
 
 // counts are what Stats shows.
