@@ -1,7 +1,9 @@
 // Package grpcpool is the vocabulary of go-grpcpool: what a pool of gRPC client
 // connections is (Pool, PoolClientConn), how channels are made and tested
-// (ConnectionFactory, PingFunc), and the two factories that most programs need
-// (NewMutualTLSFactory, NewFactory). The pool itself is in package shared.
+// (ConnectionFactory, PingFunc), and the factories that most programs need:
+// NewMutualTLSFactory, NewMutualTLSFactoryFromFiles for certificates that are renewed
+// in their files, and NewFactory for any other credentials. The pool itself is in
+// package shared.
 //
 //	factory, err := grpcpool.NewMutualTLSFactory(ca, cert, key, "api.example.com:443", 30*time.Second, 10*time.Second, nil)
 //	...

@@ -85,6 +85,12 @@ func pingConn(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error)
 // startServer starts a server that wants client certificates, at the address, or
 // at another port if that one is taken.
 func startServer(address string) (caCertPEM, clientCertPEM, clientKeyPEM []byte, listening string, stop func()) {
+	l, listening, stop := startLocalhost(address)
+	return l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, listening, stop
+}
+
+// startLocalhost is startServer, and all the certificates.
+func startLocalhost(address string) (certs *pki.Localhost, listening string, stop func()) {
 	l, err := pki.NewLocalhost()
 	if err != nil {
 		log.Fatal(err)
@@ -111,5 +117,5 @@ func startServer(address string) (caCertPEM, clientCertPEM, clientKeyPEM []byte,
 	if err != nil {
 		log.Fatal(err)
 	}
-	return l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, net.JoinHostPort("localhost", port), server.Stop
+	return l, net.JoinHostPort("localhost", port), server.Stop
 }

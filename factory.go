@@ -30,6 +30,8 @@ type Factory struct {
 	dialOptions []grpc.DialOption
 	ping        PingFunc
 	logger      *slog.Logger
+	memory      scale.Memory // what its channels learn of the server
+	rotation    *rotation    // nil: the credentials are the caller's
 }
 
 // NewFactory returns a factory for any credentials: insecure, TLS, ALTS, SPIFFE
@@ -41,8 +43,8 @@ func NewFactory(serverAddress string, creds credentials.TransportCredentials, op
 	if err != nil {
 		return nil, err
 	}
-	if cfg.minTLSVersion != 0 {
-		return nil, errors.New("grpcpool: WithMinTLSVersion is for NewMutualTLSFactory; set the version in the credentials instead")
+	if name := cfg.tls.optionSet; name != "" {
+		return nil, fmt.Errorf("grpcpool: %s is for NewMutualTLSFactory and NewMutualTLSFactoryFromFiles; the credentials settle it here", name)
 	}
 	return newFactory(serverAddress, creds, cfg)
 }
@@ -54,10 +56,16 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 	if serverAddress == "" {
 		return nil, errors.New(`grpcpool: serverAddress is empty, want "host:port" or a gRPC target`)
 	}
-	f := &Factory{target: serverAddress, creds: creds, ping: cfg.ping, logger: cfg.logger}
+	f := &Factory{target: serverAddress, creds: creds, ping: cfg.ping, logger: cfg.logger, rotation: cfg.rotation}
+	if f.rotation != nil {
+		f.dialOptions = append(f.dialOptions, scale.ReplaceWith(&f.rotation.replacer))
+	}
 	f.dialOptions = append(f.dialOptions, grpc.WithMaxHeaderListSize(maxHeaderListSize))
 	if cfg.keepalive != nil {
 		f.dialOptions = append(f.dialOptions, grpc.WithKeepaliveParams(*cfg.keepalive))
+	}
+	if name := cfg.tls.serverName; name != "" {
+		f.dialOptions = append(f.dialOptions, grpc.WithAuthority(name))
 	}
 	f.dialOptions = append(f.dialOptions, cfg.dialOptions...)
 	if err := f.tryOut(); err != nil {
@@ -101,8 +109,8 @@ func checkHostPort(address string) error {
 }
 
 func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer) (*grpc.ClientConn, error) {
-	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+3)
-	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger))
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+4)
+	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.Remember(&f.memory))
 	opts = append(opts, f.dialOptions...)
 	opts = append(opts, scale.Observe(observer))
 	conn, err := scale.NewClient(f.target, opts...)
@@ -140,6 +148,9 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		_ = conn.Close() // what matters is why it is not wanted
 		f.logger.DebugContext(ctx, "connection failed", "target", f.target, "after", time.Since(start), "error", err)
 		return nil, nil, err
+	}
+	if f.rotation != nil {
+		f.rotation.follow(conn, observer) //nolint:contextcheck // it lasts as long as the channel, not as the call
 	}
 	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
 	return conn, observer, nil
@@ -182,16 +193,40 @@ func lastConnectionError(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-// ConnectionOk pings conn with the factory's PingFunc. The error answers
+// ConnectionOk pings conn with the factory's PingFunc, whose RPCs go before those
+// that wait for a stream. The error answers
 // errors.Is for ErrConnectionNotOK and wraps the ping's.
 func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
 	if conn == nil {
 		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}
-	took, err := f.ping(ctx, conn)
+	took, err := f.ping(scale.WithPriority(ctx), conn)
 	if err != nil {
 		return &connectionError{pinging, f.target, err}
 	}
 	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
+	return nil
+}
+
+// Reload asks for the newest identity at once, and takes it without waiting for
+// files to be still for a second. The error says why it is not in use. It is for
+// programs that learn of new certificates, by a signal or a watch; there is no need
+// to call it. Without an identity to reload, after NewFactory, it does nothing.
+func (f *Factory) Reload(ctx context.Context) error {
+	if f.rotation == nil {
+		return nil
+	}
+	return f.rotation.check(ctx, loadTimeout, 0)
+}
+
+// Close ends what the factory does by itself, which is to look for new certificates
+// while channels of its are open, and waits for it. It does not close channels, and
+// channels can still be made: handshakes look for new certificates all the same. It
+// need not be called, since what it ends also ends with the factory's last channel;
+// a pool does not call it, as its factory may be another's too. The error is nil.
+func (f *Factory) Close() error {
+	if f.rotation != nil {
+		f.rotation.close()
+	}
 	return nil
 }

@@ -2,7 +2,7 @@ package grpcpool
 
 import (
 	"bytes"
-	"crypto/tls"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -34,6 +33,11 @@ const minKeepaliveTime = 10 * time.Second
 // PEM that is empty, broken or does not belong together, a certificate that is
 // expired, not yet valid or not for client authentication, and an address that
 // can never work are errors here, which name the argument and the reason.
+//
+// No handshake resumes a TLS session: a resumed one would keep the identity of the
+// handshake that began it, past the certificate's renewal. There is no way to skip
+// the verification of the server. For certificates that are renewed while the
+// program runs see NewMutualTLSFactoryFromFiles and WithCertificateSource.
 func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAddress string,
 	keepaliveTime, keepaliveTimeout time.Duration, ping PingFunc, opts ...FactoryOption,
 ) (*Factory, error) {
@@ -47,42 +51,29 @@ func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAd
 	if cfg.keepalive == nil {
 		cfg.keepalive = &keepalive.ClientParameters{Time: max(keepaliveTime, minKeepaliveTime), Timeout: max(keepaliveTimeout, 0)}
 	}
-	config, err := clientTLSConfig(caCertPEM, clientCertPEM, clientKeyPEM, time.Now())
+	if source := cfg.tls.source; source != nil {
+		if len(caCertPEM)+len(clientCertPEM)+len(clientKeyPEM) > 0 {
+			return nil, errors.New("grpcpool: WithCertificateSource: the three PEM arguments must be nil, the identity comes from the source")
+		}
+		return newMutualTLS(serverAddress, loadFrom(source), cfg)
+	}
+	names := [3]string{"caCertPEM", "clientCertPEM", "clientKeyPEM"}
+	identity, err := parseIdentity(caCertPEM, clientCertPEM, clientKeyPEM, names, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("grpcpool: %w", err)
+	}
+	return newMutualTLS(serverAddress, func(context.Context, time.Duration) (Identity, error) { return identity, nil }, cfg)
+}
+
+// newMutualTLS is what the mutual TLS constructors have in common. load is asked
+// for an identity at once, and by the rotation from then on.
+func newMutualTLS(serverAddress string, load loadFunc, cfg *factoryConfig) (*Factory, error) {
+	r, err := newRotation(load, serverAddress, cfg)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.minTLSVersion != 0 {
-		config.MinVersion = cfg.minTLSVersion
-	}
-	return newFactory(serverAddress, credentials.NewTLS(config), cfg)
-}
-
-// clientTLSConfig checks and puts together the three PEM arguments. There is no
-// session cache: a resumed session would keep an identity past its replacement.
-func clientTLSConfig(caCertPEM, clientCertPEM, clientKeyPEM []byte, now time.Time) (*tls.Config, error) {
-	roots, err := parseRoots(caCertPEM, now)
-	if err != nil {
-		return nil, fmt.Errorf("grpcpool: caCertPEM: %w", err)
-	}
-	chain, err := parseCertificates(clientCertPEM)
-	if err != nil {
-		return nil, fmt.Errorf("grpcpool: clientCertPEM: %w", err)
-	}
-	if err := checkClientLeaf(chain[0], now); err != nil {
-		return nil, fmt.Errorf("grpcpool: clientCertPEM: %w", err)
-	}
-	if err := checkKeyPEM(clientKeyPEM); err != nil {
-		return nil, fmt.Errorf("grpcpool: clientKeyPEM: %w", err)
-	}
-	pair, err := tls.X509KeyPair(clientCertPEM, clientKeyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("grpcpool: clientKeyPEM: cannot be used with clientCertPEM: %w", err)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		RootCAs:      roots,
-		Certificates: []tls.Certificate{pair},
-	}, nil
+	cfg.rotation = r
+	return newFactory(serverAddress, &rotatingCredentials{rotation: r, serverName: cfg.tls.serverName}, cfg)
 }
 
 // parseRoots wants at least one certificate that is valid now: bundles keep old
@@ -126,7 +117,11 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 		}
 		certs = append(certs, c)
 	}
-	switch {
+	switch begun := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); {
+	case begun > len(certs):
+		// pem.Decode passes over what it cannot read, which in a file that is
+		// being written would be the last certificates.
+		return nil, fmt.Errorf("begins %d certificates of which %d can be read: is it whole?", begun, len(certs))
 	case len(certs) > 0:
 		return certs, nil
 	case len(others) > 0:

@@ -1,7 +1,6 @@
 package grpcpool
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,15 +13,16 @@ import (
 type FactoryOption func(*factoryConfig) error
 
 type factoryConfig struct {
-	dialOptions   []grpc.DialOption
-	ping          PingFunc
-	keepalive     *keepalive.ClientParameters
-	logger        *slog.Logger
-	minTLSVersion uint16 // 0: not set
+	dialOptions []grpc.DialOption
+	ping        PingFunc
+	keepalive   *keepalive.ClientParameters
+	logger      *slog.Logger
+	tls         tlsSettings
+	rotation    *rotation // nil: the credentials are the caller's
 }
 
 func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
-	cfg := &factoryConfig{ping: HealthPing, logger: slog.New(slog.DiscardHandler)}
+	cfg := &factoryConfig{ping: HealthPing, logger: slog.New(slog.DiscardHandler), tls: defaultTLSSettings()}
 	for i, opt := range opts {
 		if opt == nil {
 			return nil, fmt.Errorf("grpcpool: option %d is nil", i+1)
@@ -69,7 +69,8 @@ func WithKeepalive(params keepalive.ClientParameters) FactoryOption {
 	}
 }
 
-// WithLogger sets where a factory logs: connections made and tested at Debug.
+// WithLogger sets where a factory logs: connections made and tested at Debug, a
+// new identity at Info, at Warn a source that fails and certificates near their end.
 // The default discards. Keys, certificates and metadata are never logged.
 func WithLogger(logger *slog.Logger) FactoryOption {
 	return func(cfg *factoryConfig) error {
@@ -77,20 +78,6 @@ func WithLogger(logger *slog.Logger) FactoryOption {
 			return errors.New("grpcpool: WithLogger: the logger is nil; leave the option out to discard")
 		}
 		cfg.logger = logger
-		return nil
-	}
-}
-
-// WithMinTLSVersion lowers the oldest TLS version that NewMutualTLSFactory
-// accepts to tls.VersionTLS12; the default is tls.VersionTLS13. Nothing older can
-// be had. It is an error with NewFactory, whose credentials settle it.
-func WithMinTLSVersion(version uint16) FactoryOption {
-	return func(cfg *factoryConfig) error {
-		if version != tls.VersionTLS12 && version != tls.VersionTLS13 {
-			return fmt.Errorf("grpcpool: WithMinTLSVersion: %s is not supported, use tls.VersionTLS12 or tls.VersionTLS13",
-				tls.VersionName(version))
-		}
-		cfg.minTLSVersion = version
 		return nil
 	}
 }

@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -102,7 +103,8 @@ func schemes(target string) []string {
 type channel struct {
 	settings  settings
 	logger    *slog.Logger // nil: grpc-go's own log
-	limits    limits
+	memory    *Memory
+	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
 	events    events
 	replacers []*Replacer
 
@@ -114,7 +116,13 @@ type channel struct {
 }
 
 func newChannel(o *clientOptions) *channel {
+	memory := o.memory
+	if memory == nil {
+		memory = new(Memory)
+	}
 	return &channel{
+		memory:    memory,
+		ask:       o.ask,
 		settings:  o.settings,
 		logger:    o.logger,
 		events:    events{hooks: o.onEvent},
@@ -149,35 +157,4 @@ func (ch *channel) remove(p *policy) {
 	for _, r := range ch.replacers {
 		r.remove(p)
 	}
-}
-
-// maxRemembered bounds the memory of a channel whose addresses come and go.
-const maxRemembered = 1024
-
-// limits remembers how many streams an address allowed when it was last asked.
-type limits struct {
-	mu     sync.Mutex // guards byAddr
-	byAddr map[string]uint32
-}
-
-func (l *limits) remember(addr string, limit uint32) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.byAddr == nil {
-		l.byAddr = make(map[string]uint32)
-	}
-	if _, ok := l.byAddr[addr]; !ok && len(l.byAddr) >= maxRemembered {
-		for forgotten := range l.byAddr {
-			delete(l.byAddr, forgotten)
-			break
-		}
-	}
-	l.byAddr[addr] = limit
-}
-
-func (l *limits) recall(addr string) (uint32, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limit, ok := l.byAddr[addr]
-	return limit, ok
 }

@@ -41,32 +41,49 @@ type connection struct {
 	sub  *subchannel
 	sc   balancer.SubConn
 	tap  *tap.State
-	done func(balancer.DoneInfo) // gives a stream back; made once, so that a pick allocates nothing
+	made time.Time           // what its clock counts from
+	lap  atomic.Pointer[lap] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
 
-	streams atomic.Int64 // in flight, plus outBit
-	room    atomic.Int64 // streams it takes before the next connection is asked
-	limit   atomic.Int64 // streams it takes at all; room <= limit
-	proved  atomic.Bool  // the server answered a call on it
-	used    atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
+	streams  atomic.Int64 // in flight, plus outBit
+	room     atomic.Int64 // streams it takes before the next connection is asked
+	limit    atomic.Int64 // streams it takes at all; room <= limit
+	quota    atomic.Int64 // streams the server allows, for probes; limit <= quota
+	proved   atomic.Bool  // the server answered a call on it
+	provedAt atomic.Int64 // the latest time at which it is known to have been alive, on its clock
+	probing  atomic.Bool  // one of its streams is a probe's, or is about to be
+	used     atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
 
 	// The rest is guarded by sub.mu.
-	phase   phase
-	readyAt time.Time // zero if it never was READY
-	judged  bool      // its end has been counted, see subchannel.judgeLocked
-	watched bool      // one of its streams is set aside for a health watch, see health.go
-	checked bool      // there is such a watch
-	quiet   int       // looks of shrink since it was last used
+	phase     phase
+	dialledAt time.Time     // when it was last told to connect
+	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
+	readyAt   time.Time     // zero if it never was READY
+	judged    bool          // its end has been judged, see subchannel.judgeLocked
+	counted   bool          // its end has been counted
+	watched   bool          // one of its streams is set aside for a health watch, see health.go
+	checked   bool          // there is such a watch
+	quiet     int           // looks of shrink since it was last used
+
+	look      timer           // of the watch, see probe.go
+	idleShare float64         // of the probe interval, until the next probe of it idle
+	probes    []time.Duration // what the latest probes took, oldest first
+
+	predecessor *connection // which it is dialled to replace; nil: none
+	replace     replacement // the plan for its own
 }
 
 // newConnection makes a connection, without connecting it. sub.mu must not be
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
-	c := &connection{sub: s, id: s.policy.connections.Add(1)}
-	c.done = c.onDone
+	c := &connection{sub: s, id: s.policy.connections.Add(1), made: time.Now()}
+	c.newLap()
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,
-		GoAway: func(tap.GoAway) { c.onGoAway() },
+		GoAway: c.onGoAway,
 	})
+	if set := s.policy.settings.Load(); set.probeInterval > 0 {
+		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
+	}
 	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only
 		CredsBundle:   s.bundle(c.tap), //nolint:staticcheck // the only way to know which SubConn a connection belongs to
 		StateListener: c.onState,
@@ -107,15 +124,6 @@ func (c *connection) take(atMost int64) bool {
 	}
 }
 
-// onDone is gRPC's word that a call has ended, or that it never began because the
-// picked connection was gone.
-func (c *connection) onDone(info balancer.DoneInfo) {
-	if info.BytesReceived && !c.proved.Load() {
-		c.proved.Store(true)
-	}
-	c.release()
-}
-
 // release gives a stream back, to the first call that waits for one. It runs once
 // for every stream taken.
 //
@@ -134,9 +142,15 @@ func (c *connection) inFlight() int64 { return c.streams.Load() &^ outBit }
 // takeOut closes c to new streams.
 func (c *connection) takeOut() { c.streams.Or(outBit) }
 
-// takeOutIfUnused closes c to new streams, provided that it has none. No call is
-// then between its Pick and its end on this connection, nor will one be.
-func (c *connection) takeOutIfUnused() bool { return c.streams.CompareAndSwap(0, outBit) }
+// busy reports whether c has a stream that is not a probe's.
+func (c *connection) busy() bool { return c.inFlight() > int64(boolToInt(c.probing.Load())) }
+
+// takeOutIfUnused closes c to new streams, provided that it has none but a probe's.
+// No call is then between its Pick and its end on this connection, nor will one be.
+func (c *connection) takeOutIfUnused() bool {
+	probes := int64(boolToInt(c.probing.Load()))
+	return c.streams.CompareAndSwap(probes, probes|outBit)
+}
 
 // onLimit is told the server's limit, and every change of it, by the transport's
 // reader before the transport knows. It must not block: sub.mu is never held for
@@ -156,7 +170,8 @@ func (c *connection) onLimit(uint32) {
 // provided that c got as far as READY.
 func (c *connection) rememberLocked() {
 	if c.phase == phaseReady && c.tap.Attached() {
-		c.sub.policy.channel.limits.remember(c.sub.addr(), c.tap.Limit())
+		limit := c.tap.Limit()
+		c.sub.policy.channel.memory.note(c.sub.addr(), func(l *learned) { l.limit, l.limited = limit, true })
 	}
 }
 
@@ -169,17 +184,25 @@ func (c *connection) setLimitLocked() {
 		server = c.tap.Limit()
 	}
 	room, limit := s.bounds(server, known)
+	c.quota.Store(noLimit)
+	if server != tap.Unlimited {
+		c.quota.Store(int64(server))
+	}
 	c.room.Store(room)
 	c.limit.Store(limit)
 }
 
 // bounds is how many streams a connection takes before the next one is asked, and
-// how many at all. Of a connection without a tap nothing is known, and it takes
+// how many at all. One of the server's is kept free for probes. Of a connection without a tap nothing is known, and it takes
 // what comes, like a plain channel.
 func (s *settings) bounds(server uint32, known bool) (room, limit int64) {
 	room, limit = noLimit, noLimit
 	if server != tap.Unlimited {
-		room, limit = int64(server), int64(server)
+		limit = int64(server)
+		if s.probeInterval > 0 && limit >= leastProbed {
+			limit--
+		}
+		room = limit
 	}
 	if s.maxStreams > 0 {
 		room, limit = min(room, int64(s.maxStreams)), min(limit, int64(s.maxStreams))

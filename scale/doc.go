@@ -30,6 +30,16 @@
 // while other connections are there no dial is tried meanwhile. Connections that
 // end before they were of any use are backed off from too, which gRPC does not do.
 //
+// # The watch
+//
+// Every connection is proved alive within [ProbeInterval], by calls that are answered
+// on it or by a probe, an RPC on that very connection. One that does not answer is
+// ejected: see probe.go. Dials are supervised too: while calls find no connection
+// they start about one a second, whatever gRPC's backoff, and none hangs: see
+// dialling.go. A connection whose end can be foreseen is replaced before, successor
+// first, so that no call waits for a handshake: by age, see [MaxConnectionAge], or
+// when a [Replacer] asks for it.
+//
 // # Files
 //
 //	client.go       NewClient, and what outlives the policy of a channel that goes idle
@@ -41,7 +51,12 @@
 //	subchannel.go   one address: what the child sees as one SubConn
 //	states.go       what the states of connections make of the subchannel's
 //	growth.go       more connections, fewer connections, and backing off
-//	queue.go        the calls that wait
+//	queue.go        the calls that wait; priority.go those that go first
+//	probe.go        the watch over a connection, and its ejection
+//	dialling.go     the supervision of dials
+//	replace.go      replacing connections before they end
+//	memory.go       what is remembered of an address
+//	event.go        what is told of all this
 //	connection.go   one connection and the count of its streams
 //	health.go       gRPC's client-side health checking, on the oldest connection
 //	snapshot.go     what can be seen from outside
@@ -56,6 +71,9 @@
 // allocates nothing. The count and the bit that closes a connection to new streams
 // share one word: a connection is shrunk away only while it has no stream, and
 // whoever has picked it has one.
+//
+// A connection is retired only after its successor is READY. It is killed only by
+// the watch, for want of an answer, and then every RPC on it is told so.
 //
 // Whenever a connection ends, gRPC gets a new picker, even when nothing else has
 // changed: a call that picked the lost connection waits for one. The order is to
@@ -72,7 +90,7 @@
 //	childPolicy.calls   while the child is told a state, or closed
 //	policy.mu           while gRPC is handed a picker
 //	subchannel.mu       never while gRPC or the child is called
-//	tasks.mu, channel.mu, limits.mu   innermost
+//	tasks.mu, channel.mu, Memory.mu, Replacer.mu, events.mu   innermost
 //
 // No lock is held during I/O. The tap calls from the transport's reader; it takes
 // subchannel.mu for a few assignments, and everything else happens elsewhere.
@@ -82,7 +100,7 @@
 // The experimental parts of grpc-go's API: balancer, resolver, serviceconfig,
 // mem.BufferPool, grpc.EmptyDialOption, and the deprecated field
 // NewSubConnOptions.CredsBundle, which is the one way to know the connection of a
-// SubConn. And, by reflection, the unexported fields that hold what
+// SubConn. Producers, which are the one way to make an RPC on it. And, by reflection, the unexported fields that hold what
 // grpc.WithResolvers and grpc.WithDefaultServiceConfig were given; if they are gone
 // some day, [WithResolvers] and [WithDefaultServiceConfig] of this package do the
 // same. The package was made for grpc-go 1.85.

@@ -7,14 +7,18 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
 )
 
 // stage is a policy with a scripted channel around it: a test plays gRPC, one step
@@ -43,6 +47,7 @@ type scripted struct {
 	health   func(balancer.SubConnState)
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
+	deaf     atomic.Bool // it does not answer probes
 }
 
 // newStage opens the play: a policy with the address "a" and child pick_first
@@ -132,6 +137,24 @@ func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) 
 	if listener != nil {
 		c.stage.notef("watch %d", c.number)
 	}
+}
+
+// GetOrBuildProducer is how the policy gets at the connection to probe it.
+func (c *scripted) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
+	return b.Build(c)
+}
+
+// Invoke answers a probe, unless the connection is deaf.
+func (c *scripted) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+	if !c.deaf.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+func (c *scripted) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, "probes are unary")
 }
 
 // becomes tells the policy a state of the SubConn.

@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -62,6 +63,9 @@ func (s *subchannel) growLocked() int {
 	if granted < want {
 		s.setLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
 	}
+	if granted > 0 && s.state == connectivity.Ready {
+		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %d calls", granted, demand))
+	}
 	s.starting += granted
 	return granted
 }
@@ -106,11 +110,11 @@ func (s *subchannel) streamsEachLocked() (each int64) {
 	if s.oldest() != nil {
 		return s.eachLocked()
 	}
-	limit, ok := s.policy.channel.limits.recall(s.addr())
-	if !ok || s.dialFails > 0 || s.shortLived > 0 {
+	known := s.policy.channel.memory.recall(s.addr())
+	if !known.limited || s.dialFails > 0 || s.shortLived > 0 || s.distrust {
 		return 0
 	}
-	each, _ = s.policy.settings.Load().bounds(limit, true)
+	each, _ = s.policy.settings.Load().bounds(known.limit, true)
 	return each
 }
 
@@ -145,7 +149,6 @@ func (s *subchannel) judgeLocked(c *connection) {
 		return
 	}
 	c.judged = true
-	s.stats.lost++
 	lived := time.Duration(0)
 	if !c.readyAt.IsZero() {
 		lived = time.Since(c.readyAt)
@@ -158,7 +161,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 	s.shortLived++
 	if s.shortLived > 1 {
 		hold := min(firstHold<<min(s.shortLived-2, 8), longestHold)
-		hold += rand.N(hold / 5) //nolint:gosec // spreads clients out
+		hold += randomUpTo(hold / 5)
 		s.heldUntil = time.Now().Add(hold)
 	}
 }
@@ -183,7 +186,7 @@ func (s *subchannel) shrink() {
 		if i == 0 {
 			continue
 		}
-		if c.used.Swap(false) || c.inFlight() > 0 {
+		if c.used.Swap(false) || c.busy() {
 			c.quiet = 0
 		} else {
 			c.quiet++
@@ -196,6 +199,7 @@ func (s *subchannel) shrink() {
 		c.phase = phaseOut
 		s.removeLocked(c)
 		s.stats.shrunk++
+		s.event(EventShrank, c, time.Since(c.readyAt), "")
 	}
 	s.armShrinkLocked()
 	s.mu.Unlock()
@@ -205,6 +209,24 @@ func (s *subchannel) shrink() {
 	for _, c := range unused {
 		c.sc.Shutdown()
 	}
+}
+
+// randomUpTo is a random part of d. It spreads clients out, and secures nothing.
+func randomUpTo(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d) //nolint:gosec // see above
+}
+
+// randomShare is between least and least plus spread.
+func randomShare(least, spread float64) float64 {
+	return least + spread*rand.Float64() //nolint:gosec // see above
+}
+
+// scaled is share of d.
+func scaled(d time.Duration, share float64) time.Duration {
+	return time.Duration(float64(d) * share)
 }
 
 // bucket is a token bucket of dialBurst tokens, refilled one every dialEvery. It

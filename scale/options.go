@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,8 @@ const (
 	defaultMaxConnections   = 10  // gRFC A105's
 	defaultUnlimitedStreams = 128 // what restate and others settled on for such servers
 	defaultShrinkAfter      = time.Minute
+	defaultProbeInterval    = time.Second
+	defaultProbeTimeout     = time.Second
 )
 
 // settings are what a subchannel needs to know. Each has a dial option and a
@@ -23,6 +26,9 @@ type settings struct {
 	maxStreams       int           // per connection; 0: the server's limit
 	unlimitedStreams int           // per connection of a server without a limit, before growing; 0: never grow
 	shrinkAfter      time.Duration // 0: never shrink
+	probeInterval    time.Duration // 0: never probe
+	probeTimeout     time.Duration // more than 0
+	maxAge           time.Duration // 0: what the server's GOAWAYs tell; negative: none
 	queueInTransport bool
 }
 
@@ -31,6 +37,8 @@ func defaultSettings() settings {
 		maxConnections:   defaultMaxConnections,
 		unlimitedStreams: defaultUnlimitedStreams,
 		shrinkAfter:      defaultShrinkAfter,
+		probeInterval:    defaultProbeInterval,
+		probeTimeout:     defaultProbeTimeout,
 	}
 }
 
@@ -42,6 +50,8 @@ type clientOptions struct {
 	observer      *Observer    // may be nil
 	onEvent       []func(Event)
 	replacers     []*Replacer
+	memory        *Memory // nil: the channel's own
+	ask           func(context.Context, grpc.ClientConnInterface) error
 	resolvers     []resolver.Builder
 	serviceConfig *string
 }
@@ -125,6 +135,71 @@ func ShrinkAfter(d time.Duration) grpc.DialOption {
 			return fmt.Errorf("scale: ShrinkAfter(%v): want 0, for never, or more", d)
 		}
 		o.shrinkAfter = d
+		return nil
+	})
+}
+
+// ProbeInterval says within what time each connection is proved alive: by calls
+// that are answered on it, and when there are none, by an RPC, which
+// grpc.health.v1 answers, or says that it does not know, or [ProbeWith]'s. A
+// connection that is idle is probed after 0.7 to 0.9 of d without a proof, one
+// that has streams in flight after 0.35 of d without a byte. One that does not
+// answer within [ProbeTimeout] is ejected: its RPCs fail with status Unavailable,
+// which says why, and new ones go elsewhere.
+//
+// The default is one second, 0 turns probes off. d below 0 is an error of
+// [NewClient]. Probes are streams of their own, past interceptors, and of a server
+// whose limit is 10 or more one stream is kept free for them.
+func ProbeInterval(d time.Duration) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if d < 0 {
+			return fmt.Errorf("scale: ProbeInterval(%v): want 0, for no probes, or more", d)
+		}
+		o.probeInterval = d
+		return nil
+	})
+}
+
+// ProbeTimeout says how long a probe may take. The default is one second. Where
+// answers have been slow lately a probe gets up to six times as long, so that a
+// slow network is not taken for a dead one. d of 0 or less is an error of
+// [NewClient].
+func ProbeTimeout(d time.Duration) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if d <= 0 {
+			return fmt.Errorf("scale: ProbeTimeout(%v): want more than 0", d)
+		}
+		o.probeTimeout = d
+		return nil
+	})
+}
+
+// ProbeWith has f probe a connection in place of grpc.health.v1. cc is that one
+// connection, to be used for one unary RPC or two until f returns, and for no
+// longer than ctx; nil means that the connection is alive. f is called
+// concurrently for several connections. A nil f is an error of [NewClient].
+func ProbeWith(f func(ctx context.Context, cc grpc.ClientConnInterface) error) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if f == nil {
+			return errors.New("scale: ProbeWith(nil): leave the option out for grpc.health.v1")
+		}
+		o.ask = f
+		return nil
+	})
+}
+
+// MaxConnectionAge has connections replaced when they are about as old as d, to
+// within a tenth: the successor is dialled first, takes the new calls, and the old
+// connection is closed when its last stream has ended. It is for servers and load
+// balancers that end connections by age, and has no call wait for a handshake then.
+//
+// The default, 0, learns the age from the server: once it has ended two connections
+// in a row by GOAWAY (RFC 9113, section 6.8) without an error and at about the same
+// age, later connections to the address are replaced at 0.7 to 0.8 of that. A
+// negative d replaces none.
+func MaxConnectionAge(d time.Duration) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		o.maxAge = max(d, -1)
 		return nil
 	})
 }

@@ -46,16 +46,18 @@ func TestTheBoundsOfAConnection(t *testing.T) {
 		known       bool
 		room, limit int64
 	}{
-		{"the server's limit", func(*settings) {}, 100, true, 100, 100},
+		{"the server's limit", func(*settings) {}, 100, true, 99, 99},
+		{"the limit of which none is kept for probes", func(*settings) {}, 9, true, 9, 9},
+		{"no probes", func(s *settings) { s.probeInterval = 0 }, 100, true, 100, 100},
 		{"the server's limit of 0", func(*settings) {}, 0, true, 0, 0},
 		{"no limit", func(*settings) {}, none, true, 128, noLimit},
 		{"no tap", func(*settings) {}, none, false, noLimit, noLimit},
 		{"no limit, one connection", func(s *settings) { s.unlimitedStreams = 0 }, none, true, noLimit, noLimit},
 		{"MaxStreams below the limit", func(s *settings) { s.maxStreams = 7 }, 100, true, 7, 7},
-		{"MaxStreams above the limit", func(s *settings) { s.maxStreams = 200 }, 100, true, 100, 100},
+		{"MaxStreams above the limit", func(s *settings) { s.maxStreams = 200 }, 100, true, 99, 99},
 		{"MaxStreams and no limit", func(s *settings) { s.maxStreams = 200 }, none, true, 200, 200},
 		{"MaxStreams and no tap", func(s *settings) { s.maxStreams = 7 }, none, false, 7, 7},
-		{"QueueInTransport", func(s *settings) { s.queueInTransport = true }, 100, true, 100, noLimit},
+		{"QueueInTransport", func(s *settings) { s.queueInTransport = true }, 100, true, 99, noLimit},
 		{"QueueInTransport and a limit of 0", func(s *settings) { s.queueInTransport = true }, 0, true, 0, noLimit},
 	} {
 		s := defaultSettings()
@@ -135,16 +137,16 @@ func TestTheDialOptionsOfThisGRPCCanBeRead(t *testing.T) {
 }
 
 func TestAChannelForgetsAddressesWhenThereAreTooMany(t *testing.T) {
-	var l limits
+	var m Memory
 	for i := range 3 * maxRemembered {
-		l.remember(strconv.Itoa(i), uint32(i))
+		m.note(strconv.Itoa(i), func(l *learned) { l.limit, l.limited = uint32(i), true })
 	}
-	if n := len(l.byAddr); n != maxRemembered {
+	if n := len(m.byAddr); n != maxRemembered {
 		t.Errorf("%d addresses are remembered, want %d", n, maxRemembered)
 	}
 	const last = 3*maxRemembered - 1
-	if got, ok := l.recall(strconv.Itoa(last)); !ok || got != last {
-		t.Errorf("the last address has the limit %d, %v", got, ok)
+	if got := m.recall(strconv.Itoa(last)); !got.limited || got.limit != last {
+		t.Errorf("of the last address is known %+v", got)
 	}
 }
 

@@ -25,6 +25,8 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 		if errors.Is(err, balancer.ErrNoSubConnAvailable) {
 			p.parked.Add(1)
 			p.policy.nudge()
+		} else {
+			p.policy.noteDemand()
 		}
 		return result, err
 	}
@@ -50,10 +52,11 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 // doneAfter is the Done of a call on c whose child policy wants to be told first.
 func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.DoneInfo) {
 	if child == nil {
-		return c.done
+		return c.lap.Load().done
 	}
+	done := c.lap.Load().done
 	return func(info balancer.DoneInfo) {
 		child(info)
-		c.onDone(info)
+		done(info)
 	}
 }

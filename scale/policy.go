@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -20,7 +21,9 @@ func (builder) Name() string { return Name }
 
 // Build implements balancer.Builder.
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
-	return &policy{cc: cc, opts: opts}
+	p := &policy{cc: cc, opts: opts}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
 }
 
 // policy is the LB policy of one channel, or of a part of it under another policy.
@@ -31,6 +34,9 @@ type policy struct {
 	cc   balancer.ClientConn
 	opts balancer.BuildOptions
 
+	ctx    context.Context //nolint:containedctx // the policy's life: ends probes when it is closed
+	cancel context.CancelFunc
+
 	// Set by the first UpdateClientConnState, before there is a child.
 	channel *channel
 
@@ -38,6 +44,7 @@ type policy struct {
 	picker      atomic.Pointer[picker] // published last
 	connections atomic.Uint64          // made so far; numbers them
 	nudged      atomic.Bool            // a look at the calls that wait for READY is on its way
+	demanded    atomic.Bool            // the subchannels know that calls find no connection
 	tasks       tasks
 
 	// mu guards all below. It is held while the picker is handed to gRPC, as
@@ -95,6 +102,7 @@ func (p *policy) ExitIdle() {
 	if child := p.latest(); child != nil {
 		child.balancer.ExitIdle()
 	}
+	p.noteDemand()
 }
 
 // Close implements balancer.Balancer. Calls that wait for a stream pick again, and
@@ -110,6 +118,7 @@ func (p *policy) Close() {
 			child.close()
 		}
 	}
+	p.cancel()
 	p.tasks.wait()
 	if p.channel != nil {
 		p.channel.events.tellRest()
@@ -164,6 +173,7 @@ func (p *policy) subchannels() (subs []*subchannel) {
 // nudge is called for every call that finds no READY subchannel. What waits for
 // the first connection, after a time without one, may need more than one.
 func (p *policy) nudge() {
+	p.noteDemand()
 	if p.settings.Load().maxConnections > 1 && !p.nudged.Swap(true) {
 		p.tasks.run(p.growCold)
 	}

@@ -55,6 +55,17 @@ func (q *queue) push(w *waiter) {
 	q.length++
 }
 
+func (q *queue) pushFront(w *waiter) {
+	w.queued, w.prev, w.next = true, nil, q.first
+	if q.first == nil {
+		q.last = w
+	} else {
+		q.first.prev = w
+	}
+	q.first = w
+	q.length++
+}
+
 func (q *queue) remove(w *waiter) {
 	if w.prev == nil {
 		q.first = w.next
@@ -82,14 +93,25 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 			return c, nil
 		}
 	}
+	priority := hasPriority(ctx)
+	if priority {
+		if c := s.takeReserved(); c != nil {
+			return c, nil
+		}
+	}
 	s.mu.Lock()
 	if !s.servingLocked() {
 		s.mu.Unlock()
 		return nil, nil //nolint:nilnil // see above
 	}
 	w := s.waiters.get()
-	s.queue.push(w)
+	if priority {
+		s.queue.pushFront(w)
+	} else {
+		s.queue.push(w)
+	}
 	s.waiting.Add(1) // before the next take: see connection.release
+	s.stats.waited++
 	s.dispatchLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()
@@ -112,6 +134,7 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	if !handed {
 		s.queue.remove(w)
 		s.waiting.Add(-1)
+		s.noteStarvedLocked(time.Since(start), err)
 	}
 	s.mu.Unlock()
 	if handed {
@@ -121,6 +144,16 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	}
 	s.waiters.put(w)
 	return nil, err
+}
+
+// noteStarvedLocked counts a call that waited in vain. At most one a second makes
+// an event.
+func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
+	s.stats.starved++
+	if now := time.Now(); now.Sub(s.starvedAt) >= time.Second {
+		s.starvedAt = now
+		s.event(EventStarved, nil, waited, oneLine(err))
+	}
 }
 
 // explainLocked says what a call waited for in vain.
@@ -189,6 +222,9 @@ func (s *subchannel) dispatchLocked() {
 	s.feedWatchLocked()
 	for s.queue.length > 0 {
 		c, _ := s.take()
+		if c == nil {
+			c = s.lendReservedLocked()
+		}
 		if c == nil {
 			return
 		}

@@ -65,5 +65,156 @@ func (r *Replacer) remove(p *policy) {
 	delete(r.policies, p)
 }
 
-// replaceAll is to come.
-func (s *subchannel) replaceAll(string, time.Duration) {}
+// A connection is replaced by dialling its successor first. When that is READY it
+// takes the new calls, and the old connection is left to gRPC, which closes it
+// when its last stream has ended. If the dial fails, the old one stays.
+const (
+	// A server that ends connections by their age spreads the ends out, gRPC's own
+	// by a tenth either way. A connection is replaced when it is between ageShare
+	// and a little more of the age that was seen last: before the earliest end.
+	ageShare  = 0.7
+	ageSpread = 0.1
+
+	// A configured age is kept to within ageJitter, so that connections that were
+	// made together do not end together.
+	ageJitter = 0.1
+
+	// A server also says goodbye when it is restarted. Its age limit is learned
+	// from two connections in a row, one after the other, that were ended at the
+	// same age but for ageTolerance, and lasted for leastAge.
+	ageTolerance = 0.25
+	leastAge     = 500 * time.Millisecond
+
+	// A successor whose dial failed is dialled again after replacePause, doubled
+	// for each failure in a row up to longestReplacePause.
+	replacePause        = time.Second
+	longestReplacePause = 30 * time.Second
+)
+
+// replacement is the plan to replace a connection.
+type replacement struct {
+	at        time.Time // not before; zero: no plan
+	why       string
+	failures  int
+	successor bool // it is being dialled
+}
+
+// replaceAll plans to replace every connection.
+func (s *subchannel) replaceAll(why string, within time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.all {
+		if c.phase == phaseReady || c.phase == phaseDialling {
+			s.planLocked(c, time.Now().Add(randomUpTo(within/2)), why)
+		}
+	}
+	s.armReplaceLocked()
+}
+
+// planLocked has c replaced at the given time, or earlier if that was planned.
+func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
+	if c.replace.at.IsZero() || at.Before(c.replace.at) {
+		c.replace.at, c.replace.why = at, why
+	}
+}
+
+// planByAgeLocked has c, which has just become READY, replaced before its time.
+func (s *subchannel) planByAgeLocked(c *connection) {
+	age := s.policy.settings.Load().maxAge
+	switch {
+	case age < 0:
+		return
+	case age > 0:
+		age = scaled(age, randomShare(1-ageJitter, 2*ageJitter))
+	default:
+		age = scaled(s.policy.channel.memory.recall(s.addr()).age, randomShare(ageShare, ageSpread))
+	}
+	if age > 0 {
+		s.planLocked(c, c.readyAt.Add(age), "age")
+	}
+}
+
+// learnAgeLocked is told that the server ended c gracefully.
+func (s *subchannel) learnAgeLocked(c *connection) {
+	if c.readyAt.IsZero() {
+		return
+	}
+	age := time.Since(c.readyAt)
+	if s.policy.settings.Load().maxAge != 0 || age < leastAge {
+		return
+	}
+	learnt := false
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { learnt = l.learnAge(age, c.readyAt, time.Now()) })
+	if !learnt {
+		return
+	}
+	for _, other := range *s.ready.Load() {
+		s.planByAgeLocked(other)
+	}
+	s.armReplaceLocked()
+}
+
+// armReplaceLocked sees to it that plans are carried out.
+func (s *subchannel) armReplaceLocked() {
+	var next time.Time
+	for _, c := range *s.ready.Load() {
+		at := c.replace.at
+		if !at.IsZero() && !c.replace.successor && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	s.replaceTick.stop()
+	if !next.IsZero() && !s.closed {
+		s.setLocked(&s.replaceTick, max(time.Until(next), 0), s.replaceDue)
+	}
+}
+
+// replaceDue dials the successors of connections whose time has come.
+func (s *subchannel) replaceDue() {
+	var due []*connection
+	s.mu.Lock()
+	for _, c := range *s.ready.Load() {
+		if at := c.replace.at; !at.IsZero() && !c.replace.successor && time.Until(at) <= 0 {
+			c.replace.successor = true
+			due = append(due, c)
+		}
+	}
+	s.starting += len(due)
+	s.armReplaceLocked()
+	s.mu.Unlock()
+	for _, c := range due {
+		if !s.policy.tasks.run(func() { s.dialOne(c) }) {
+			return // the channel is closing
+		}
+	}
+}
+
+// succeedLocked lets c, which has become READY, take the place of what it was
+// dialled for.
+func (s *subchannel) succeedLocked(c *connection, q *sequel) {
+	old := c.predecessor
+	c.predecessor = nil
+	if old == nil || old.phase != phaseReady {
+		return
+	}
+	s.removeLocked(old)
+	s.stats.replaced++
+	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
+	q.publish = true
+	q.retireLocked(old)
+	s.changeFaceLocked(q)
+}
+
+// failToSucceedLocked has the successor of c's predecessor dialled again later.
+func (s *subchannel) failToSucceedLocked(c *connection) {
+	old := c.predecessor
+	c.predecessor = nil
+	if old == nil {
+		return
+	}
+	pause := min(replacePause<<min(old.replace.failures, 8), longestReplacePause)
+	old.replace.failures++
+	old.replace.successor = false
+	old.replace.at = time.Now().Add(pause + randomUpTo(pause/2))
+	s.armReplaceLocked()
+}

@@ -147,6 +147,12 @@ func (s *subchannel) snapshot() Subchannel {
 		Failed:         s.stats.failed,
 		Lost:           s.stats.lost,
 		Shrunk:         s.stats.shrunk,
+		Ejected:        s.stats.ejected,
+		Replaced:       s.stats.replaced,
+		Probes:         s.stats.probes,
+		ProbesFailed:   s.stats.probesFailed,
+		Waited:         s.stats.waited,
+		Starved:        s.stats.starved,
 	}
 	if s.lastErr != nil {
 		snapshot.LastError = s.lastErr.Error()
@@ -159,11 +165,12 @@ func (s *subchannel) snapshot() Subchannel {
 
 func (c *connection) snapshotLocked() Connection {
 	snapshot := Connection{
-		ID:        c.id,
-		Since:     c.readyAt,
-		InFlight:  int(c.inFlight()),
-		Limit:     c.tap.Limit(),
-		LastHeard: c.tap.LastHeard(),
+		ID:         c.id,
+		Since:      c.readyAt,
+		InFlight:   int(c.inFlight()),
+		Limit:      c.tap.Limit(),
+		LastHeard:  c.tap.LastHeard(),
+		ProbeTimes: slices.Clone(c.probes),
 	}
 	if addr := c.tap.LocalAddr(); addr != nil {
 		snapshot.Local = addr.String()

@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // sequel is what a change of state leads to, to be done once mu is free, in this
@@ -21,6 +23,8 @@ type sequel struct {
 	retire  []*connection           // to be shut down by gRPC
 	connect *connection
 	dials   int
+	kill    []*connection // in the handshake, because of
+	killed  error
 	warn    bool // no tap
 }
 
@@ -43,6 +47,9 @@ func (q *sequel) do(s *subchannel) {
 	for _, c := range q.retire { // closing a connection may wait for the peer
 		s.policy.tasks.run(c.sc.Shutdown)
 	}
+	for _, c := range q.kill {
+		c.tap.Kill(q.killed)
+	}
 	if q.connect != nil {
 		q.connect.sc.Connect()
 	}
@@ -57,6 +64,7 @@ func (q *sequel) do(s *subchannel) {
 func (q *sequel) retireLocked(c *connection) {
 	c.phase = phaseOut
 	c.takeOut()
+	c.look.stop()
 	q.retire = append(q.retire, c)
 }
 
@@ -104,10 +112,17 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	q.warn = !c.tap.Attached()
 	c.setLimitLocked()
 	c.rememberLocked()
+	c.rememberDialLocked()
 	ready := append(slices.Clone(*s.ready.Load()), c)
 	s.ready.Store(&ready)
 	s.stats.opened++
-	s.dialFails, s.parked = 0, 0
+	s.dialFails, s.parked, s.distrust = 0, 0, false
+	s.useDemandLocked()
+	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
+	s.watchLocked(c)
+	s.planByAgeLocked(c)
+	s.succeedLocked(c, q)
+	s.armReplaceLocked()
 	if s.state == connectivity.Idle {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
@@ -127,6 +142,8 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.lastErr = withCause(err, c.tap.Cause())
 	s.stats.failed++
 	s.dialFails++
+	s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(s.lastErr))
+	s.failToSucceedLocked(c)
 	if c.phase == phaseOut && c.judged { // a GOAWAY came first
 		s.exitLocked(c, q)
 		return
@@ -135,6 +152,8 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 		return
 	}
 	c.phase = phaseBackoff
+	s.superviseTick.stop()
+	s.armSuperviseLocked()
 	if s.state == connectivity.Ready {
 		if !s.servingLocked() {
 			s.wakeLocked()
@@ -147,6 +166,8 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	}
 	s.wakeLocked()
 	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	s.superviseTick.stop() // what it has to decide depends on the state
+	s.armSuperviseLocked()
 }
 
 // onBackoffOverLocked may try c again. It is the child's to decide while it is
@@ -164,7 +185,7 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 	}
 	q.dials--
 	s.starting--
-	c.phase = phaseDialling
+	s.beginDialLocked(c)
 	q.connect = c // its SubConn knows how long to back off the next time
 }
 
@@ -174,7 +195,7 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
 	s.removeLocked(c)
-	s.judgeLocked(c)
+	s.loseLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
 		q.retireLocked(c)
@@ -285,24 +306,48 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 // onGoAway is told of a GOAWAY by the transport's reader, before the transport
 // itself, which will report IDLE. The time between the two is used: no new stream
 // goes to c, and its successor is dialled. It must not block.
-func (c *connection) onGoAway() {
+func (c *connection) onGoAway(g tap.GoAway) {
 	s := c.sub
 	s.mu.Lock()
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
 		s.mu.Unlock()
 		return
 	}
+	dials := s.outLocked(c)
+	s.loseLocked(c)
+	if g.Code == 0 {
+		s.learnAgeLocked(c)
+	}
+	s.mu.Unlock()
+	s.dial(dials)
+}
+
+// outLocked takes c out of use, whose transport gRPC does not know to be of no use
+// yet, and says how many connections to dial in its place.
+func (s *subchannel) outLocked(c *connection) (dials int) {
 	c.phase = phaseOut
 	c.takeOut()
 	s.removeLocked(c)
 	s.judgeLocked(c)
-	dials := s.growLocked()
+	dials = s.growLocked()
 	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
 		s.starting++
 		dials++
 	}
-	s.mu.Unlock()
-	s.dial(dials)
+	return dials
+}
+
+// loseLocked counts c as lost, once.
+func (s *subchannel) loseLocked(c *connection) {
+	if c.counted {
+		return
+	}
+	c.counted = true
+	s.judgeLocked(c)
+	if !c.readyAt.IsZero() {
+		s.stats.lost++
+		s.event(EventLost, c, time.Since(c.readyAt), oneLine(s.lastErr))
+	}
 }
 
 // reason is why c ended, for lastErr.
@@ -323,6 +368,14 @@ func withCause(err, cause error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%w)", err, cause)
+}
+
+// oneLine is err's text, which may come from the peer in part, as one line.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r < ' ' }), " ")
 }
 
 func boolToInt(b bool) int {

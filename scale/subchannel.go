@@ -35,30 +35,37 @@ type subchannel struct {
 	addrs   atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
 
 	// mu guards all below. Nothing of gRPC or of the child is called with it held.
-	mu         sync.Mutex
-	all        map[*connection]struct{}
-	starting   int                // connections that are about to be made, to dial
-	queue      queue              // calls that wait
-	state      connectivity.State // what the child was told last
-	closed     bool               // by the child
-	lastErr    error              // why the last dial failed or the last connection was lost
-	parked     int                // this subchannel's share of the calls that wait for it to be READY
-	dialFails  int                // failed dials since the last connection
-	shortLived int                // connections in a row that were lost soon
-	heldUntil  time.Time          // no dial before it, because of shortLived
-	tokens     bucket             // for the dials of growth
-	regrow     timer              // looks at growth again
-	shrinkTick timer              // looks for connections to close
-	held       timer              // ends the hold of the connection in phaseHeld
-	health     health
-	face       *connection // the oldest, as far as health and the child's producers are concerned
-	produced   bool        // the child has producers on it
-	stats      counters
+	mu            sync.Mutex
+	all           map[*connection]struct{}
+	starting      int                // connections that are about to be made, to dial
+	queue         queue              // calls that wait
+	state         connectivity.State // what the child was told last
+	closed        bool               // by the child
+	lastErr       error              // why the last dial failed or the last connection was lost
+	parked        int                // this subchannel's share of the calls that wait for it to be READY
+	dialFails     int                // failed dials since the last connection
+	shortLived    int                // connections in a row that were lost soon
+	heldUntil     time.Time          // no dial before it, because of shortLived
+	tokens        bucket             // for the dials of growth
+	regrow        timer              // looks at growth again
+	shrinkTick    timer              // looks for connections to close
+	held          timer              // ends the hold of the connection in phaseHeld
+	wanted        bool               // there is demand, see dialling.go
+	distrust      bool               // a connection was ejected, and none has become READY since
+	superviseTick timer              // looks at dials
+	replaceTick   timer              // carries out replacements
+	health        health
+	face          *connection // the oldest, as far as health and the child's producers are concerned
+	produced      bool        // the child has producers on it
+	stats         counters
+	starvedAt     time.Time // when there was an event of that last
 }
 
 // counters are what happened to a subchannel since it was made.
 type counters struct {
-	opened, failed, lost, shrunk uint64
+	opened, failed, lost, shrunk, ejected, replaced uint64
+	probes, probesFailed                            uint64
+	waited, starved                                 uint64
 }
 
 // newSubchannel makes a subchannel and its first connection, which it leaves to
@@ -118,7 +125,7 @@ func (s *subchannel) Connect() {
 	}
 	for c := range s.all {
 		if c.phase == phaseIdle {
-			c.phase = phaseDialling
+			s.beginDialLocked(c)
 			s.mu.Unlock()
 			c.sc.Connect()
 			return
@@ -133,11 +140,13 @@ func (s *subchannel) Connect() {
 // on goroutines of its own.
 func (s *subchannel) dial(n int) {
 	for range n {
-		s.policy.tasks.run(s.dialOne)
+		s.policy.tasks.run(func() { s.dialOne(nil) })
 	}
 }
 
-func (s *subchannel) dialOne() {
+// dialOne makes and connects one connection, to replace predecessor unless that is
+// nil.
+func (s *subchannel) dialOne(predecessor *connection) {
 	c, err := s.newConnection(*s.addrs.Load())
 	s.mu.Lock()
 	s.starting--
@@ -151,7 +160,8 @@ func (s *subchannel) dialOne() {
 		c.sc.Shutdown()
 		return
 	}
-	c.phase = phaseDialling
+	c.predecessor = predecessor
+	s.beginDialLocked(c)
 	s.mu.Unlock()
 	c.sc.Connect()
 }
@@ -182,10 +192,16 @@ func (s *subchannel) stopTimersLocked() {
 	s.regrow.stop()
 	s.shrinkTick.stop()
 	s.held.stop()
+	s.superviseTick.stop()
+	s.replaceTick.stop()
+	for c := range s.all {
+		c.look.stop()
+	}
 }
 
-// removeLocked takes c from the ready list.
+// removeLocked takes c from the ready list, and ends the watch over it.
 func (s *subchannel) removeLocked(c *connection) {
+	c.look.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
 		ready = slices.Delete(ready, i, i+1)
@@ -239,6 +255,8 @@ func (s *subchannel) settingsChanged() {
 	s.mu.Lock()
 	for c := range s.all {
 		c.setLimitLocked()
+		c.look.stop()
+		s.armLookLocked(c)
 	}
 	s.dispatchLocked()
 	s.armShrinkLocked()

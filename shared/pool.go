@@ -69,8 +69,8 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // Get borrows the channel. It returns at once while the channel is known to be
 // alive, whatever the state of ctx; else it waits, no longer than ctx, for a test
 // or a dial that all callers share. A failed dial is an error (see
-// WithWaitForReady), and until the next one, about a second later, Get fails at
-// once with the same error.
+// WithWaitForReady), and until the next one has succeeded, which is begun by a Get
+// about a second later, other Gets fail at once with the same error.
 //
 // The error answers errors.Is for grpcpool.ErrClosed, for
 // grpcpool.ErrConnectionNotOK (which wraps the cause), or for ctx's error.

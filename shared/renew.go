@@ -23,13 +23,18 @@ type attempt struct {
 
 // join returns the attempt under way, or begins one. After a failed dial there
 // is none until the next is due: join then fails with that error at once, or, if
-// wait is set, first waits until it is due.
+// wait is set, first waits until it is due. It also fails at once while somebody
+// else's attempt follows a failed one: one caller at a time finds out whether an
+// outage is over.
 func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	for {
 		p.mu.Lock()
+		others, last := p.attempt, p.lastErr
 		a, pause, err := p.joinLocked(ctx)
-		last := p.lastErr
 		p.mu.Unlock()
+		if a != nil && a == others && last != nil && !wait {
+			return nil, last
+		}
 		if a != nil || err != nil {
 			return a, err
 		}

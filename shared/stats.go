@@ -32,6 +32,10 @@ type Stats struct {
 	// grpcpool.Inspector.
 	Current grpcpool.Channel
 
+	// Identity is what new connections prove themselves with, and how a renewal of
+	// it went. It is zero for a factory that is no grpcpool.IdentityReporter.
+	Identity grpcpool.IdentityInfo
+
 	Dials       uint64 // calls of the factory's NewConnection that have ended
 	DialsFailed uint64
 	Tests       uint64 // calls of the factory's ConnectionOk that have ended
@@ -62,6 +66,9 @@ func (p *Pool) Stats() Stats {
 	}
 	if c := p.current.Load(); c != nil && c.inside != nil {
 		s.Current = c.inside.Snapshot()
+	}
+	if r, ok := p.factory.(grpcpool.IdentityReporter); ok {
+		s.Identity = r.Identity()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,9 +7,16 @@ import "encoding/binary"
 // (https://github.com/google/snappy/blob/main/format_description.txt).
 //
 // Blocks are decoded by s2.Decode, which is fast and safe, but which also accepts
-// what S2 adds to the format: a copy with a one-byte offset of zero repeats the
-// last offset, with a length of up to 16 MiB. In snappy an offset of zero is an
-// error, and no other snappy decoder would take such a block.
+// what S2 adds to the format: a copy with a one-byte offset of zero, an error in
+// snappy, repeats the last offset, with a length of up to 16 MiB. Such a block
+// can be a bomb: 30 bytes of message become 65,536. So a block is refused before it
+// is decoded when it declares more than the operations of snappy could make of its
+// bytes. What S2 can still do after that is to say in its own way what snappy could
+// say in about as many bytes; the checksum is compared as with any other block.
+//
+// To find the repeats themselves one must go from operation to operation, which
+// takes a third to a half as long as decoding. Decoders that refuse them are slower
+// (klauspost's snappy.DecodeStrict) or no longer maintained (golang/snappy).
 
 // parseBlock splits a block into the length it declares and its operations. ok is
 // false when there is no length.
@@ -21,10 +28,19 @@ func parseBlock(block []byte) (length uint64, ops []byte, ok bool) {
 	return length, block[n:], true
 }
 
-// The low two bits of an operation's first byte, its tag.
+// The operation of snappy that makes most of its bytes is a copy with an offset of
+// two bytes: three bytes that stand for at most 64. A copy with an offset of one
+// makes 11 of two, a literal less than its bytes.
 const (
-	tagLiteral = 0
-	tagCopy1   = 1 // 2 bytes: length 4 to 11, offset of 11 bits
-	tagCopy2   = 2 // 3 bytes: length 1 to 64, offset of 16 bits
-	tagCopy4   = 3 // 5 bytes: length 1 to 64, offset of 32 bits
+	longestCopy = 64
+	copyLen     = 3
 )
+
+// canHold reports whether so many bytes of snappy's operations can stand for length
+// bytes of data, of which there are at most maxBlock.
+func canHold(ops int, length uint64) bool {
+	return length*copyLen <= uint64(ops)*longestCopy //nolint:gosec // a length is not negative
+}
+
+// tagLiteral is the low two bits of a literal's first byte.
+const tagLiteral = 0

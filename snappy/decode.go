@@ -181,8 +181,9 @@ func (d *decoder) compressed(p []byte, size int) (int, error) {
 	if length > maxBlock {
 		return 0, d.corrupt("its block declares %d bytes; the format allows %d", length, maxBlock)
 	}
-	if hasRepeat(ops) {
-		return 0, d.corrupt("its block has a copy of offset zero, which is S2 and not snappy")
+	if !canHold(len(ops), length) {
+		return 0, d.corrupt("its block declares %d bytes in %d, which S2 can do and snappy cannot (at most 64 in 3)",
+			length, len(ops))
 	}
 	n := int(length)
 	if n <= len(p) {

@@ -69,7 +69,8 @@ func TestDamagedAndForeignMessagesAreRefusedWithAReason(t *testing.T) {
 		{"16 MiB announced", stream([]byte{0, 0xff, 0xff, 0xff}), snappy.ErrCorrupt, "compressed chunk of 16777215"},
 		{"a block that ends early", stream(compressed(hello, literal(hello[:9]))), snappy.ErrCorrupt, "does not decode"},
 		{"a block that goes on", stream(compressed(hello[:9], literal(hello))), snappy.ErrCorrupt, "does not decode"},
-		{"S2 repeats", stream(compressed(zeros, s2Repeat)), snappy.ErrCorrupt, "S2 and not snappy"},
+		{"an S2 bomb", stream(compressed(zeros, s2Repeat)), snappy.ErrCorrupt, "65536 bytes in 9, which S2 can do and snappy cannot"},
+		{"an S2 repeat of nothing", stream(compressed(hello, append([]byte{1, 0}, literal(hello[4:])...))), snappy.ErrCorrupt, "does not decode"},
 		{"reserved type 0x02", stream(chunk(0x02)), snappy.ErrFormat, "reserved type 0x02"},
 		{"reserved type 0x7f", stream(chunk(0x7f)), snappy.ErrFormat, "reserved type 0x7f"},
 		{"padding cut short", stream([]byte{0xfe, 0xff, 0xff, 0xff}, make([]byte, 9)), snappy.ErrCorrupt, "ends inside it, at byte 23"},
@@ -90,6 +91,7 @@ func TestDamagedAndForeignMessagesAreRefusedWithAReason(t *testing.T) {
 func TestWhatTheFormatAllowsIsRead(t *testing.T) {
 	hello := []byte("hello hello hello hello hello hello")
 	full := textOf(65536)
+	zeros := make([]byte, 65536)
 	for _, c := range []struct {
 		name    string
 		message []byte
@@ -105,6 +107,7 @@ func TestWhatTheFormatAllowsIsRead(t *testing.T) {
 		{"65,536 stored bytes", stream(stored(full)), string(full)},
 		{"65,536 declared bytes", stream(compressed(full, literal(full))), string(full)},
 		{"a far copy", stream(compressed([]byte("abababababab"), append(literal([]byte("ab")), 3|9<<2, 2, 0, 0, 0))), "abababababab"},
+		{"the most that snappy can make of so many bytes", stream(compressed(zeros, mostOf(zeros))), string(zeros)},
 		{"bytes like an S2 repeat", stream(compressed([]byte("\x01\x00\x01\x00ab"), literal([]byte("\x01\x00\x01\x00ab")))), "\x01\x00\x01\x00ab"},
 	} {
 		for _, size := range []int{1, 7, 16 << 10, 1 << 25} {
@@ -115,6 +118,36 @@ func TestWhatTheFormatAllowsIsRead(t *testing.T) {
 			if err != nil || string(got) != c.want {
 				t.Errorf("%s, in frames of %d: %d bytes, %v; want %d", c.name, size, len(got), err, len(c.want))
 			}
+		}
+	}
+}
+
+// mostOf is the shortest operations that are all the same byte.
+func mostOf(same []byte) []byte {
+	ops := literal(same[:1])
+	for n := len(same) - 1; n > 0; n -= min(n, 64) {
+		ops = append(ops, 2|byte(min(n, 64)-1)<<2, 1, 0)
+	}
+	return ops
+}
+
+// An S2 repeat makes any length of a few bytes. It is read where snappy could have made
+// as much of as many bytes, which is 64 of 3, and not beyond.
+func TestAnS2RepeatIsNoBomb(t *testing.T) {
+	const most = 27 / 3 * 64
+	for _, length := range []int{most, most + 1} {
+		plain := make([]byte, length)
+		ops := append(literal(plain[:20]), 1|0<<2, 1) // copy1: length 4, offset 1
+		rest := length - 24 - 260
+		ops = append(ops, 1|6<<2, 0, byte(rest), byte(rest>>8))
+		got, err := decompress(stream(compressed(plain, ops)))
+		switch {
+		case len(ops) != 27:
+			t.Fatalf("%d bytes of operations", len(ops))
+		case length == most && (err != nil || !bytes.Equal(got, plain)):
+			t.Errorf("%d bytes: %d, %v", length, len(got), err)
+		case length > most && !errors.Is(err, snappy.ErrCorrupt):
+			t.Errorf("%d bytes: %v", length, err)
 		}
 	}
 }

@@ -42,13 +42,15 @@ func oracle(message []byte) (out []byte, ok bool) {
 	return out, true
 }
 
-// oracleBlock decodes a block, by snappy's rules and not by S2's.
+// oracleBlock decodes a block, by the rules of S2 as far as snappy could have made as
+// much of as few bytes.
 func oracleBlock(block []byte) (out []byte, ok bool) {
 	const longest = 76490 // snappy's MaxCompressedLength(65536)
 	length, n := binary.Uvarint(block)
-	if n <= 0 || length > 65536 || len(block) > longest {
+	if n <= 0 || length > 65536 || len(block) > longest || length*3 > 64*uint64(len(block)-n) {
 		return nil, false
 	}
+	last := 0 // offset
 	for ops := block[n:]; len(ops) > 0; {
 		tag := ops[0]
 		size := int(tag>>2) + 1
@@ -78,7 +80,14 @@ func oracleBlock(block []byte) (out []byte, ok bool) {
 			continue
 		case 1:
 			size, offset = int(tag>>2&7)+4, int(tag>>5)<<8|value
+			if offset == 0 {
+				offset = last
+				if size, ops, ok = oracleRepeat(size, ops); !ok {
+					return nil, false
+				}
+			}
 		}
+		last = offset
 		if offset == 0 || offset > len(out) || len(out)+size > int(length) {
 			return nil, false
 		}
@@ -87,4 +96,22 @@ func oracleBlock(block []byte) (out []byte, ok bool) {
 		}
 	}
 	return out, len(out) == int(length)
+}
+
+// oracleRepeat returns the length of an S2 repeat that begins like a copy of size
+// bytes, and the operations after it: from 9 on, the length stands in one to three
+// bytes of its own.
+func oracleRepeat(size int, ops []byte) (length int, rest []byte, ok bool) {
+	extra := max(size-8, 0)
+	if len(ops) < extra {
+		return 0, nil, false
+	}
+	if extra == 0 {
+		return size, ops, true
+	}
+	value := 0
+	for i := range extra {
+		value |= int(ops[i]) << (8 * i)
+	}
+	return value + []int{8, 260, 65540}[extra-1], ops[extra:], true
 }

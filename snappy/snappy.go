@@ -16,7 +16,14 @@
 // Some senders put another format under the same name. Such messages are
 // refused with an [ErrFormat] that says what came: a raw snappy block (what
 // golang/snappy's Encode and snappy-java's Snappy.compress make), snappy-java's
-// own stream ("xerial", SnappyOutputStream), and S2.
+// own stream ("xerial", SnappyOutputStream), and an S2 stream.
+//
+// Everything that a strict snappy decoder reads is read, and one thing more: a chunk
+// of a snappy stream whose block has S2's repeats (copies with an offset of zero), if
+// it declares no more data than snappy could put into as many bytes, which is 64 for
+// every 3. Its data is what S2 means, and its checksum must be right. A block that
+// declares more, such as an S2 bomb, is refused before it is decoded. What is sent is
+// always snappy.
 //
 // # What a user must know
 //

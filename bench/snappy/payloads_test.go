@@ -9,9 +9,9 @@ import (
 )
 
 // payload is a kind of message. All are made from fixed seeds, so that every run and
-// every machine measures the same bytes. There are several messages of each kind,
-// sent in turn: over a single one, a processor soon predicts every branch of a
-// compressor, as it never would in a server.
+// every machine measures the same bytes. There are several messages of each kind: over
+// a single one, a processor soon predicts every branch of a compressor, as it never
+// would in a server. Both ways are measured.
 type payload struct {
 	name     string
 	messages [][]byte

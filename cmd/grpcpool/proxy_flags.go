@@ -37,6 +37,7 @@ const proxyWho = `Who may call:
 
 Signals:
   HUP               read all certificates, keys and the token anew; calls under way go on
+                    (--cert, --key and --ca are also read again when they change)
   TERM, INT         take no more calls and wait for those under way, up to --drain
 `
 

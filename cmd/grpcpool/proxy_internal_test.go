@@ -238,7 +238,7 @@ func TestWhatTheProxyCannotDoIsSaidAtTheStart(t *testing.T) {
 		{[]string{"--listen", "127.0.0.1:0", "--token-file", s.path("empty")}, "is empty"},
 		{[]string{"--listen", "unix://" + s.path("none/p.sock")}, "no such file"},
 		{[]string{"--listen", "systemd"}, "it passed no sockets"},
-		{[]string{"--listen", "unix://" + s.path("p.sock"), "--cert", s.path("ca.pem")}, "clientCertPEM"},
+		{[]string{"--listen", "unix://" + s.path("p.sock"), "--cert", s.path("ca.pem")}, "cannot be used with certFile"},
 	} {
 		p := s.proxy(t, tt.args...)
 		p.await(t, tt.want)

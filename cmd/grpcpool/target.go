@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -62,7 +63,8 @@ func (t *targetFlags) minVersion() uint16 {
 	return tls.VersionTLS13
 }
 
-// factory makes channels to target. It reads the files.
+// factory makes channels to target. It reads the files, and the client's own again when
+// they change.
 func (t *targetFlags) factory(target string, opts ...grpcpool.FactoryOption) (*grpcpool.Factory, error) {
 	if t.authority != "" {
 		opts = append(opts, grpcpool.WithDialOptions(grpc.WithAuthority(t.authority)))
@@ -77,16 +79,9 @@ func (t *targetFlags) factory(target string, opts ...grpcpool.FactoryOption) (*g
 		}
 		return grpcpool.NewFactory(target, credentials.NewTLS(config), opts...)
 	}
-	var pems [3][]byte
-	for i, file := range []string{t.ca, t.cert, t.key} {
-		data, err := os.ReadFile(file) //nolint:gosec // the user names it
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", [...]string{"--ca", "--cert", "--key"}[i], err)
-		}
-		pems[i] = data
-	}
-	opts = append(opts, grpcpool.WithMinTLSVersion(t.minVersion()))
-	return grpcpool.NewMutualTLSFactory(pems[0], pems[1], pems[2], target, keepaliveTime, keepaliveTimeout, nil, opts...)
+	opts = append(opts, grpcpool.WithMinTLSVersion(t.minVersion()),
+		grpcpool.WithKeepalive(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))
+	return grpcpool.NewMutualTLSFactoryFromFiles(t.ca, t.cert, t.key, target, opts...)
 }
 
 // tlsConfig is for TLS without the library's factory.

@@ -1,6 +1,6 @@
 // Package pki mints short-lived certificate authorities and certificates in
 // memory, for the demo and for tests. It is not a place to get certificates for
-// production from: keys live in the process and nothing can be revoked.
+// production from: keys live in the process and are lost with it.
 package pki
 
 import (
@@ -11,9 +11,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -34,6 +36,7 @@ type CA struct {
 type Request struct {
 	CommonName string             // default "client", or "server" when Hosts is set
 	Hosts      []string           // DNS names and IP addresses; makes it a server certificate
+	URIs       []*url.URL         // such as a SPIFFE ID
 	NotBefore  time.Time          // default an hour ago
 	NotAfter   time.Time          // default in 24 hours
 	Usage      []x509.ExtKeyUsage // default ClientAuth, or ServerAuth when Hosts is set
@@ -45,7 +48,10 @@ type Pair struct {
 }
 
 // NewCA mints an authority that is valid from an hour ago until tomorrow.
-func NewCA(name string) (*CA, error) {
+func NewCA(name string) (*CA, error) { return newAuthority(name, nil) }
+
+// newAuthority mints an authority that parent has signed, or, if that is nil, itself.
+func newAuthority(name string, parent *CA) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("pki: making the key of %q: %w", name, err)
@@ -64,7 +70,11 @@ func NewCA(name string) (*CA, error) {
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	issuer, signer := template, key
+	if parent != nil {
+		issuer, signer = parent.cert, parent.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, &key.PublicKey, signer)
 	if err != nil {
 		return nil, fmt.Errorf("pki: signing %q: %w", name, err)
 	}
@@ -73,6 +83,40 @@ func NewCA(name string) (*CA, error) {
 		return nil, fmt.Errorf("pki: reading back %q: %w", name, err)
 	}
 	return &CA{PEM: encode("CERTIFICATE", der), cert: cert, key: key}, nil
+}
+
+// Intermediate mints an authority that is signed by this one. Its PEM goes behind
+// the certificates that it issues.
+func (ca *CA) Intermediate(name string) (*CA, error) {
+	return newAuthority(name, ca)
+}
+
+// RevocationList signs a list (RFC 5280 section 5) that revokes the certificates of
+// the pairs, and returns it in PEM. The next one is promised for nextUpdate.
+func (ca *CA) RevocationList(nextUpdate time.Time, revoked ...Pair) ([]byte, error) {
+	number, err := serialNumber()
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	template := &x509.RevocationList{Number: number, ThisUpdate: now.Add(-2 * time.Hour), NextUpdate: nextUpdate}
+	for _, pair := range revoked {
+		block, _ := pem.Decode(pair.CertPEM)
+		if block == nil {
+			return nil, errors.New("pki: a pair to revoke has no certificate in PEM")
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("pki: reading a certificate to revoke: %w", err)
+		}
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: now.Add(-time.Minute)})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, ca.cert, ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("pki: signing the revocation list of %q: %w", ca.cert.Subject, err)
+	}
+	return encode("X509 CRL", der), nil
 }
 
 // Issue signs a certificate with a fresh P-256 key.
@@ -115,6 +159,7 @@ func (r Request) template(now time.Time) *x509.Certificate {
 		NotAfter:    now.Add(lifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: usage,
+		URIs:        r.URIs,
 	}
 	if !r.NotBefore.IsZero() {
 		t.NotBefore = r.NotBefore

@@ -71,3 +71,50 @@ func TestARequestedValidityAndUsageAreKept(t *testing.T) {
 		t.Errorf("got %v to %v for %v", leaf.NotBefore, leaf.NotAfter, leaf.ExtKeyUsage)
 	}
 }
+
+func TestAnIntermediateAndARevocationListAreSignedByTheirAuthority(t *testing.T) {
+	root, err := pki.NewCA("root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	intermediate, err := root.Intermediate("intermediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := intermediate.Issue(pki.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootCert, middle, leaf := parse(t, root.PEM), parse(t, intermediate.PEM), parse(t, pair.CertPEM)
+	if err := middle.CheckSignatureFrom(rootCert); err != nil {
+		t.Error(err)
+	}
+	if err := leaf.CheckSignatureFrom(middle); err != nil {
+		t.Error(err)
+	}
+	data, err := intermediate.RevocationList(time.Now().Add(time.Hour), pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(data)
+	list, err := x509.ParseRevocationList(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := list.CheckSignatureFrom(middle); err != nil {
+		t.Error(err)
+	}
+	if e := list.RevokedCertificateEntries; len(e) != 1 || e[0].SerialNumber.Cmp(leaf.SerialNumber) != 0 {
+		t.Errorf("revoked are %v, want the serial number %v", e, leaf.SerialNumber)
+	}
+}
+
+func parse(t *testing.T, data []byte) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode(data)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}

@@ -19,6 +19,7 @@ const (
 	closed                    // the peer closed without a word
 	network                   // reset, timed out, unreachable, a broken TLS record
 	alert                     // the peer's TLS says why
+	verdict                   // this side has ended it for a reason
 )
 
 func rank(err error) telling {
@@ -48,7 +49,8 @@ type ending struct {
 	mu   sync.Mutex // guards all below; held for a few assignments
 	err  error
 	rank telling
-	ours bool // this side closed the connection
+	ours bool  // this side closed the connection
+	why  error // of Kill
 }
 
 // cause is nil unless the peer or the network ended the connection.
@@ -64,6 +66,33 @@ func (e *ending) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ours = true
+}
+
+// kill notes that this side ends the connection, and why.
+func (e *ending) kill(why error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why == nil && !e.ours {
+		e.err, e.why, e.rank, e.ours = why, why, verdict, true
+	}
+}
+
+// takeOver notes the Kill of a connection that came during the handshake.
+func (e *ending) takeOver(r *socket) {
+	if why := r.killed(); why != nil {
+		e.kill(why)
+	}
+}
+
+// told is what the transport is told about err: the reason of Kill, if that is
+// what ended the connection.
+func (e *ending) told(err error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.why != nil {
+		return e.why
+	}
+	return err
 }
 
 // record keeps err, met while doing something, if it says more than what is

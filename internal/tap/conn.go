@@ -69,29 +69,31 @@ type readySysConn struct {
 
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	c.took(b[:n], err)
-	return n, err
+	return n, c.took(b[:n], err)
 }
 
 func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
 	b, n, err := c.ready.ReadOnReady(size, pool)
 	if n > 0 {
-		c.took((*b)[:n], err)
+		err = c.took((*b)[:n], err)
 	} else {
-		c.took(nil, err)
+		err = c.took(nil, err)
 	}
 	return b, n, err
 }
 
-// took is called with the outcome of every read of the transport.
-func (c *conn) took(b []byte, err error) {
+// took is called with the outcome of every read of the transport, and returns the
+// error to tell it.
+func (c *conn) took(b []byte, err error) error {
 	if len(b) > 0 && !c.link.holed.Load() {
 		c.link.hear()
 		c.parser.feed(b)
 	}
 	if err != nil {
 		c.link.ending.record("reading", err)
+		err = c.link.ending.told(err)
 	}
+	return err
 }
 
 func (c *conn) Write(b []byte) (int, error) {
@@ -101,6 +103,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		if rank(err) != nothing {
 			c.hearLastWords()
 		}
+		err = c.link.ending.told(err)
 	}
 	return n, err
 }

@@ -22,8 +22,12 @@ type tapCredentials struct {
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (c *tapCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	socket := c.state.reach(raw)
 	conn, info, err := c.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
+		if why := socket.killed(); why != nil {
+			err = why
+		}
 		return conn, info, err
 	}
 	return c.state.Wrap(conn, info), info, nil

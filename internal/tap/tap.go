@@ -74,13 +74,45 @@ type Events struct {
 // about the latest connection that got through its handshake, and a tap on an
 // earlier connection no longer has a say.
 type State struct {
-	events Events
-	link   atomic.Pointer[link] // nil until attached
+	events      Events
+	userTimeout time.Duration          // 0: as the system has it
+	socket      atomic.Pointer[socket] // nil until there is a connection to shake hands on
+	link        atomic.Pointer[link]   // nil until attached
 }
 
 // New makes the State of a connection to come.
 func New(ev Events) *State {
 	return &State{events: ev}
+}
+
+// WithUserTimeout has data that the peer's kernel does not acknowledge for d end
+// the connection (TCP_USER_TIMEOUT, RFC 5482), where the platform can do that; a
+// shorter time that is set already stays. It must come before the State is used.
+func (s *State) WithUserTimeout(d time.Duration) *State {
+	s.userTimeout = d
+	return s
+}
+
+// Reached is when there was a connection to shake hands on; the zero Time if there
+// was none yet.
+func (s *State) Reached() time.Time {
+	if r := s.socket.Load(); r != nil {
+		return r.at
+	}
+	return time.Time{}
+}
+
+// Kill ends the connection at once, in the handshake or after it, without a word
+// to the peer. The transport, and so the RPCs on the connection, are told why, and
+// it becomes the Cause. Unlike Close it does not wait for a peer that does not
+// read. It does nothing before the connection is Reached.
+func (s *State) Kill(why error) {
+	if l := s.link.Load(); l != nil {
+		l.ending.kill(why)
+	}
+	if r := s.socket.Load(); r != nil {
+		r.kill(why)
+	}
 }
 
 // Attached reports whether a tap sits on the connection. A State that stays
@@ -179,6 +211,9 @@ func (s *State) Wrap(conn net.Conn, info credentials.AuthInfo) net.Conn {
 		l.tls = &t
 	}
 	s.link.Store(l)
+	if r := s.socket.Load(); r != nil { // after the Store: Kill looks the other way round
+		l.ending.takeOver(r)
+	}
 	return wrap(conn, l)
 }
 

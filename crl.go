@@ -1,0 +1,205 @@
+package grpcpool
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// revocations are the lists that are in use. A nil *revocations allows everything.
+type revocations struct {
+	lists      []*revocationList
+	failClosed bool
+}
+
+// revocationList is one list, with its entries by serial number.
+type revocationList struct {
+	*x509.RevocationList
+
+	revoked map[string]time.Time // by the bytes of the serial number
+	signed  sync.Map             // signature by the DER of an issuer: a list may be megabytes long
+}
+
+// signedBy is nil if issuer has signed the list.
+func (l *revocationList) signedBy(issuer *x509.Certificate) error {
+	known, ok := l.signed.Load(string(issuer.Raw))
+	if !ok {
+		known = signature{l.CheckSignatureFrom(issuer)}
+		l.signed.Store(string(issuer.Raw), known)
+	}
+	return known.(signature).err //nolint:forcetypeassert // nothing else is stored
+}
+
+type signature struct{ err error }
+
+// crlFiles is where lists are read from. Its methods are for the one check at a
+// time of a rotation.
+type crlFiles struct {
+	paths      []string
+	failClosed bool
+	watched    watchedFiles
+	parsed     [][]byte // the content that lists was made of
+	lists      *revocations
+}
+
+func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
+	if len(f.paths) == 0 {
+		return nil, nil //nolint:nilnil // nil revocations allow everything
+	}
+	contents, err := f.watched.read(settled, f.paths...)
+	if err != nil {
+		if errors.Is(err, errSettling) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("CRL file: %w", err)
+	}
+	if sameContents(contents, f.parsed) {
+		return f.lists, nil
+	}
+	r := &revocations{failClosed: f.failClosed}
+	for i, content := range contents {
+		lists, err := parseRevocationLists(content)
+		if err != nil {
+			return nil, fmt.Errorf("CRL file %q: %w", f.paths[i], err)
+		}
+		r.lists = append(r.lists, lists...)
+	}
+	f.parsed, f.lists = contents, r
+	return r, nil
+}
+
+// parseRevocationLists reads one DER list or any number of PEM ones.
+func parseRevocationLists(data []byte) ([]*revocationList, error) {
+	if !bytes.Contains(data, []byte("-----BEGIN ")) {
+		list, err := parseRevocationList(data)
+		if err != nil {
+			return nil, err
+		}
+		return []*revocationList{list}, nil
+	}
+	var lists []*revocationList
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "X509 CRL" {
+			continue
+		}
+		list, err := parseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		lists = append(lists, list)
+	}
+	if begun := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); begun > len(lists) || begun == 0 {
+		return nil, fmt.Errorf("begins %d revocation lists (X509 CRL) of which %d can be read", begun, len(lists))
+	}
+	return lists, nil
+}
+
+func parseRevocationList(der []byte) (*revocationList, error) {
+	parsed, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("not a revocation list in PEM or DER: %w", err)
+	}
+	for _, e := range parsed.Extensions {
+		// All that x509 knows of are not critical. Those that are change what the
+		// list says: issuing distribution point, delta (RFC 5280 section 5.2).
+		if e.Critical {
+			return nil, fmt.Errorf("the list of %q has the critical extension %v: lists for a part of the certificates are not supported",
+				parsed.Issuer, e.Id)
+		}
+	}
+	list := &revocationList{RevocationList: parsed, revoked: make(map[string]time.Time, len(parsed.RevokedCertificateEntries))}
+	for _, e := range parsed.RevokedCertificateEntries {
+		list.revoked[string(e.SerialNumber.Bytes())] = e.RevocationTime
+	}
+	return list, nil
+}
+
+// check refuses a connection when none of its verified chains is free of
+// revoked certificates.
+func (r *revocations) check(state *tls.ConnectionState) error {
+	if r == nil {
+		return nil
+	}
+	var first error
+	now := time.Now()
+	for _, chain := range state.VerifiedChains {
+		err := r.checkChain(chain, now)
+		if err == nil {
+			return nil
+		}
+		first = cmp.Or(first, err)
+	}
+	if first == nil && r.failClosed {
+		return errors.New("CRL: no chain was verified") // cannot be: the usual checks come first
+	}
+	return first
+}
+
+func (r *revocations) checkChain(chain []*x509.Certificate, now time.Time) error {
+	for i, cert := range chain[:max(0, len(chain)-1)] { // the root is believed because it is configured
+		if err := r.checkCertificate(cert, chain[i+1], now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.Time) error {
+	covered := false
+	var unusable error
+	for _, list := range r.lists {
+		if !bytes.Equal(list.RawIssuer, cert.RawIssuer) {
+			continue
+		}
+		if err := list.signedBy(issuer); err != nil {
+			unusable = fmt.Errorf("not signed by it: %w", err)
+			continue
+		}
+		// What an old list revokes is revoked still.
+		if at, ok := list.revoked[string(cert.SerialNumber.Bytes())]; ok {
+			return fmt.Errorf("CRL: certificate %q (serial %x) was revoked at %s",
+				cert.Subject, cert.SerialNumber, at.UTC().Format(time.RFC3339))
+		}
+		if !list.NextUpdate.IsZero() && now.After(list.NextUpdate) {
+			unusable = fmt.Errorf("out of date since %s", list.NextUpdate.UTC().Format(time.RFC3339))
+			continue
+		}
+		covered = true
+	}
+	switch {
+	case covered || !r.failClosed:
+		return nil
+	case unusable != nil:
+		return fmt.Errorf("CRL: nothing is known of certificate %q, the list of %q is %w", cert.Subject, cert.Issuer, unusable)
+	default:
+		return fmt.Errorf("CRL: nothing is known of certificate %q, there is no list of %q", cert.Subject, cert.Issuer)
+	}
+}
+
+// sameEntries says that r and other revoke the same certificates.
+func (r *revocations) sameEntries(other *revocations) bool {
+	if r == nil || other == nil {
+		return r == other
+	}
+	return slices.Equal(r.entries(), other.entries())
+}
+
+// entries are all that is revoked, sorted, each as its issuer and serial number.
+func (r *revocations) entries() []string {
+	var all []string
+	for _, list := range r.lists {
+		for serial := range list.revoked {
+			all = append(all, string(list.RawIssuer)+"\x00"+serial)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}

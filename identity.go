@@ -1,0 +1,130 @@
+package grpcpool
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Identity is what a client proves itself with, and whom it believes.
+type Identity struct {
+	// Certificate is the client's chain, leaf first, with its private key, which
+	// may be any crypto.Signer: a key in a TPM or an HSM stays there.
+	Certificate tls.Certificate
+
+	// Roots are the authorities that the server's certificate must lead to. nil is
+	// an error; for the system's say so with x509.SystemCertPool.
+	Roots *x509.CertPool
+}
+
+// CertificateSource returns the newest identity. It must return when ctx ends, and
+// is never called concurrently by one factory. It is called often (see
+// WithCertificateSource), so it answers from memory or asks a neighbour, and
+// returns the same certificate until there is another: every new one replaces the
+// factory's connections.
+type CertificateSource func(ctx context.Context) (Identity, error)
+
+// IdentityInfo tells about the identity that a factory's channels show. It holds
+// no secrets.
+type IdentityInfo struct {
+	Generation uint64    `json:"generation"` // 1 for the first, one more for each that took its place; 0: the factory knows of none
+	Subject    string    `json:"subject"`    // of the client certificate, as RFC 2253 writes it
+	Serial     string    `json:"serial"`     // hexadecimal
+	NotBefore  time.Time `json:"notBefore"`
+	NotAfter   time.Time `json:"notAfter"`
+	Expiry     Expiry    `json:"expiry"`    // how close NotAfter is
+	LoadedAt   time.Time `json:"loadedAt"`  // when this generation was taken
+	CheckedAt  time.Time `json:"checkedAt"` // when its source was last asked
+	LastError  error     `json:"-"`         // why the source's newest is not in use; nil if it is
+}
+
+// Expiry is how close a certificate is to its end.
+type Expiry string
+
+// How close a certificate is to its end. A certificate that is renewed in time
+// never gets beyond ExpiryFar: cert-manager and SPIRE renew at a third of the life
+// left or more.
+const (
+	ExpiryFar    Expiry = "far"    // more than a third of its life is left
+	ExpiryNear   Expiry = "near"   // a third or less is left
+	ExpiryUrgent Expiry = "urgent" // a tenth or less is left
+	ExpiryPassed Expiry = "passed" // it has expired
+)
+
+// expiryOf grades the time that is left of a certificate's life.
+func expiryOf(notBefore, notAfter, now time.Time) Expiry {
+	life, left := notAfter.Sub(notBefore), notAfter.Sub(now)
+	switch {
+	case left < 0:
+		return ExpiryPassed
+	case left <= life/10:
+		return ExpiryUrgent
+	case left <= life/3:
+		return ExpiryNear
+	default:
+		return ExpiryFar
+	}
+}
+
+// IdentityReporter is a ConnectionFactory that knows the identity its channels
+// show. A pool whose factory is one has it in its Stats. Factory is one.
+type IdentityReporter interface {
+	ConnectionFactory
+
+	// Identity tells about the identity that new connections show. It is the zero
+	// IdentityInfo if the factory knows of none.
+	Identity() IdentityInfo
+}
+
+var _ IdentityReporter = (*Factory)(nil)
+
+// Identity tells about the identity that new connections show. It is the zero
+// IdentityInfo for a factory that was made with NewFactory.
+func (f *Factory) Identity() IdentityInfo {
+	if f.rotation == nil {
+		return IdentityInfo{}
+	}
+	return f.rotation.info(time.Now())
+}
+
+// check finds why an identity from a source cannot be used, and parses its leaf.
+func (id *Identity) check(now time.Time) error {
+	cert := &id.Certificate
+	if len(cert.Certificate) == 0 {
+		return errors.New("the identity has no client certificate")
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return fmt.Errorf("the client certificate cannot be parsed: %w", err)
+	}
+	if err := checkClientLeaf(leaf, now); err != nil {
+		return fmt.Errorf("the client %w", err)
+	}
+	signer, ok := cert.PrivateKey.(crypto.Signer)
+	if !ok {
+		return fmt.Errorf("the private key is a %T, want a crypto.Signer", cert.PrivateKey)
+	}
+	if public, ok := leaf.PublicKey.(interface {
+		Equal(other crypto.PublicKey) bool
+	}); !ok || !public.Equal(signer.Public()) {
+		return fmt.Errorf("the private key does not match the client certificate %q", leaf.Subject)
+	}
+	if id.Roots == nil || id.Roots.Equal(x509.NewCertPool()) {
+		return errors.New("the identity has no roots to verify the server with")
+	}
+	cert.Leaf = leaf
+	return nil
+}
+
+// equal says that nothing on the wire would differ. The key is not compared: it
+// belongs to the leaf.
+func (id *Identity) equal(other *Identity) bool {
+	return slices.EqualFunc(id.Certificate.Certificate, other.Certificate.Certificate, bytes.Equal) &&
+		id.Roots.Equal(other.Roots)
+}

@@ -1,0 +1,12 @@
+//go:build !linux
+
+package tap
+
+import (
+	"net"
+	"time"
+)
+
+func limitUserTimeout(net.Conn, time.Duration) {}
+
+func progress(net.Conn) (Progress, bool) { return Progress{}, false }

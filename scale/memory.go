@@ -1,0 +1,114 @@
+package scale
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// Memory is what channels learn of the addresses that they connect to: how many
+// streams a server allows, how long it takes to connect, and at what age it ends
+// connections. A channel has one of its own, which lasts as long as the channel.
+// Channels that come and go, such as those of a pool, can share one; see
+// [Remember]. Its zero value is ready for use, and it is safe for concurrent use.
+type Memory struct {
+	mu     sync.Mutex // guards byAddr and what it points to
+	byAddr map[string]*learned
+}
+
+// Remember has the channel use m and add to it. A nil m is an error of
+// [NewClient].
+func Remember(m *Memory) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if m == nil {
+			return errors.New("scale: Remember(nil): want a Memory")
+		}
+		o.memory = m
+		return nil
+	})
+}
+
+// learned is what is known of an address. A duration of 0 is not known.
+type learned struct {
+	limit   uint32
+	limited bool // limit is known
+
+	connect   time.Duration // from the dial to the handshake, the last time
+	handshake time.Duration // from there to READY, the last time
+	timeouts  int           // dials in a row that ran into their patience
+
+	ejected int // connections in a row, none of which answered a probe soon
+
+	age     time.Duration // at which the server ends connections
+	lastAge time.Duration // of the connection that it ended last
+	endedAt time.Time     // when that was
+}
+
+// learnAge is told that the server ended a connection, READY since the given time,
+// at the given age. It reports whether that tells at which age it always does.
+func (l *learned) learnAge(age time.Duration, since, now time.Time) bool {
+	previous, follows := l.lastAge, since.After(l.endedAt)
+	l.lastAge, l.endedAt = age, now
+	lower, higher := min(age, previous), max(age, previous)
+	if !follows || lower < scaled(higher, 1-ageTolerance) {
+		return false
+	}
+	l.age = lower
+	return true
+}
+
+// maxRemembered bounds the memory of a channel whose addresses come and go.
+const maxRemembered = 1024
+
+// note changes what is known of addr.
+func (m *Memory) note(addr string, change func(*learned)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.byAddr[addr]
+	if l == nil {
+		if m.byAddr == nil {
+			m.byAddr = make(map[string]*learned)
+		}
+		if len(m.byAddr) >= maxRemembered {
+			for forgotten := range m.byAddr {
+				delete(m.byAddr, forgotten)
+				break
+			}
+		}
+		l = new(learned)
+		m.byAddr[addr] = l
+	}
+	change(l)
+}
+
+// trust forgets that connections to addr were ejected.
+func (m *Memory) trust(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.byAddr[addr]; l != nil {
+		l.ejected = 0
+	}
+}
+
+// rememberDialLocked notes what it took c to become READY.
+func (c *connection) rememberDialLocked() {
+	reached := c.reached()
+	if reached.IsZero() {
+		return
+	}
+	c.sub.policy.channel.memory.note(c.sub.addr(), func(l *learned) {
+		l.connect, l.handshake, l.timeouts = max(reached.Sub(c.dialledAt), 1), c.readyAt.Sub(reached), 0
+	})
+}
+
+// recall copies what is known of addr.
+func (m *Memory) recall(addr string) learned {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.byAddr[addr]; l != nil {
+		return *l
+	}
+	return learned{}
+}

@@ -1,0 +1,352 @@
+package grpcpool_test
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+)
+
+// wantDial makes a channel and wants it to fail for the reasons, or, without any,
+// to succeed.
+func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...grpcpool.FactoryOption) {
+	t.Helper()
+	f, err := newFactory(l, address, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f, reasons...)
+}
+
+func wantConnection(t *testing.T, f *grpcpool.Factory, reasons ...string) {
+	t.Helper()
+	conn, err := f.NewConnection(testContext(t))
+	if len(reasons) > 0 {
+		wantError(t, err, append(slices.Clone(reasons), "grpcpool: connecting to")...)
+		wantNotOK(t, err)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+func pinOf(t testing.TB, pair pki.Pair) string {
+	t.Helper()
+	hash := sha256.Sum256(leafOf(t, pair).RawSubjectPublicKeyInfo)
+	return base64.StdEncoding.EncodeToString(hash[:])
+}
+
+// rootPin is the pin of an authority.
+func rootPin(t testing.TB, ca *pki.CA) string {
+	t.Helper()
+	block, _ := pem.Decode(ca.PEM)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return base64.StdEncoding.EncodeToString(hash[:])
+}
+
+func TestOnlyPinnedKeysAreAccepted(t *testing.T) {
+	l, other := localhost(t), localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, l.Server))
+	for name, test := range map[string]struct {
+		pins    []string
+		refused []string
+	}{
+		"the leaf's":          {[]string{pinOf(t, l.Server)}, nil},
+		"the root's":          {[]string{rootPin(t, l.CA)}, nil},
+		"as HTTP writes it":   {[]string{"sha256/" + pinOf(t, l.Server)}, nil},
+		"as curl writes it":   {[]string{"sha256//" + pinOf(t, l.Server)}, nil},
+		"one of two":          {[]string{pinOf(t, other.Server), pinOf(t, l.Server)}, nil},
+		"another's":           {[]string{pinOf(t, other.Server)}, []string{"pin mismatch", "CN=server", "among the 1"}},
+		"the client's own":    {[]string{pinOf(t, l.Client)}, []string{"pin mismatch"}},
+		"another's authority": {[]string{rootPin(t, other.CA)}, []string{"pin mismatch"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantDial(t, l, address, test.refused, grpcpool.WithPinnedKeys(test.pins...))
+		})
+	}
+}
+
+// A pin comes on top: it does not make a server that the roots do not vouch for
+// acceptable, nor one of another name.
+func TestAPinDoesNotReplaceTheUsualChecks(t *testing.T) {
+	l, stranger := localhost(t), localhost(t)
+	elsewhere := issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})
+	client := &pki.Localhost{CA: l.CA, Client: l.Client}
+	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, stranger.Server)), []string{"unknown authority"},
+		grpcpool.WithPinnedKeys(pinOf(t, stranger.Server)))
+	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, elsewhere)), []string{"doesn't contain any IP SANs"},
+		grpcpool.WithPinnedKeys(pinOf(t, elsewhere)))
+}
+
+func TestVerifyConnectionSeesAVerifiedServerAndCanRefuseIt(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, l.Server))
+	var names []string
+	accept := grpcpool.WithVerifyConnection(func(state tls.ConnectionState) error {
+		if len(state.VerifiedChains) == 0 || state.DidResume {
+			t.Errorf("%d verified chains, resumed %v", len(state.VerifiedChains), state.DidResume)
+		}
+		names = append(names, state.PeerCertificates[0].Subject.CommonName)
+		return nil
+	})
+	refuse := grpcpool.WithVerifyConnection(func(tls.ConnectionState) error { return errors.New("not on a Sunday") })
+	wantDial(t, l, address, nil, accept, accept)
+	wantDial(t, l, address, []string{"WithVerifyConnection: not on a Sunday", "CN=server"}, accept, refuse)
+	if want := []string{"server", "server", "server"}; !slices.Equal(names, want) {
+		t.Errorf("called for %q, want %q", names, want)
+	}
+
+	// It is not asked about a server that is refused anyway.
+	wantDial(t, localhost(t), address, []string{"unknown authority"}, grpcpool.WithVerifyConnection(func(tls.ConnectionState) error {
+		t.Error("asked about a server that the roots do not vouch for")
+		return nil
+	}))
+}
+
+func TestTheServerNameCanBeAnother(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	wantDial(t, l, address, []string{"doesn't contain any IP SANs"})
+	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"))
+	wantDial(t, l, address, []string{"other.example"}, grpcpool.WithServerName("third.example"))
+	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"),
+		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
+}
+
+// Also a server that asks for certificates of certain authorities is shown what there
+// is, and says what is wrong with it; not that it was shown none.
+func TestTheServerSaysWhyItRefusesTheCertificate(t *testing.T) {
+	l, stranger := localhost(t), newCA(t, "strange CA")
+	client := &pki.Localhost{CA: l.CA, Client: issue(t, stranger, pki.Request{})}
+	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, l.Server)), []string{"unknown certificate authority"})
+}
+
+// No handshake resumes a session of an earlier one, which would show the server what
+// an earlier identity was.
+func TestSessionsAreNotResumed(t *testing.T) {
+	l := localhost(t)
+	var resumed atomic.Int64
+	config := serverTLS(t, l.CA, l.Server)
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if state.DidResume {
+			resumed.Add(1)
+		}
+		return nil
+	}
+	f, err := newFactory(l, startTLS(t, config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		wantConnection(t, f)
+	}
+	if n := resumed.Load(); n != 0 {
+		t.Errorf("%d of 3 handshakes resumed a session", n)
+	}
+}
+
+// chainServer is a server whose certificate an intermediate authority has issued.
+type chainServer struct {
+	*pki.Localhost
+
+	intermediate *pki.CA
+	address      string
+}
+
+func startChain(t *testing.T) *chainServer {
+	t.Helper()
+	l := localhost(t)
+	intermediate, err := l.CA.Intermediate("intermediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Server = issue(t, intermediate, pki.Request{Hosts: []string{"127.0.0.1"}})
+	withChain := pki.Pair{CertPEM: slices.Concat(l.Server.CertPEM, intermediate.PEM), KeyPEM: l.Server.KeyPEM}
+	return &chainServer{l, intermediate, startTLS(t, serverTLS(t, l.CA, withChain))}
+}
+
+func crl(t testing.TB, ca *pki.CA, nextUpdate time.Time, revoked ...pki.Pair) []byte {
+	t.Helper()
+	list, err := ca.RevocationList(nextUpdate, revoked...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestARevokedServerIsRefused(t *testing.T) {
+	s := startChain(t)
+	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	rootList, list := crl(t, s.CA, later), crl(t, s.intermediate, later)
+	revoking := crl(t, s.intermediate, later, s.Server)
+	revokingIntermediate := crl(t, s.CA, later, pki.Pair{CertPEM: s.intermediate.PEM})
+	forged, err := pki.NewCA("intermediate") // the name of the authority, and another key
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(revoking)
+
+	open, closed := []string(nil), []string{"CRL: ", "refused"}
+	for name, test := range map[string]struct {
+		files               [][]byte
+		failOpen, failClose []string // nil: accepted
+	}{
+		"revokes nothing":             {[][]byte{rootList, list}, open, nil},
+		"in one file":                 {[][]byte{slices.Concat(rootList, list)}, open, nil},
+		"revokes another":             {[][]byte{rootList, crl(t, s.intermediate, later, s.Client)}, open, nil},
+		"revokes the server":          {[][]byte{rootList, revoking}, []string{"CRL: ", "was revoked at", "CN=server"}, closed},
+		"in DER":                      {[][]byte{rootList, block.Bytes}, []string{"was revoked at"}, closed},
+		"revokes the intermediate":    {[][]byte{revokingIntermediate, list}, []string{"was revoked at", "CN=intermediate"}, closed},
+		"revokes it, and is old":      {[][]byte{rootList, crl(t, s.intermediate, past, s.Server)}, []string{"was revoked at"}, closed},
+		"is old":                      {[][]byte{rootList, crl(t, s.intermediate, past)}, open, []string{"CRL: ", "out of date since"}},
+		"is missing for intermediate": {[][]byte{rootList}, open, []string{"CRL: ", "no list of ", "CN=intermediate"}},
+		"is missing for the root":     {[][]byte{list}, open, []string{"CRL: ", "no list of"}},
+		"is signed by another":        {[][]byte{rootList, crl(t, forged, later, s.Server)}, open, []string{"CRL: ", "not signed by it"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var paths []string
+			for i, content := range test.files {
+				paths = append(paths, filepath.Join(t.TempDir(), string(rune('a'+i))))
+				write(t, paths[i], content)
+			}
+			wantDial(t, s.Localhost, s.address, test.failOpen, grpcpool.WithCRLFiles(false, paths...))
+			wantDial(t, s.Localhost, s.address, test.failClose, grpcpool.WithCRLFiles(true, paths...))
+		})
+	}
+}
+
+func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
+	l := localhost(t)
+	dir := t.TempDir()
+	good := crl(t, l.CA, time.Now().Add(time.Hour))
+	for name, test := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"missing":     {nil, "no such file"},
+		"garbage":     {[]byte("FIXME"), "not a revocation list"},
+		"certificate": {l.CA.PEM, "0 revocation lists"},
+		"cut off":     {cutOff(good), "of which 0 can be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, name)
+			if test.content != nil {
+				write(t, path, test.content)
+			}
+			_, err := newFactory(l, "localhost:1", grpcpool.WithCRLFiles(true, path))
+			wantError(t, err, "grpcpool: CRL file", path, test.want)
+		})
+	}
+}
+
+// A list that revokes the server later stops new connections to it, and a broken
+// one keeps what was known.
+func TestRevocationListsAreReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+		path := filepath.Join(t.TempDir(), "crl.pem")
+		later := time.Now().Add(time.Hour)
+		write(t, path, crl(t, l.CA, later))
+		f, err := newFactory(l, server.Target(), grpcpool.WithCRLFiles(true, path),
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+
+		write(t, path, crl(t, l.CA, later, l.Server))
+		time.Sleep(12 * time.Second)
+		wantConnection(t, f, "was revoked at")
+		write(t, path, []byte("FIXME"))
+		time.Sleep(12 * time.Second)
+		wantConnection(t, f, "was revoked at")
+		wantError(t, f.Identity().LastError, path, "not a revocation list")
+		write(t, path, crl(t, l.CA, later))
+		time.Sleep(12 * time.Second)
+		wantConnection(t, f)
+
+		time.Sleep(time.Hour) // the list's NextUpdate passes
+		wantConnection(t, f, "out of date since")
+		if id := f.Identity(); id.Generation != 1 || id.LastError != nil {
+			t.Errorf("new lists made %+v of the identity", id)
+		}
+	})
+}
+
+// An identity that cannot be used does not keep new revocations out, nor the other
+// way round.
+func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, l.Server))
+	files, path := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
+	later := time.Now().Add(time.Hour)
+	write(t, path, crl(t, l.CA, later))
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address, grpcpool.WithCRLFiles(true, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f)
+
+	write(t, files.key, []byte("FIXME"))
+	write(t, path, crl(t, l.CA, later, l.Server))
+	wantError(t, f.Reload(testContext(t)), files.key, "not PEM")
+	wantConnection(t, f, "was revoked at")
+
+	write(t, path, []byte("FIXME"))
+	next := issue(t, l.CA, pki.Request{})
+	files.put(t, l.CA.PEM, next)
+	wantError(t, f.Reload(testContext(t)), path, "not a revocation list")
+	wantConnection(t, f, "was revoked at")
+	if id := f.Identity(); id.Serial != serialOf(t, next) || id.LastError == nil {
+		t.Errorf("the identity is %+v, want the new one, and that the list is broken", id)
+	}
+}
+
+func TestBadTLSOptionsAreRefusedAtConstruction(t *testing.T) {
+	l := localhost(t)
+	short := base64.StdEncoding.EncodeToString([]byte("short"))
+	for name, opts := range map[string][]grpcpool.FactoryOption{
+		"WithServerName":        {grpcpool.WithServerName(""), grpcpool.WithServerName("https://x")},
+		"WithCertificateSource": {grpcpool.WithCertificateSource(nil)},
+		"WithReloadInterval":    {grpcpool.WithReloadInterval(0)},
+		"WithReplaceWithin":     {grpcpool.WithReplaceWithin(-1)},
+		"WithVerifyConnection":  {grpcpool.WithVerifyConnection(nil)},
+		"WithCRLFiles":          {grpcpool.WithCRLFiles(true), grpcpool.WithCRLFiles(true, "")},
+		"WithPinnedKeys": {
+			grpcpool.WithPinnedKeys(), grpcpool.WithPinnedKeys(""), grpcpool.WithPinnedKeys(short),
+			grpcpool.WithPinnedKeys("sha1/" + pinOf(t, l.Server)), grpcpool.WithPinnedKeys(pinOf(t, l.Server) + "="),
+		},
+	} {
+		for _, opt := range opts {
+			_, err := newFactory(l, "localhost:1", opt)
+			wantError(t, err, "grpcpool: "+name+": ")
+			_, err = grpcpool.NewFactory("localhost:1", nil, opt)
+			wantError(t, err, "grpcpool: "+name)
+		}
+	}
+}
