@@ -64,6 +64,8 @@ const (
 
 	maxHeaderListSize = 64 << 10 // of a call's metadata, as RFC 9113 section 6.5.2 counts
 
+	maxConnectionIdle = 15 * time.Minute // of a client's
+
 	// streamWorkers are goroutines whose stacks have grown, for short calls. When
 	// all are busy each call gets a goroutine of its own.
 	streamWorkers = 16
@@ -140,6 +142,10 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(maxHeaderListSize),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
+		grpc.ConnectionTimeout(10 * time.Second), // until HTTP/2 has begun
+		// Who makes no calls costs a file descriptor. A client notices nothing: its
+		// next call opens another connection.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: maxConnectionIdle}),
 		// Clients on this machine may ping as they like.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
