@@ -141,7 +141,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	if err != nil {
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}
-	if err = f.connect(ctx, conn, progress); err == nil {
+	if err = f.connect(ctx, conn, progress, observer); err == nil {
 		err = f.ConnectionOk(ctx, conn)
 	}
 	if err != nil {
@@ -157,7 +157,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 }
 
 // connect waits until conn is READY.
-func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress) error {
+func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
 	conn.Connect()
 	for {
 		state := conn.GetState()
@@ -166,7 +166,7 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn); err != nil {
-				return &connectionError{connecting, f.target, err}
+				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 			}
 		case connectivity.Idle, connectivity.Shutdown:
 			// Connect has left IDLE behind, so the server has hung up already.

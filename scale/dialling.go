@@ -69,6 +69,11 @@ func (s *subchannel) armSuperviseLocked() {
 	var next time.Time
 	for c := range s.all {
 		at := s.decisionLocked(c)
+		// Nobody tells when a dial has reached the server, and its time for the
+		// handshake may be over before that for the dial.
+		if look := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && look.Before(at) && look.After(time.Now()) {
+			at = look
+		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}

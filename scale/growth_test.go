@@ -68,13 +68,13 @@ func TestAConnectionInUseIsNotClosed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		elapse(5 * time.Minute) // a stream that nothing moves on is a stream
+		elapse(time.Minute) // a stream that nothing moves on is a stream
 		if got := c.connections(); got != 2 {
 			t.Fatalf("%d connections, want the 2 that have streams", got)
 		}
 		_ = first.CloseSend()
 		_, _ = first.Recv()
-		elapse(5 * time.Minute)
+		elapse(time.Minute)
 		if got := c.connections(); got != 2 {
 			t.Fatalf("%d connections, want the oldest and the one with a stream", got)
 		}
@@ -103,7 +103,7 @@ func TestAConnectionInUseIsNotClosed(t *testing.T) {
 func TestShrinkAfterZeroKeepsEveryConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(10*time.Millisecond))
-		c := network.channel(t, scale.ShrinkAfter(0), grpc.WithIdleTimeout(0))
+		c := network.channel(t, scale.ShrinkAfter(0), grpc.WithIdleTimeout(0), scale.ProbeInterval(time.Minute))
 		mustHammer(t, c.stub, 5, 2)
 		elapse(30 * time.Minute)
 		if got := c.connections(); got != 5 {
@@ -153,7 +153,7 @@ func TestABurstAfterIdlenessDialsAllThatItNeedsAtOnce(t *testing.T) {
 func TestGrowthKeepsToItsDialRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(time.Hour))
-		c := network.channel(t, scale.MaxConnections(40))
+		c := network.channel(t, scale.MaxConnections(40), scale.ProbeInterval(0))
 		stop := callers(t, c.stub, 100)
 		defer stop()
 		synctest.Wait()

@@ -81,6 +81,9 @@ func newSubchannel(child *childPolicy, addrs []resolver.Address, opts balancer.N
 	addrs = slices.Clone(addrs)
 	s.addrs.Store(&addrs)
 	s.ready.Store(new([]*connection))
+	if known := s.policy.channel.memory.recall(s.addr()); time.Since(known.judgedAt) < troubleLasts {
+		s.shortLived = known.shortLived
+	}
 	c, err := s.newConnection(addrs)
 	if err != nil {
 		return nil, err

@@ -43,8 +43,13 @@ func wrap(nc net.Conn, l *link) net.Conn {
 type conn struct {
 	net.Conn
 
-	link   *link
-	parser parser // used by the goroutine that reads
+	link *link
+
+	// Used by the goroutine that reads.
+	parser  parser
+	opening opening
+	flood   floodWatch
+	ended   error // why the tap ended the connection: the next read fails with it
 }
 
 // sysConn is a conn whose socket channelz can ask for its options.
@@ -68,11 +73,17 @@ type readySysConn struct {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
+	if c.ended != nil {
+		return 0, c.ended
+	}
 	n, err := c.Conn.Read(b)
 	return n, c.took(b[:n], err)
 }
 
 func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	if c.ended != nil {
+		return nil, 0, c.ended
+	}
 	b, n, err := c.ready.ReadOnReady(size, pool)
 	if n > 0 {
 		err = c.took((*b)[:n], err)
@@ -86,10 +97,18 @@ func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, er
 // error to tell it.
 func (c *conn) took(b []byte, err error) error {
 	if len(b) > 0 && !c.link.holed.Load() {
-		c.link.hear()
+		now := c.link.hear()
 		c.parser.feed(b)
+		if c.opening.over {
+			c.ended = c.watchFlood(now)
+		} else {
+			c.ended = c.open(b)
+		}
 	}
 	if err != nil {
+		if !c.opening.over {
+			c.openFailed()
+		}
 		c.link.ending.record("reading", err)
 		err = c.link.ending.told(err)
 	}
@@ -98,6 +117,7 @@ func (c *conn) took(b []byte, err error) error {
 
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
+	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
 		if rank(err) != nothing {

@@ -6,7 +6,9 @@ import "encoding/binary"
 const (
 	frameHeaderLen = 9
 
+	typeData     = 0x0
 	typeSettings = 0x4
+	typePing     = 0x6
 	typeGoAway   = 0x7
 
 	flagAck = 0x1
@@ -38,7 +40,8 @@ type frameSink interface {
 //
 // One goroutine at a time may use a parser.
 type parser struct {
-	sink frameSink
+	sink  frameSink
+	tally tally
 
 	header    [frameHeaderLen]byte
 	headerLen int // bytes of the header that are here
@@ -83,6 +86,7 @@ func (p *parser) feed(b []byte) {
 func (p *parser) begin(h []byte) {
 	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
 	p.frameType, p.frameFlags = h[3], h[4]
+	p.tally.count(p.frameType, p.frameFlags, p.left)
 	if p.frameType == typeSettings || p.frameType == typeGoAway {
 		p.payloadLen, p.told = 0, false
 		if p.left == 0 {
