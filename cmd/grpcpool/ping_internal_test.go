@@ -91,27 +91,27 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 	expired := s.servesAs(t, pki.Request{Hosts: []string{"127.0.0.1"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
 	elsewhere := s.servesAs(t, pki.Request{Hosts: []string{"elsewhere.example"}})
 	for name, tt := range map[string]struct {
-		args []string
-		want string
+		args       []string
+		want, hint string
 	}{
-		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "give the right authority with --ca"},
-		"the system's authorities":  {[]string{s.Address()}, "give the right authority with --ca"},
-		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "give --cert, --key and --ca"},
-		"another's client":          {[]string{s.Address(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "the server "},
-		"expired":                   {[]string{expired, "--ca", s.path("ca.pem")}, "certificate expired at"},
-		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, `is for elsewhere.example, not for "127.0.0.1"`},
-		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "use --plaintext"},
-		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "does it want TLS"},
-		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nothing listens there"},
-		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "no-such-host.invalid"},
+		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by an authority that is trusted here", "(see --ca)"},
+		"the system's authorities":  {[]string{s.Address()}, "not signed by an authority that is trusted here", "(see --ca)"},
+		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "give the client one (see --cert, --key)"},
+		"another's client":          {[]string{s.Address(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "refused the client certificate", "(see --cert, --key)"},
+		"expired":                   {[]string{expired, "--ca", s.path("ca.pem")}, "not valid at this time", "renew it"},
+		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, "certificate is for another name", "(see --authority)"},
+		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
+		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "see whether it wants TLS"},
+		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nobody listens there", "start the server"},
+		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "no such host", "correct the name"},
 	} {
 		got := runLine(t.Context(), append([]string{"ping", "--count", "1", "--timeout", "10s"}, tt.args...)...)
 		_, problem, _ := strings.Cut(got.stdout, "problem")
 		problem, pings, _ := strings.Cut(problem, "\n")
-		if got.status != exitFailed || !strings.Contains(problem, tt.want) {
-			t.Errorf("%s: status %d, problem %q, want 1 and %q", name, got.status, problem, tt.want)
+		if got.status != exitFailed || !strings.Contains(problem, tt.want) || !strings.Contains(problem, tt.hint) {
+			t.Errorf("%s: status %d, problem %q, want 1, %q and %q", name, got.status, problem, tt.want, tt.hint)
 		}
-		if !strings.Contains(pings, "seq=1 failed: ") || !strings.Contains(pings, "1 pings, 0 answered, 100 % lost") {
+		if _, failed, ok := strings.Cut(pings, "seq=1 failed: "); !ok || !strings.Contains(failed, tt.hint) || !strings.Contains(pings, "1 pings, 0 answered, 100 % lost") {
 			t.Errorf("%s: %s", name, pings)
 		}
 	}

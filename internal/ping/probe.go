@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // Findings are what one connection to the server shows.
@@ -92,6 +95,7 @@ func Probe(ctx context.Context, t Target) (*Findings, error) {
 	defer conn.Close() //nolint:errcheck // it has shown what it had to show
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	var info credentials.AuthInfo
 	if t.TLS != nil {
 		name := t.Name
 		if name == "" {
@@ -101,9 +105,17 @@ func Probe(ctx context.Context, t Target) (*Findings, error) {
 		if err != nil {
 			return f, err
 		}
-		conn = secured
+		conn, info = secured, credentials.TLSInfo{State: secured.ConnectionState()}
 	}
-	return f, f.begin(conn)
+	seen := tap.New(tap.Events{})
+	if err := f.begin(seen.Wrap(conn, info)); err != nil {
+		// The tap has looked at what came: an alert of TLS, HTTP/1, nothing.
+		if cause := seen.Cause(); cause != nil {
+			err = fmt.Errorf("ping: %w", cause)
+		}
+		return f, err
+	}
+	return f, nil
 }
 
 // parseTarget reads a gRPC target as far as the command needs it.
@@ -148,7 +160,7 @@ func (f *Findings) connect(ctx context.Context, network string) (net.Conn, error
 	return nil, fmt.Errorf("ping: %w", errors.Join(failures...))
 }
 
-func (f *Findings) handshake(ctx context.Context, conn net.Conn, config *tls.Config, name string) (net.Conn, error) {
+func (f *Findings) handshake(ctx context.Context, conn net.Conn, config *tls.Config, name string) (*tls.Conn, error) {
 	config = config.Clone()
 	config.NextProtos = []string{http2.NextProtoTLS}
 	config.ServerName = name
@@ -196,11 +208,11 @@ func describe(c *x509.Certificate) Certificate {
 // begin begins HTTP/2 and sends PINGs.
 func (f *Findings) begin(conn net.Conn) error {
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-		return fmt.Errorf("ping: beginning HTTP/2: %w", readOnce(conn, err))
+		return fmt.Errorf("ping: beginning HTTP/2: %w", err)
 	}
 	framer := http2.NewFramer(conn, conn)
 	if err := framer.WriteSettings(); err != nil {
-		return fmt.Errorf("ping: beginning HTTP/2: %w", readOnce(conn, err))
+		return fmt.Errorf("ping: beginning HTTP/2: %w", err)
 	}
 	first, err := framer.ReadFrame()
 	if err != nil {
@@ -208,7 +220,7 @@ func (f *Findings) begin(conn net.Conn) error {
 	}
 	settings, ok := first.(*http2.SettingsFrame)
 	if !ok {
-		return fmt.Errorf("ping: the server began HTTP/2 with %v: %w", first.Header(), errNoHTTP2)
+		return fmt.Errorf("ping: the server began with %v: %w", first.Header(), tap.ErrNotHTTP2)
 	}
 	h := &HTTP2{Window: 65_535} // RFC 9113, section 6.5.2
 	h.MaxStreams, h.Limited = settings.Value(http2.SettingMaxConcurrentStreams)
@@ -260,18 +272,6 @@ func (h *HTTP2) refused(answered byte, err error) error {
 	}
 	h.FrequentPings = fmt.Sprintf("refused after %d: %v", answered, err)
 	return nil
-}
-
-// readOnce looks for the reason of a failed write in what the server has sent:
-// under TLS 1.3 it refuses a client's certificate after the handshake.
-func readOnce(conn net.Conn, writeErr error) error {
-	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-	if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
-		if _, timeout := errors.AsType[net.Error](err); !timeout || isAlert(err) {
-			return err
-		}
-	}
-	return writeErr
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
