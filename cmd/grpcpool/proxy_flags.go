@@ -49,7 +49,7 @@ const proxyStatus = `Exit status:
 
 const proxyNext = `Examples:
   grpcpool proxy --listen unix:///run/api.sock --to dns:///api:443 --cert c.pem --key k.pem --ca ca.pem
-  grpcurl -plaintext -unix /run/api.sock list
+  grpcurl -plaintext unix:///run/api.sock list
   grpcpool proxy --listen 127.0.0.1:9000 --token-file token --to dns:///api:443
 `
 

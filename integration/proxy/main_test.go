@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
@@ -194,6 +195,7 @@ func startServer(t *testing.T, service testpb.TestServiceServer, opts ...grpc.Se
 		}),
 	}, opts...)...)
 	testpb.RegisterTestServiceServer(g, service)
+	reflection.Register(g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(counting{l, &s.accepted}) }()
 	t.Cleanup(func() { g.Stop(); <-served })
