@@ -81,7 +81,11 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
 	})
-	if set := s.policy.settings.Load(); set.probeInterval > 0 {
+	set := s.policy.settings.Load()
+	if set.holdGoAway {
+		c.tap.WithHold()
+	}
+	if set.probeInterval > 0 {
 		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
 	}
 	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only

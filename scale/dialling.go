@@ -179,11 +179,11 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
-	s.useDemandLocked()
 	q.retireLocked(c)
-	if s.countLocked()[phaseDialling] > 0 {
+	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything: those who wait for one still do
 		return
 	}
+	s.useDemandLocked()
 	s.wakeLocked()
 	if s.state != connectivity.TransientFailure {
 		s.tellLocked(q, connectivity.TransientFailure, err)

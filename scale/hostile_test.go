@@ -181,7 +181,7 @@ func TestASlowHandshakeSucceedsInTheEnd(t *testing.T) {
 				clientTLS.ServerName = "localhost"
 				serverTLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 					time.Sleep(slow)
-					return nil, nil
+					return nil, nil //nolint:nilnil // crypto/tls goes on with the config that it has
 				}
 				network, s := strictInMemory(t, h2server.WithTLS(serverTLS))
 				c := network.channel(t, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))

@@ -102,6 +102,10 @@ func (s *subchannel) watchLocked(c *connection) {
 	c.provedAt.Store(int64(c.now())) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
+		// Much more if the first packet was lost, which the kernel does not count.
+		if p, ok := c.tap.Progress(); ok && p.RoundTrip > 0 {
+			connect = min(connect, p.RoundTrip)
+		}
 		c.probes = append(c.probes, min(connect, time.Second), min(connect, time.Second))
 	}
 	s.armLookLocked(c)

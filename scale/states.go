@@ -313,6 +313,13 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		s.mu.Unlock()
 		return
 	}
+	if g.Held {
+		s.planLocked(c, time.Now(), "GOAWAY")
+		s.learnAgeLocked(c)
+		s.armReplaceLocked()
+		s.mu.Unlock()
+		return
+	}
 	dials := s.outLocked(c)
 	s.loseLocked(c)
 	if g.Code == 0 {

@@ -34,7 +34,8 @@ var (
 
 // encodeHuge makes response headers of hugeHeaderLen and more.
 func encodeHuge() []byte {
-	fields := []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"}}
+	fields := make([]hpack.HeaderField, 0, 2+hugeHeaderLen>>10)
+	fields = append(fields, hpack.HeaderField{Name: ":status", Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
 	for i := range hugeHeaderLen >> 10 {
 		fields = append(fields, hpack.HeaderField{Name: "x-huge-" + strconv.Itoa(i), Value: strings.Repeat("x", 1<<10)})
 	}

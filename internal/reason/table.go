@@ -207,7 +207,7 @@ var table = []entry{
 		kind: NoSuchSocket, what: "there is no such socket",
 		advice: "start the server, or correct the path",
 		find: func(err error) error {
-			if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && errors.Is(op, fs.ErrNotExist) {
+			if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == opDial && errors.Is(op, fs.ErrNotExist) {
 				return op
 			}
 			return nil
@@ -231,7 +231,7 @@ var table = []entry{
 		advice: "see whether the host is up, and whether a firewall drops what is sent there",
 		find: func(err error) error {
 			op, ok := errors.AsType[*net.OpError](err)
-			if ok && op.Op == "dial" && (op.Timeout() || errors.Is(op, context.DeadlineExceeded) || errors.Is(op, os.ErrDeadlineExceeded)) {
+			if ok && op.Op == opDial && (op.Timeout() || errors.Is(op, context.DeadlineExceeded) || errors.Is(op, os.ErrDeadlineExceeded)) {
 				return op
 			}
 			return nil
@@ -298,11 +298,14 @@ func alerts(words ...string) func(error) error {
 	}
 }
 
+// opDial is the operation of net's errors of a dial.
+const opDial = "dial"
+
 // dialled finds the failure of a dial for one of the numbers.
 func dialled(numbers ...syscall.Errno) func(error) error {
 	return func(err error) error {
 		op, ok := errors.AsType[*net.OpError](err)
-		if ok && op.Op == "dial" && slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(op, n) }) {
+		if ok && op.Op == opDial && slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(op, n) }) {
 			return op
 		}
 		return nil

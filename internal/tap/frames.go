@@ -82,6 +82,21 @@ func (p *parser) feed(b []byte) {
 	}
 }
 
+// next says how much of b, which is not empty, belongs to one frame, and whether
+// that is a whole frame.
+func (p *parser) next(b []byte) (n int, whole bool) {
+	switch {
+	case p.left > 0:
+		return min(p.left, len(b)), false
+	case p.headerLen > 0:
+		return min(frameHeaderLen-p.headerLen, len(b)), false
+	case len(b) < frameHeaderLen:
+		return len(b), false
+	}
+	n = frameHeaderLen + (int(b[0])<<16 | int(b[1])<<8 | int(b[2]))
+	return min(n, len(b)), n <= len(b)
+}
+
 // begin starts a frame whose whole header is at the front of h.
 func (p *parser) begin(h []byte) {
 	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])

@@ -51,6 +51,9 @@ type GoAway struct {
 	// Debug is the beginning of the debug data, at most 256 bytes. It is the
 	// peer's text, as it came: quote it where it is printed.
 	Debug string
+
+	// Held says that the transport was not told; see WithHold.
+	Held bool
 }
 
 // Graceful reports whether g is the first of the two GOAWAYs with which a server
@@ -78,6 +81,7 @@ type Events struct {
 type State struct {
 	events      Events
 	userTimeout time.Duration          // 0: as the system has it
+	hold        bool                   // see hold.go
 	socket      atomic.Pointer[socket] // nil until there is a connection to shake hands on
 	link        atomic.Pointer[link]   // nil until attached
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool/internal/tap"
@@ -41,7 +40,7 @@ func TestTheUserTimeoutReachesTheSocket(t *testing.T) {
 				})
 			}
 			s := tap.New(tap.Events{}).WithUserTimeout(5 * time.Second)
-			var creds credentials.TransportCredentials = tap.Credentials(insecure.NewCredentials(), s)
+			creds := tap.Credentials(insecure.NewCredentials(), s)
 			if _, _, err := creds.ClientHandshake(t.Context(), "localhost", here); err != nil {
 				t.Fatal(err)
 			}
