@@ -55,13 +55,22 @@ func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	if err != nil {
 		return err
 	}
-	server, err := proxy.New(flags.Config) //nolint:contextcheck // so does the one that a reload leaves behind
-	if err != nil {
+	closeListeners := func() {
 		for _, l := range listeners {
 			_ = l.Close() // what matters is why they are not wanted
 		}
+	}
+	server, err := proxy.New(flags.Config) //nolint:contextcheck // so does the one that a reload leaves behind
+	if err != nil {
+		closeListeners()
 		return err
 	}
+	stopLive, err := live(ctx, flags, server)
+	if err != nil {
+		closeListeners()
+		return errors.Join(err, server.Shutdown(ctx))
+	}
+	defer stopLive()
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		flags.Logger.Info("listening", "network", l.Addr().Network(), "address", l.Addr().String(), "to", flags.to)

@@ -7,7 +7,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -176,6 +178,47 @@ func TestTheProxyReadsCertificatesAndTokenAnewAtSIGHUP(t *testing.T) {
 	p.end(t)
 }
 
+func TestTheLivePageTellsThisMachine(t *testing.T) {
+	s := newSite(t)
+	p := s.proxy(t, "--listen", "unix://"+s.path("p.sock"), "--live", "127.0.0.1:0")
+	_, url, _ := strings.Cut(p.await(t, "live page"), "url=")
+	p.await(t, "listening")
+	if err := echo(t.Context(), "unix:"+s.path("p.sock")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"stats": `"ended":{"OK":1}`, "metrics": `grpcpool_proxy_calls_total{code="OK"} 1`,
+	} {
+		if code, body := read(t, url+path, ""); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d, no %q in %s", path, code, want, body)
+		}
+		if code, body := read(t, url+path, "evil.example"); code != http.StatusForbidden {
+			t.Errorf("%s asked for by another name: %d %s", path, code, body)
+		}
+	}
+	p.end(t)
+}
+
+func read(t *testing.T, url, host string) (code int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Host = host
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(data)
+}
+
 func TestTheProxyTakesSystemdsSocketsAndTellsIt(t *testing.T) {
 	s := newSite(t)
 	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path("notify"), Net: "unixgram"})
@@ -267,6 +310,7 @@ func TestProxyMisuse(t *testing.T) {
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--allow-uid", "root"}, "want the number of a user"},
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--max-streams", "0"}, "--max-streams is 0, want 1 to"},
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--listen-cert", "c"}, "belong together"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--live", "0.0.0.0:1"}, "want a loopback address"},
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--drain", "-1s"}, "--drain is -1s"},
 	} {
 		got := runLine(t.Context(), append([]string{"proxy"}, tt.args...)...)

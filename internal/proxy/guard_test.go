@@ -31,7 +31,7 @@ func guarded(t *testing.T, access proxy.Access) (address string, calls func() in
 	t.Helper()
 	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, echoServer{}) })
 	p := newProxy(t, target)
-	return serve(t, p.Server, "tcp", "127.0.0.1:0", access).String(), func() int64 { return p.Stats().Calls }
+	return serve(t, p.Server, "tcp", "127.0.0.1:0", access).String(), func() int64 { return p.Stats().Calls() }
 }
 
 func TestACallNeedsTheToken(t *testing.T) {
@@ -129,7 +129,7 @@ func TestAProcessOfAnotherUserGetsNothing(t *testing.T) {
 	if got, _ := io.ReadAll(conn); len(got) != 0 {
 		t.Errorf("a stranger got %q", got)
 	}
-	if n := p.Stats().Calls; n != 0 {
+	if n := p.Stats().Calls(); n != 0 {
 		t.Errorf("%d calls were taken", n)
 	}
 }

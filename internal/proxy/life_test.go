@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -60,6 +61,36 @@ func TestCallsBeyondTheLimitAreRefusedAndSaidSo(t *testing.T) {
 		t.Errorf("a fourth call: %v", err)
 	}
 	close(release)
+}
+
+func TestCallsAreCountedByTheirEnd(t *testing.T) {
+	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, echoServer{}) })
+	p := newProxy(t, target)
+	client := testpb.NewTestServiceClient(p.client(t))
+	for range 3 {
+		if _, err := client.UnaryCall(testContext(t), &testpb.SimpleRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := client.EmptyCall(testContext(t), &testpb.Empty{}); status.Code(err) != codes.Unimplemented {
+		t.Fatal(err)
+	}
+	isNow(t, "all calls have ended", func() bool { return p.Stats().Active == 0 })
+	if diff := cmp.Diff(map[string]int64{"OK": 3, "Unimplemented": 1}, p.Stats().Ended); diff != "" {
+		t.Error(diff)
+	}
+	var text strings.Builder
+	if err := p.WriteMetrics(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"grpcpool_proxy_calls_total{code=\"OK\"} 3\n", "grpcpool_proxy_calls_total{code=\"Unimplemented\"} 1\n",
+		"grpcpool_proxy_active 0\n", "grpcpool_proxy_connections 1\n", "# TYPE grpcpool_proxy_refused_total counter\n",
+	} {
+		if !strings.Contains(text.String(), line) {
+			t.Errorf("there is no %q in:\n%s", line, text.String())
+		}
+	}
 }
 
 func TestAMessageBeyondTheLimitEndsItsCall(t *testing.T) {

@@ -19,6 +19,7 @@
 //	listen.go    where clients are listened to
 //	guard.go     who is a client: uid, token, certificate
 //	health.go    the health of the proxy itself
+//	stats.go     what it has done so far
 package proxy
 
 import (
@@ -28,14 +29,11 @@ import (
 	"log/slog"
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -198,48 +196,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.uploads.Wait()
 	return errors.Join(err, s.upstream.close()) //nolint:contextcheck // no call is left, so that there is nothing to wait for
-}
-
-// counts are what Stats shows.
-type counts struct {
-	active, calls, failed, refused atomic.Int64
-}
-
-// Stats is what a proxy has done so far.
-type Stats struct {
-	Active  int64        `json:"active"`  // calls under way
-	Calls   int64        `json:"calls"`   // that were taken, ever
-	Failed  int64        `json:"failed"`  // of these, calls that ended with another status than OK
-	Refused int64        `json:"refused"` // calls beyond MaxStreams, or without the token
-	Pool    shared.Stats `json:"pool"`
-}
-
-// Stats may be called at any time.
-func (s *Server) Stats() Stats {
-	return Stats{
-		Active:  s.counts.active.Load(),
-		Calls:   s.counts.calls.Load(),
-		Failed:  s.counts.failed.Load(),
-		Refused: s.counts.refused.Load(),
-		Pool:    s.upstream.current.Load().Stats(),
-	}
-}
-
-// admit counts a call in, or says why not. Undone by release.
-func (s *Server) admit() error {
-	if n := s.counts.active.Add(1); n > int64(s.cfg.MaxStreams) {
-		s.counts.active.Add(-1)
-		s.counts.refused.Add(1)
-		return status.Errorf(codes.ResourceExhausted,
-			"grpcpool proxy: %d calls are under way, which is all that it takes at a time", s.cfg.MaxStreams)
-	}
-	s.counts.calls.Add(1)
-	return nil
-}
-
-func (s *Server) release(err error) {
-	s.counts.active.Add(-1)
-	if err != nil {
-		s.counts.failed.Add(1)
-	}
 }
