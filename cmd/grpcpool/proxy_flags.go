@@ -121,39 +121,27 @@ func parseProxyFlags(args []string) (*proxyFlags, error) {
 			return nil, err
 		}
 	}
-	for _, r := range []struct {
-		name  string
-		value int
-		least int
-		most  int
-	}{
-		{"max-connections", f.maxConns, 1, 1000},
-		{"max-streams", f.MaxStreams, 1, 10_000_000},
-		{"max-streams-per-client", f.MaxStreamsPerClient, 1, 10_000_000},
-		{"max-message", f.MaxMessage, 1, 1 << 30},
-	} {
-		if err := checkRange(r.name, r.value, r.least, r.most); err != nil {
-			return nil, err
-		}
-	}
-	if err := checkRange("idle", f.idle, 0, 24*time.Hour); err != nil {
-		return nil, err
-	}
-	if err := checkRange("drain", f.drain, 0, 24*time.Hour); err != nil {
+	if err := f.checkRanges(); err != nil {
 		return nil, err
 	}
 	if _, err := f.accessOf("unix"); err != nil {
 		return nil, err
 	}
-	if f.live != "" {
-		if err := checkLive(f.live); err != nil {
-			return nil, err
-		}
-	}
 	if n := countSet(f.listenCert, f.listenKey, f.listenCA); n != 0 && n != 3 {
 		return nil, errors.New("--listen-cert, --listen-key and --listen-ca belong together")
 	}
-	return f, f.check()
+	return f, errors.Join(checkLive(f.live), f.check())
+}
+
+func (f *proxyFlags) checkRanges() error {
+	return errors.Join(
+		checkRange("max-connections", f.maxConns, 1, 1000),
+		checkRange("max-streams", f.MaxStreams, 1, 10_000_000),
+		checkRange("max-streams-per-client", f.MaxStreamsPerClient, 1, 10_000_000),
+		checkRange("max-message", f.MaxMessage, 1, 1<<30),
+		checkRange("idle", f.idle, 0, 24*time.Hour),
+		checkRange("drain", f.drain, 0, 24*time.Hour),
+	)
 }
 
 func countSet(values ...string) int {

@@ -16,6 +16,9 @@ import (
 // checkLive wants a loopback address: whoever can read the page learns who is
 // called and by which certificate.
 func checkLive(address string) error {
+	if address == "" {
+		return nil
+	}
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || !at.Addr().Unmap().IsLoopback() {
 		return fmt.Errorf("--live is %q, want a loopback address and port such as 127.0.0.1:9901", address)

@@ -153,9 +153,9 @@ func (r *running) files() int {
 	return len(entries)
 }
 
-func (r *running) client(opts ...grpc.DialOption) *grpc.ClientConn {
+func (r *running) client() *grpc.ClientConn {
 	r.t.Helper()
-	cc, err := grpc.NewClient("unix:"+r.socket, append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, opts...)...)
+	cc, err := grpc.NewClient("unix:"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ type server struct {
 	streams  atomic.Int64 // of streaming calls, open now
 }
 
-func startServer(t *testing.T, service testpb.TestServiceServer, opts ...grpc.ServerOption) *server {
+func startServer(t *testing.T, service testpb.TestServiceServer) *server {
 	t.Helper()
 	certs, err := pki.NewLocalhost()
 	if err != nil {
@@ -186,14 +186,14 @@ func startServer(t *testing.T, service testpb.TestServiceServer, opts ...grpc.Se
 		t.Fatal(err)
 	}
 	s := &server{certs: certs, addr: l.Addr().String()}
-	g := grpc.NewServer(append([]grpc.ServerOption{
+	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(config)), grpc.WaitForHandlers(true),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			s.streams.Add(1)
 			defer s.streams.Add(-1)
 			return h(srv, stream)
 		}),
-	}, opts...)...)
+	)
 	testpb.RegisterTestServiceServer(g, service)
 	reflection.Register(g)
 	served := make(chan error, 1)

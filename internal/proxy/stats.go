@@ -48,7 +48,7 @@ func (s *Server) Stats() Stats {
 	}
 	for code := range s.counts.ended {
 		if n := s.counts.ended[code].Load(); n > 0 {
-			stats.Ended[codes.Code(code).String()] = n //nolint:gosec // 0 to lastCode
+			stats.Ended[codes.Code(code).String()] = n
 		}
 	}
 	return stats
@@ -61,8 +61,9 @@ func (s *Server) WriteMetrics(w io.Writer) error {
 		"# TYPE grpcpool_proxy_calls_total counter\n")
 	for code := range s.counts.ended {
 		fmt.Fprintf(&text, "grpcpool_proxy_calls_total{code=%q} %d\n",
-			codes.Code(code), s.counts.ended[code].Load()) //nolint:gosec // 0 to lastCode
+			codes.Code(code), s.counts.ended[code].Load())
 	}
+	const gauge = "gauge"
 	stats := s.Stats()
 	connections, waiting := 0, 0
 	for _, sub := range stats.Pool.Current.Subchannels {
@@ -74,9 +75,9 @@ func (s *Server) WriteMetrics(w io.Writer) error {
 		value            int64
 	}{
 		{"grpcpool_proxy_refused_total", "counter", "Calls beyond the limit, or without the token.", stats.Refused},
-		{"grpcpool_proxy_active", "gauge", "Calls under way.", stats.Active},
-		{"grpcpool_proxy_connections", "gauge", "Connections to the server.", int64(connections)},
-		{"grpcpool_proxy_waiting", "gauge", "Calls that wait for a stream on one of them.", int64(waiting)},
+		{"grpcpool_proxy_active", gauge, "Calls under way.", stats.Active},
+		{"grpcpool_proxy_connections", gauge, "Connections to the server.", int64(connections)},
+		{"grpcpool_proxy_waiting", gauge, "Calls that wait for a stream on one of them.", int64(waiting)},
 	} {
 		fmt.Fprintf(&text, "# HELP %[1]s %[3]s\n# TYPE %[1]s %[2]s\n%[1]s %[4]d\n", m.name, m.kind, m.help, m.value)
 	}
