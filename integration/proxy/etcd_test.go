@@ -46,31 +46,31 @@ func TestEtcdServesWatchesLeasesAndLargeValuesThroughTheProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := keep.Send(&pb.LeaseKeepAliveRequest{ID: lease.ID}); err != nil {
+		if err := keep.Send(&pb.LeaseKeepAliveRequest{ID: lease.GetID()}); err != nil {
 			t.Fatal(err)
 		}
-		if m, err := keep.Recv(); err != nil || m.TTL != 60 {
+		if m, err := keep.Recv(); err != nil || m.GetTTL() != 60 {
 			t.Fatalf("keeping the lease: %v, %v", m, err)
 		}
 	}
 	value := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
-	if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("big"), Value: value, Lease: lease.ID}); err != nil {
+	if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("big"), Value: value, Lease: lease.GetID()}); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("big")})
-	if err != nil || len(answer.GetKvs()) != 1 || !bytes.Equal(answer.Kvs[0].Value, value) {
+	if err != nil || len(answer.GetKvs()) != 1 || !bytes.Equal(answer.GetKvs()[0].GetValue(), value) {
 		t.Fatalf("the value came back as %d keys, %v", len(answer.GetKvs()), err)
 	}
 	for _, w := range watches {
-		if m, err := w.Recv(); err != nil || len(m.Events) != 1 || !bytes.Equal(m.Events[0].Kv.Value, value) {
+		if m, err := w.Recv(); err != nil || len(m.GetEvents()) != 1 || !bytes.Equal(m.GetEvents()[0].GetKv().GetValue(), value) {
 			t.Fatalf("the watch saw %d events, %v", len(m.GetEvents()), err)
 		}
 	}
-	if _, err := pb.NewLeaseClient(cc).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease.ID}); err != nil {
+	if _, err := pb.NewLeaseClient(cc).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease.GetID()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range watches {
-		if m, err := w.Recv(); err != nil || len(m.Events) != 1 || m.Events[0].Type.String() != "DELETE" {
+		if m, err := w.Recv(); err != nil || len(m.GetEvents()) != 1 || m.GetEvents()[0].GetType().String() != "DELETE" {
 			t.Fatalf("the watch saw %v, %v, want the key's end with its lease", m.GetEvents(), err)
 		}
 	}
@@ -87,7 +87,7 @@ func watchKey(ctx context.Context, t *testing.T, cc grpc.ClientConnInterface, ke
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := w.Recv(); err != nil || !m.Created {
+	if m, err := w.Recv(); err != nil || !m.GetCreated() {
 		t.Fatalf("the watch began with %v, %v", m, err)
 	}
 	return w
@@ -118,7 +118,7 @@ func TestAServerKilledUnderTheProxyIsExplainedAndItsReturnIsSeen(t *testing.T) {
 	back := time.Now()
 	eventually(t, "calls succeed again", func() bool {
 		answer, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("a")})
-		return err == nil && string(answer.Kvs[0].Value) == "1"
+		return err == nil && string(answer.GetKvs()[0].GetValue()) == "1"
 	})
 	t.Logf("the first call succeeded %v after the server was back", time.Since(back))
 }
