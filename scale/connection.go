@@ -65,6 +65,7 @@ type connection struct {
 	quiet     int           // looks of shrink since it was last used
 
 	look      timer           // of the watch, see probe.go
+	answered  time.Duration   // when it was last known to answer, on its clock; the watch's own once it runs
 	idleShare float64         // of the probe interval, until the next probe of it idle
 	probes    []time.Duration // what the latest probes took, oldest first
 

@@ -97,11 +97,18 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		return c.dialledAt.Add(s.connectPatience())
 	case phaseBackoff:
 		if s.state == connectivity.TransientFailure && s.wanted {
-			return c.dialledAt.Add(c.pause)
+			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
 	case phaseIdle, phaseReady, phaseOut, phaseHeld:
 	}
 	return time.Time{}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // superviseDials gives up dials that take too long, and ends backoffs while there

@@ -21,7 +21,7 @@ const (
 	// no trouble however soon it goes: some servers end one after so many calls. One
 	// that the server flooded is trouble, whatever came before.
 	longEnough  = time.Second
-	firstHold   = 500 * time.Millisecond
+	firstHold   = 750 * time.Millisecond
 	longestHold = time.Second
 
 	// Growth may start dialBurst dials at once and one more every dialEvery.

@@ -77,6 +77,7 @@ func newSubchannel(child *childPolicy, addrs []resolver.Address, opts balancer.N
 		opts:   opts,
 		all:    make(map[*connection]struct{}),
 		state:  connectivity.Idle,
+		wanted: child.policy.demanded.Load(),
 	}
 	addrs = slices.Clone(addrs)
 	s.addrs.Store(&addrs)

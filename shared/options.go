@@ -29,8 +29,8 @@ const (
 	// Failed dials start at least minDialPause apart and at most maxDialPause,
 	// at random between, so that many clients do not come back in step and an
 	// outage's end is seen within a second.
-	minDialPause = 600 * time.Millisecond
-	maxDialPause = 850 * time.Millisecond
+	minDialPause = 750 * time.Millisecond
+	maxDialPause = 900 * time.Millisecond
 
 	// A test may take patience times as long as the last dial or test did, if
 	// that is more than the test timeout, and slowestTest at most: a server that

@@ -77,10 +77,11 @@ func (p *Pool) joinLocked(ctx context.Context) (_ *attempt, pause time.Duration,
 
 // renewInBackground begins an attempt for the leases that are out, if none is
 // under way and one is allowed.
-func (p *Pool) renewInBackground() {
+func (p *Pool) renewInBackground() (pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _, _ = p.joinLocked(p.ctx) //nolint:dogsled // whatever keeps it from beginning, the watchdog looks again
+	_, pause, _ = p.joinLocked(p.ctx) // an error is that the pool is closing
+	return pause
 }
 
 // run carries an attempt out. It keeps the values of ctx, for tracing, but not

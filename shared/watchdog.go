@@ -75,7 +75,9 @@ func (p *Pool) inspectChannel(c *channel, now, last time.Duration) time.Duration
 		return next
 	}
 	if silent >= p.cfg.testInterval || doubted {
-		p.renewInBackground()
+		if pause := p.renewInBackground(); pause > 0 {
+			return min(pause, tickInterval)
+		}
 	}
 	return tickInterval
 }
