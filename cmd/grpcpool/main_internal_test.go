@@ -2,13 +2,23 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// asCommand is the environment variable that makes this test's program the command
+// itself, for tests that need a process.
+const asCommand = "GRPCPOOL_TEST_AS_COMMAND"
 
 // ran is what a command line did.
 type ran struct {
