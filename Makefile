@@ -3,6 +3,7 @@
 GOLANGCI_LINT := v2.15.0
 BENCHSTAT     := v0.0.0-20260908200009-22c9c6c9d4da
 export GOBIN  ?= $(CURDIR)/.ci/bin
+RESULTS       := $(CURDIR)/integration/faults.out
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,17 @@ demo: ## the main job on an embedded server, about ten seconds
 
 integration: ## real servers: etcd, nginx, haproxy
 	cd integration && go test -race ./...
+
+faults: export FAULTS_RESULTS := $(RESULTS)
+faults: ## the fault matrix, five times over, about half an hour; writes docs/faults.md
+	rm -f $(RESULTS)
+	-cd integration && go test ./faults -run 'TestTheMatrix|TestTheOtherRows' -count 1 -timeout 2h -repeat 5 -full
+	-cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -soak 10m
+	mkdir -p docs
+	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
+
+soak: ## ten minutes of random faults
+	cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -v -soak 10m -seed $$(date +%s)
 
 bench: tools ## lease and RPC of the pool; see bench/ for peers
 	go test ./shared -run '^$$' -bench . -count 10 | tee bench.out
@@ -45,4 +57,4 @@ $(GOBIN)/golangci-lint:
 $(GOBIN)/benchstat:
 	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
 
-.PHONY: help test race lint demo integration bench bench-peers bench-quick ci tools
+.PHONY: help test race lint demo integration faults soak bench bench-peers bench-quick ci tools

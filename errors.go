@@ -1,8 +1,8 @@
 package grpcpool
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,7 +43,8 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, reason(e.cause))
+	text := strings.TrimPrefix(told(e.cause), e.target+": ") // once is enough
+	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }
 
 func (e *connectionError) Unwrap() error { return e.cause }
@@ -52,18 +53,4 @@ func (e *connectionError) Is(target error) bool { return target == ErrConnection
 
 func (e *connectionError) GRPCStatus() *status.Status {
 	return status.New(codes.Unavailable, e.Error())
-}
-
-// reason is cause's text without the frame that grpc-go puts around it: the code
-// is left out where it is the Unavailable that the error carries anyway.
-func reason(cause error) string {
-	var carrier interface{ GRPCStatus() *status.Status }
-	if !errors.As(cause, &carrier) {
-		return cause.Error()
-	}
-	st := carrier.GRPCStatus()
-	if st.Code() == codes.Unavailable {
-		return st.Message()
-	}
-	return fmt.Sprintf("%v: %s", st.Code(), st.Message())
 }

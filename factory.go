@@ -108,11 +108,11 @@ func checkHostPort(address string) error {
 	return nil
 }
 
-func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer) (*grpc.ClientConn, error) {
-	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+4)
+func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+5)
 	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.Remember(&f.memory))
 	opts = append(opts, f.dialOptions...)
-	opts = append(opts, scale.Observe(observer))
+	opts = append(append(opts, scale.Observe(observer)), more...)
 	conn, err := scale.NewClient(f.target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: serverAddress %q or its dial options: %w", f.target, err)
@@ -137,11 +137,11 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error) {
 	start := time.Now()
 	progress, observer := new(dialProgress), new(scale.Observer)
-	conn, err := f.newChannel(progress.watch(f.creds), observer)
+	conn, err := f.newChannel(progress.watch(f.creds), observer, eventOptions(ctx)...)
 	if err != nil {
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}
-	if err = f.connect(ctx, conn, progress); err == nil {
+	if err = f.connect(ctx, conn, progress, observer); err == nil {
 		err = f.ConnectionOk(ctx, conn)
 	}
 	if err != nil {
@@ -157,7 +157,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 }
 
 // connect waits until conn is READY.
-func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress) error {
+func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
 	conn.Connect()
 	for {
 		state := conn.GetState()
@@ -166,7 +166,7 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn); err != nil {
-				return &connectionError{connecting, f.target, err}
+				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 			}
 		case connectivity.Idle, connectivity.Shutdown:
 			// Connect has left IDLE behind, so the server has hung up already.

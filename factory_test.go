@@ -22,7 +22,6 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 func TestANewConnectionIsConnectedAndHasAnsweredItsPing(t *testing.T) {
@@ -47,46 +46,6 @@ func TestANewConnectionIsConnectedAndHasAnsweredItsPing(t *testing.T) {
 	}
 	if err := f.ConnectionOk(testContext(t), conn); err != nil || pinged != 2 {
 		t.Errorf("ConnectionOk: %v after %d pings, want nil after 2", err, pinged)
-	}
-}
-
-// Each way in which a dial can fail is told on the first try, with its reason.
-func TestAFailedDialNamesItsReason(t *testing.T) {
-	l, stranger := localhost(t), localhost(t)
-	now := time.Now()
-	good := serverTLS(t, l.CA, l.Server)
-	wrongName := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}}))
-	expired := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{
-		Hosts: []string{"127.0.0.1"}, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour),
-	}))
-	noALPN := good.Clone()
-	noALPN.NextProtos = []string{"http/1.1"}
-
-	for name, test := range map[string]struct {
-		server string
-		client *pki.Localhost
-		want   string
-	}{
-		"nobody listens":                {closedPort(t), l, "connection refused"},
-		"unknown CA":                    {startTLS(t, good), stranger, "signed by unknown authority"},
-		"wrong name":                    {startTLS(t, wrongName), l, "doesn't contain any IP SANs"},
-		"server certificate expired":    {startTLS(t, expired), l, "expired"},
-		"client certificate rejected":   {startTLS(t, serverTLS(t, stranger.CA, l.Server)), l, "tls: "},
-		"plaintext server":              {grpctest.Start(t, grpctest.Config{}).Addr(), l, "first record does not look like a TLS handshake"},
-		"HTTP/1.1 only":                 {rawServer(t, func(c net.Conn) { serveTLS(c, noALPN) }), l, "tls: "},
-		"hangs up after the handshake":  {rawServer(t, func(c net.Conn) { c.Close() }), l, ""},
-		"hangs up without SETTINGS":     {rawServer(t, func(c net.Conn) { serveTLS(c, withH2(good)) }), l, "server preface"},
-		"no such host, as the resolver": {"passthrough:///no-such-host.invalid:1", l, "no such host"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, err := newFactory(test.client, test.server)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = f.NewConnection(testContext(t))
-			wantError(t, err, "grpcpool: connecting to", test.want)
-			wantNotOK(t, err)
-		})
 	}
 }
 

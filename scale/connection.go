@@ -65,6 +65,7 @@ type connection struct {
 	quiet     int           // looks of shrink since it was last used
 
 	look      timer           // of the watch, see probe.go
+	answered  time.Duration   // when it was last known to answer, on its clock; the watch's own once it runs
 	idleShare float64         // of the probe interval, until the next probe of it idle
 	probes    []time.Duration // what the latest probes took, oldest first
 
@@ -81,7 +82,11 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
 	})
-	if set := s.policy.settings.Load(); set.probeInterval > 0 {
+	set := s.policy.settings.Load()
+	if set.holdGoAway {
+		c.tap.WithHold()
+	}
+	if set.probeInterval > 0 {
 		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
 	}
 	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only

@@ -14,7 +14,7 @@ import (
 // leastPause and at most mostPause apart, so the end of an outage is seen within a
 // second. Without demand gRPC's backoff is left alone.
 //
-// A dial that has not reached the server after mostPause, when the address is known
+// A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
 // the connection was lost, and TCP asks again ever more seldom. An address that
 // never was reached gets firstConnect.
@@ -69,6 +69,11 @@ func (s *subchannel) armSuperviseLocked() {
 	var next time.Time
 	for c := range s.all {
 		at := s.decisionLocked(c)
+		// Nobody tells when a dial has reached the server, and its time for the
+		// handshake may be over before that for the dial.
+		if look := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && look.Before(at) && look.After(time.Now()) {
+			at = look
+		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
@@ -92,11 +97,18 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		return c.dialledAt.Add(s.connectPatience())
 	case phaseBackoff:
 		if s.state == connectivity.TransientFailure && s.wanted {
-			return c.dialledAt.Add(c.pause)
+			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
 	case phaseIdle, phaseReady, phaseOut, phaseHeld:
 	}
 	return time.Time{}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // superviseDials gives up dials that take too long, and ends backoffs while there
@@ -140,7 +152,7 @@ func (c *connection) reached() time.Time {
 func (s *subchannel) connectPatience() time.Duration {
 	known := s.policy.channel.memory.recall(s.addr())
 	if known.connect > 0 {
-		return max(mostPause, connectFactor*known.connect)
+		return max(leastPause, connectFactor*known.connect)
 	}
 	return firstConnect << min(known.timeouts, mostDoublings)
 }
@@ -174,11 +186,11 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
-	s.useDemandLocked()
 	q.retireLocked(c)
-	if s.countLocked()[phaseDialling] > 0 {
+	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything: those who wait for one still do
 		return
 	}
+	s.useDemandLocked()
 	s.wakeLocked()
 	if s.state != connectivity.TransientFailure {
 		s.tellLocked(q, connectivity.TransientFailure, err)

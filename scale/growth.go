@@ -1,12 +1,15 @@
 package scale
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 const (
@@ -15,9 +18,10 @@ const (
 	// follows at once, after each further one it is held back: firstHold, then
 	// double that, at most longestHold, each with up to a fifth on top. gRPC itself
 	// forgets its backoff when a dial succeeds. A connection that has answered is
-	// no trouble however soon it goes: some servers end one after so many calls.
+	// no trouble however soon it goes: some servers end one after so many calls. One
+	// that the server flooded is trouble, whatever came before.
 	longEnough  = time.Second
-	firstHold   = 500 * time.Millisecond
+	firstHold   = 750 * time.Millisecond
 	longestHold = time.Second
 
 	// Growth may start dialBurst dials at once and one more every dialEvery.
@@ -154,11 +158,13 @@ func (s *subchannel) judgeLocked(c *connection) {
 		lived = time.Since(c.readyAt)
 	}
 	s.lastErr = c.reason(lived)
-	if lived >= longEnough || c.proved.Load() {
+	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
+	if (lived >= longEnough || c.proved.Load()) && !flooded {
 		s.shortLived = 0
-		return
+	} else {
+		s.shortLived++
 	}
-	s.shortLived++
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
 	if s.shortLived > 1 {
 		hold := min(firstHold<<min(s.shortLived-2, 8), longestHold)
 		hold += randomUpTo(hold / 5)

@@ -41,6 +41,9 @@ type learned struct {
 
 	ejected int // connections in a row, none of which answered a probe soon
 
+	shortLived int       // connections in a row that were lost soon
+	judgedAt   time.Time // when the last of them was lost
+
 	age     time.Duration // at which the server ends connections
 	lastAge time.Duration // of the connection that it ended last
 	endedAt time.Time     // when that was
@@ -58,6 +61,10 @@ func (l *learned) learnAge(age time.Duration, since, now time.Time) bool {
 	l.age = lower
 	return true
 }
+
+// troubleLasts is how long short-lived connections are held against an address when
+// another channel connects to it.
+const troubleLasts = 5 * time.Second
 
 // maxRemembered bounds the memory of a channel whose addresses come and go.
 const maxRemembered = 1024

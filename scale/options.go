@@ -28,6 +28,7 @@ type settings struct {
 	shrinkAfter      time.Duration // 0: never shrink
 	probeInterval    time.Duration // 0: never probe
 	probeTimeout     time.Duration // more than 0
+	holdGoAway       bool
 	maxAge           time.Duration // 0: what the server's GOAWAYs tell; negative: none
 	queueInTransport bool
 }
@@ -200,6 +201,19 @@ func ProbeWith(f func(ctx context.Context, cc grpc.ClientConnInterface) error) g
 func MaxConnectionAge(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.maxAge = max(d, -1)
+		return nil
+	})
+}
+
+// HoldGoAway has a connection that the server begins to end gracefully go on until
+// its successor is READY: the first of the two GOAWAYs (RFC 9113, section 6.8) is
+// held back from gRPC, as the server still takes streams then. So no call waits for
+// a handshake, even the first time that a server ends a connection. When no
+// successor can be had the second GOAWAY, some seconds later, is the end as always.
+// It changes what gRPC gets to see, so it is not the default.
+func HoldGoAway() grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		o.holdGoAway = true
 		return nil
 	})
 }

@@ -23,6 +23,7 @@ func (builder) Name() string { return Name }
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	p := &policy{cc: cc, opts: opts}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.demanded.Store(true) // somebody has just woken the channel
 	return p
 }
 

@@ -47,6 +47,10 @@ const (
 	// the server that is slow, and more connections are no help: each ejection in a
 	// row doubles the probe timeout for the address.
 
+	// A connection that moves data both ways is spared for mostMoving timeouts,
+	// though no probe is answered.
+	mostMoving = 15
+
 	// A timer that is late by stalled tells that this process did not run. What
 	// it did not hear in that time proves nothing.
 	stalled = 250 * time.Millisecond
@@ -99,9 +103,14 @@ func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.ma
 // watchLocked begins the watch over a connection that has become READY.
 func (s *subchannel) watchLocked(c *connection) {
 	c.newLap()
-	c.provedAt.Store(int64(c.now())) // it came through a handshake, and sent SETTINGS
+	c.answered = c.now()
+	c.provedAt.Store(int64(c.answered)) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
+		// Much more if the first packet was lost, which the kernel does not count.
+		if p, ok := c.tap.Progress(); ok && p.RoundTrip > 0 {
+			connect = min(connect, p.RoundTrip)
+		}
 		c.probes = append(c.probes, min(connect, time.Second), min(connect, time.Second))
 	}
 	s.armLookLocked(c)
@@ -182,7 +191,12 @@ func (c *connection) probe(patience time.Duration) error {
 		answered = c.ask(patience)
 	}
 	closing := c.sub.policy.ctx.Err() != nil
-	alive := answered || closing || time.Duration(c.provedAt.Load()) >= start || c.moves(start, before)
+	alive := answered || closing || time.Duration(c.provedAt.Load()) >= start
+	if alive {
+		c.answered = start
+	} else {
+		alive = start-c.answered < mostMoving*c.sub.policy.settings.Load().probeTimeout && c.moves(start, before)
+	}
 	c.noteProbe(start, answered, alive)
 	if alive {
 		c.prove(start)

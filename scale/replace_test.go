@@ -93,6 +93,38 @@ func TestARestartOfTheServerTellsNoAge(t *testing.T) {
 	})
 }
 
+func TestAHeldGoAwayLetsNoCallWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLinked(t, serverConfig{options: aging()}, scale.HoldGoAway(), scale.MaxConnectionAge(-1))
+		if err := l.call(); err != nil {
+			t.Fatal(err)
+		}
+		l.link.Delay(10 * time.Millisecond)
+		if most := l.slowest(t, time.Minute); most > 20*time.Millisecond {
+			t.Errorf("the slowest call took %v, want 20 ms: none should wait for a dial", most)
+		}
+		if sub := l.subchannel(); sub.Replaced < 5 || sub.Lost != 0 {
+			t.Errorf("after a minute: %+v", sub)
+		}
+	})
+}
+
+func TestAHeldGoAwayIsNotTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newInMemory()
+		s := startServer(t, serverConfig{listener: network, options: aging()})
+		c := network.channel(t, scale.HoldGoAway(), grpc.WithIdleTimeout(0))
+		mustHammer(t, c.stub, 1, 1)
+		network.refuse.Store(true)
+		elapse(12 * time.Second) // the first GOAWAY has come, and no successor can be had
+		mustHammer(t, c.stub, 1, 1)
+		elapse(10 * time.Second)
+		if n := c.connections(); n != 0 || s.calls.Load() != 2 {
+			t.Errorf("%d connections and %d calls after the second GOAWAY, want 0 and 2", n, s.calls.Load())
+		}
+	})
+}
+
 func TestAReplacerReplacesEveryConnectionInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r scale.Replacer

@@ -139,7 +139,7 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 // onFailureLocked is told that a dial failed. While the subchannel is READY that
 // only keeps it from growing until the backoff is over.
 func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
-	s.lastErr = withCause(err, c.tap.Cause())
+	s.lastErr = s.explain(withCause(err, c.tap.Cause()))
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(s.lastErr))
@@ -310,6 +310,13 @@ func (c *connection) onGoAway(g tap.GoAway) {
 	s := c.sub
 	s.mu.Lock()
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
+		s.mu.Unlock()
+		return
+	}
+	if g.Held {
+		s.planLocked(c, time.Now(), "GOAWAY")
+		s.learnAgeLocked(c)
+		s.armReplaceLocked()
 		s.mu.Unlock()
 		return
 	}

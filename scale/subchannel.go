@@ -77,10 +77,14 @@ func newSubchannel(child *childPolicy, addrs []resolver.Address, opts balancer.N
 		opts:   opts,
 		all:    make(map[*connection]struct{}),
 		state:  connectivity.Idle,
+		wanted: child.policy.demanded.Load(),
 	}
 	addrs = slices.Clone(addrs)
 	s.addrs.Store(&addrs)
 	s.ready.Store(new([]*connection))
+	if known := s.policy.channel.memory.recall(s.addr()); time.Since(known.judgedAt) < troubleLasts {
+		s.shortLived = known.shortLived
+	}
 	c, err := s.newConnection(addrs)
 	if err != nil {
 		return nil, err

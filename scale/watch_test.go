@@ -234,6 +234,33 @@ func TestCallersFailFastWhileEveryConnectionIsBad(t *testing.T) {
 	})
 }
 
+func TestCallsThatWaitForOneOfTwoDialsAreToldOfTheSecondsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // row 16
+		l := newLinked(t, serverConfig{}, scale.MaxStreams(2))
+		s := l.stream(t)
+		for range 5 {
+			l.stream(t)
+		}
+		l.link.Drop(true, true)
+		var calls sync.WaitGroup
+		start := time.Now()
+		for range 2 { // each needs a connection that is not there yet
+			elapse(500 * time.Millisecond)
+			for range 2 {
+				calls.Go(func() { _ = l.call() })
+			}
+		}
+		_, _ = s.Recv()
+		for range 3 { // wait for the first of the dials
+			calls.Go(func() { _ = l.call() })
+		}
+		calls.Wait() // nobody else comes
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("the last call failed after %v, want 4 s at most: %+v", took, l.subchannel())
+		}
+	})
+}
+
 func TestASlowOrLossyNetworkIsNotADeadOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 15
 		l := newLinked(t, serverConfig{})

@@ -188,7 +188,7 @@ func TestAnUnreachableServerIsDialledAboutOnceASecond(t *testing.T) {
 			}
 		}
 		for i := 1; i < len(f.dials); i++ {
-			if gap := f.dials[i].Sub(f.dials[i-1]); gap < 600*time.Millisecond || gap > 860*time.Millisecond {
+			if gap := f.dials[i].Sub(f.dials[i-1]); gap < 750*time.Millisecond || gap > 910*time.Millisecond {
 				t.Fatalf("dial %d came %v after the one before", i, gap)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"html"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -51,7 +52,12 @@ func (l Lines) WriteTo(w io.Writer) (int64, error) {
 	for _, s := range l.Series {
 		xs, ys = append(xs, s.X...), append(ys, s.Y...)
 	}
-	x := newAxis(xs, left, width-right)
+	x := newAxis(xs, left+10, width-right)
+	slices.Sort(xs)
+	xs = slices.Compact(xs)
+	if len(xs) > 1 { // no wider than the points
+		x.low, x.high = math.Log10(xs[0]), math.Log10(xs[len(xs)-1])
+	}
 	y := newAxis(ys, height-footer, header)
 	var b strings.Builder
 	open(&b, height, l.Title)
@@ -59,7 +65,7 @@ func (l Lines) WriteTo(w io.Writer) (int64, error) {
 		line(&b, left, y.at(t), width-right, y.at(t), `class="grid"`)
 		text(&b, left-8, y.at(t)+4, "end", short(t))
 	}
-	for _, t := range x.ticks() {
+	for _, t := range xs {
 		text(&b, x.at(t), height-footer+18, "middle", short(t))
 	}
 	text(&b, (left+width-right)/2, height-8, "middle", l.X)
@@ -180,7 +186,8 @@ func (a axis) at(v float64) float64 {
 
 func (a axis) ticks() []float64 {
 	var ticks []float64
-	for e := a.low; e <= a.high; e++ {
+	step := math.Ceil((a.high - a.low) / (math.Abs(a.to-a.from) / 14)) // room for their numbers
+	for e := a.low; e <= a.high; e += step {
 		ticks = append(ticks, math.Pow(10, e))
 	}
 	return ticks

@@ -15,7 +15,7 @@ func TestAChartIsWellFormedAndNamesItsSeries(t *testing.T) {
 		{Name: "one & only", X: []float64{10, 1000}, Y: []float64{500, 20000}},
 		{Name: "flat", X: []float64{10, 1000}, Y: []float64{500, 500}},
 	}}
-	check(t, chart, "a < b", "one & only", "flat", "calls/s", "100k", "1k")
+	check(t, chart, "a < b", "one & only", "flat", "calls/s", "100k", "10", "1k")
 }
 
 func TestStripsShowValuesAndFailures(t *testing.T) {

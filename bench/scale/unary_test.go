@@ -8,13 +8,16 @@ import (
 
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
-// BenchmarkUnary is empty calls on a channel that need not scale.
+// BenchmarkUnary is empty calls on a channel that need not scale, and what the watch
+// over its connection adds.
 func BenchmarkUnary(b *testing.B) {
 	s := start(b, nil, false, grpc.MaxConcurrentStreams(1000))
 	for _, callers := range []int{1, 16, 128} {
-		for _, p := range inTurn(peer{"plain", plain}, peer{"scale", scaled()}) {
+		for _, p := range inTurn(peer{"plain", plain}, peer{"unwatched", scaled(scale.ProbeInterval(0))}, peer{"scale", scaled()}) {
 			b.Run("callers="+strconv.Itoa(callers)+"/peer="+p.name, func(b *testing.B) {
 				client := s.dial(b, p)
 				defer client.close()

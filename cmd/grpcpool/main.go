@@ -34,6 +34,9 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"demo", "run a pool against a server of its own and check what it promises", runDemo},
+		{"ping", "look at a gRPC server from outside and ping it once a second", runPing},
+		{"bench", "put load on a server, over a plain channel and a pool in turn", runBench},
+		{"proxy", "let programs that cannot hold connections share those of a pool", runProxy},
 	}
 }
 

@@ -2,13 +2,23 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// asCommand is the environment variable that makes this test's program the command
+// itself, for tests that need a process.
+const asCommand = "GRPCPOOL_TEST_AS_COMMAND"
 
 // ran is what a command line did.
 type ran struct {
@@ -35,7 +45,7 @@ func TestHelpIsWrittenToStdoutAndNamesEverything(t *testing.T) {
 			t.Errorf("%q: status %d, stderr %q", args, got.status, got.stderr)
 		}
 		for _, want := range []string{
-			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--json", "Exit status:", "Try next:",
+			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--serve", "--json", "Exit status:", "Try next:",
 		} {
 			if !strings.Contains(got.stdout, want) {
 				t.Errorf("%q does not mention %q", args, want)
@@ -63,6 +73,7 @@ func TestMisuseIsExitStatus2AndSaysWhatToDo(t *testing.T) {
 		{[]string{"demo", "--outage", "0s"}, "--outage is 0s, want 100ms to 1h0m0s"},
 		{[]string{"demo", "--idle", "-1s"}, "--idle is -1s, want 100ms to 1h0m0s"},
 		{[]string{"demo", "--recover-within", "2h"}, "--recover-within is 2h0m0s, want 1ns to 1h0m0s"},
+		{[]string{"demo", "--serve", "here"}, `--serve is "here", want host:port, such as 127.0.0.1:0`},
 		{[]string{"demo", "now"}, `takes no arguments, got "now"`},
 	} {
 		got := runLine(t.Context(), tt.args...)

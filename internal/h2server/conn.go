@@ -77,21 +77,18 @@ func (c *conn) serve() {
 		}
 		nc = secure
 	}
-	if c.fault == Silent {
-		_, _ = io.Copy(io.Discard, nc)
+	if c.serveForeign(nc) {
 		return
 	}
 	w := bufio.NewWriter(nc)
 	fr := http2.NewFramer(w, bufio.NewReader(nc))
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	switch c.fault {
-	case CloseAtOnce:
-		c.outbox.put(func(*http2.Framer) error { return errFinished })
-	case GoAwayAtOnce:
-		c.sendGoAway()
-	default:
-	}
+	c.misbehave()
 	c.srv.goroutines.Go(func() { c.write(nc, w, fr) })
+	if c.fault == NeverReads {
+		<-c.srv.quit
+		return
+	}
 	c.read(nc, fr)
 }
 
@@ -141,6 +138,9 @@ func (c *conn) take(f http2.Frame) bool {
 }
 
 func (c *conn) takeSettingsAck() bool {
+	if c.fault == SettingsFlood {
+		return true // too many to keep the books
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.allowed.ack()
@@ -193,7 +193,7 @@ func (c *conn) begin(id uint32) (isNew, taken bool) {
 // takeData ignores a request's body and gives its room in the windows back.
 func (c *conn) takeData(f *http2.DataFrame) {
 	id, n, ended := f.StreamID, f.Length, f.StreamEnded()
-	if n > 0 {
+	if n > 0 && c.fault != ZeroWindow {
 		c.outbox.put(func(fr *http2.Framer) error {
 			if err := fr.WriteWindowUpdate(0, n); err != nil || ended {
 				return err
@@ -208,6 +208,9 @@ func (c *conn) takeData(f *http2.DataFrame) {
 
 // answerLater answers a request that has ended, when its delay is over.
 func (c *conn) answerLater(id uint32) {
+	if c.mistreat(id) {
+		return
+	}
 	d := c.srv.currentDelay()
 	if d <= 0 {
 		c.sendAnswer(id)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/h2server"
 )
@@ -39,4 +40,27 @@ func Example() {
 
 	// Output:
 	// calls: 3 connections: 1 violations: 0
+}
+
+// A server that answers each call by resetting its stream.
+func ExampleWithFault() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	srv := h2server.Start(l, h2server.WithFault(h2server.ResetsCalls))
+	defer srv.Close()
+
+	cc, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cc.Close()
+	_, err = healthpb.NewHealthClient(cc).Check(context.Background(), &healthpb.HealthCheckRequest{})
+	fmt.Println(h2server.ResetsCalls, "ends in", status.Code(err))
+
+	// Output:
+	// resets calls ends in Internal
 }

@@ -7,6 +7,7 @@ type Fault int
 const (
 	// NoFault is a connection that behaves.
 	NoFault Fault = iota
+
 	// Silent accepts, does the TLS handshake if there is one, and never sends
 	// a byte of HTTP/2.
 	Silent
@@ -15,20 +16,79 @@ const (
 	CloseAtOnce
 	// GoAwayAtOnce sends SETTINGS and a GOAWAY that takes no stream, and closes.
 	GoAwayAtOnce
+	// HTTP1 answers what the client says first with 400 Bad Request in HTTP/1.1,
+	// and closes.
+	HTTP1
+	// Garbage sends SETTINGS, and then a frame that breaks every rule.
+	Garbage
+
+	// NeverReads sends SETTINGS and never reads, with a small receive buffer
+	// where the connection has one to set.
+	NeverReads
+	// ZeroWindow sets the window of streams to zero and never opens one: headers
+	// pass, a request's body does not. Calls are answered at their end, so never.
+	ZeroWindow
+
+	// PingFlood sends PINGs without end, each to be answered.
+	PingFlood
+	// SettingsFlood sends SETTINGS without end, each to be acknowledged.
+	SettingsFlood
+	// WindowFlood sends WINDOW_UPDATEs for a stream that nobody has, without end.
+	WindowFlood
+	// ResetFlood sends RST_STREAM for a stream that nobody has, without end.
+	ResetFlood
+	// EmptyDataFlood sends DATA frames without data for stream 1, without end.
+	EmptyDataFlood
+
+	// ResetsCalls answers every call with RST_STREAM (INTERNAL_ERROR).
+	ResetsCalls
+	// HugeHeaders answers every call with more than 256 KiB of headers.
+	HugeHeaders
+	// ContinuationFlood answers every call with a header block without end.
+	ContinuationFlood
+	// EndlessData answers every call with a message that does not end, and pays no
+	// heed to the client's windows.
+	EndlessData
+	// PushPromise promises a stream with every call, which it then answers. A
+	// gRPC client has no use for it (RFC 9113, section 8.4).
+	PushPromise
+
+	lastFault
 )
+
+// Faults are all but NoFault.
+func Faults() []Fault {
+	all := make([]Fault, 0, lastFault)
+	for f := NoFault + 1; f < lastFault; f++ {
+		all = append(all, f)
+	}
+	return all
+}
 
 // String is the fault's name, for the names of tests.
 func (f Fault) String() string {
-	switch f {
-	case NoFault:
-		return "no fault"
-	case Silent:
-		return "never sends SETTINGS"
-	case CloseAtOnce:
-		return "closes after SETTINGS"
-	case GoAwayAtOnce:
-		return "GOAWAY at once"
-	default:
+	names := [...]string{
+		NoFault:           "no fault",
+		Silent:            "never sends SETTINGS",
+		CloseAtOnce:       "closes after SETTINGS",
+		GoAwayAtOnce:      "GOAWAY at once",
+		HTTP1:             "answers in HTTP/1.1",
+		Garbage:           "garbage after SETTINGS",
+		NeverReads:        "never reads",
+		ZeroWindow:        "zero window",
+		PingFlood:         "PING flood",
+		SettingsFlood:     "SETTINGS flood",
+		WindowFlood:       "WINDOW_UPDATE flood",
+		ResetFlood:        "RST_STREAM flood",
+		EmptyDataFlood:    "flood of empty DATA",
+		ResetsCalls:       "resets calls",
+		HugeHeaders:       "huge headers",
+		ContinuationFlood: "CONTINUATION flood",
+		EndlessData:       "DATA without end",
+		PushPromise:       "PUSH_PROMISE",
+	}
+	if f < 0 || int(f) >= len(names) {
 		return "unknown fault"
 	}
+	return names[f]
 }

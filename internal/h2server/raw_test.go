@@ -193,6 +193,76 @@ func TestFaultsLookLikeThisOnTheWire(t *testing.T) {
 	}
 }
 
+// A flood, or the answer to a call, shows its frame a hundred times or breaks off
+// what went before; a client that reads on sees as many as it likes.
+func TestHostileFaultsLookLikeThisOnTheWire(t *testing.T) {
+	for fault, want := range map[h2server.Fault]struct {
+		frame http2.FrameType
+		times int
+	}{
+		h2server.PingFlood:         {http2.FramePing, 1000},
+		h2server.SettingsFlood:     {http2.FrameSettings, 1000},
+		h2server.WindowFlood:       {http2.FrameWindowUpdate, 1000},
+		h2server.ResetFlood:        {http2.FrameRSTStream, 1000},
+		h2server.EmptyDataFlood:    {http2.FrameData, 1000},
+		h2server.ResetsCalls:       {http2.FrameRSTStream, 1},
+		h2server.HugeHeaders:       {http2.FrameContinuation, 10},
+		h2server.ContinuationFlood: {http2.FrameContinuation, 1000},
+		h2server.EndlessData:       {http2.FrameData, 1000},
+		h2server.PushPromise:       {http2.FramePushPromise, 1},
+	} {
+		t.Run(fault.String(), func(t *testing.T) {
+			r := dialRaw(t, start(t, h2server.WithFault(fault)))
+			r.open(true)
+			for range want.times {
+				r.await(func(f http2.Frame) bool { return f.Header().Type == want.frame })
+			}
+		})
+	}
+}
+
+func TestAHostileServerDoesNotReadOrOpensNoWindow(t *testing.T) {
+	r := dialRaw(t, start(t, h2server.WithFault(h2server.ZeroWindow)))
+	r.await(func(f http2.Frame) bool {
+		s, ok := f.(*http2.SettingsFrame)
+		if !ok || s.IsAck() {
+			return false
+		}
+		window, told := s.Value(http2.SettingInitialWindowSize)
+		return told && window == 0
+	})
+	srv := start(t, h2server.WithFault(h2server.NeverReads))
+	r = dialRaw(t, srv)
+	r.limit(0) // the zero Value of one that is not named
+	r.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for sent := 0; ; sent += 1 << 20 {
+		if _, err := r.conn.Write(make([]byte, 1<<20)); errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if sent > 64<<20 {
+			t.Fatal("64 MiB were taken by a server that does not read")
+		}
+	}
+}
+
+func TestEveryFaultHasANameAndEndsWithItsServer(t *testing.T) {
+	names := make(map[string]bool)
+	for _, fault := range h2server.Faults() {
+		names[fault.String()] = true
+		srv := start(t, h2server.WithFault(fault))
+		conn, err := net.Dial("tcp", srv.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte(http2.ClientPreface))
+		srv.Close() // waits for what the fault has begun
+		conn.Close()
+	}
+	if len(names) != len(h2server.Faults()) || names["unknown fault"] {
+		t.Errorf("names %v of %d faults", names, len(h2server.Faults()))
+	}
+}
+
 func TestWhatIsNotHTTP2IsClosed(t *testing.T) {
 	srv := start(t)
 	conn, err := net.Dial("tcp", srv.Addr().String())

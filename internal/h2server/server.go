@@ -7,7 +7,7 @@
 // on bufconn under testing/synctest too.
 //
 // It trusts its client in one thing, memory: frames for a client that does not
-// read pile up.
+// read pile up, those of floods excepted.
 package h2server
 
 import (
@@ -76,6 +76,7 @@ type Server struct {
 
 	connections, calls, violations, maxStreams atomic.Int64
 
+	quit       chan struct{}  // closed by Close
 	goroutines sync.WaitGroup // grows only under mu and before closed, or from one of its own
 
 	mu     sync.Mutex // guards all below
@@ -88,7 +89,7 @@ type Server struct {
 
 // Start serves l until Close, which closes l too.
 func Start(l net.Listener, opts ...Option) *Server {
-	s := &Server{listener: l, limit: NoLimit, conns: make(map[*conn]struct{})}
+	s := &Server{listener: l, limit: NoLimit, quit: make(chan struct{}), conns: make(map[*conn]struct{})}
 	for _, opt := range opts {
 		opt(s)
 	}
@@ -169,6 +170,9 @@ func (s *Server) GoAway(graceful bool) {
 // server's goroutines have ended.
 func (s *Server) Close() {
 	s.mu.Lock()
+	if !s.closed {
+		close(s.quit)
+	}
 	s.closed = true
 	conns := make([]*conn, 0, len(s.conns))
 	for c := range s.conns {
@@ -195,9 +199,12 @@ func (s *Server) accept() {
 			_ = nc.Close()
 			return
 		}
+		if tcp, ok := nc.(*net.TCPConn); ok && s.fault == NeverReads {
+			_ = tcp.SetReadBuffer(4 << 10) // the kernel may have its own idea
+		}
 		c := newConn(s, nc, number, s.fault)
 		s.conns[c] = struct{}{}
-		if s.fault != Silent {
+		if s.fault != Silent && s.fault != HTTP1 {
 			c.sendLimit(limitValue(s.limit)) // in the same breath, so that SetLimit cannot come between
 		}
 		s.goroutines.Go(c.serve)

@@ -120,10 +120,14 @@ func (c *conn) sendLimit(n uint32) {
 		unlimited := len(c.allowed.sent) == 0 && c.allowed.acked == none
 		c.allowed.send(n)
 		c.mu.Unlock()
-		if n == none && unlimited {
-			return fr.WriteSettings()
+		var settings []http2.Setting
+		if n != none || !unlimited {
+			settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: n})
 		}
-		return fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: n})
+		if c.fault == ZeroWindow {
+			settings = append(settings, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		}
+		return fr.WriteSettings(settings...)
 	})
 }
 

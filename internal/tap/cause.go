@@ -19,7 +19,7 @@ const (
 	closed                    // the peer closed without a word
 	network                   // reset, timed out, unreachable, a broken TLS record
 	alert                     // the peer's TLS says why
-	verdict                   // this side has ended it for a reason
+	verdict                   // this side has ended it for a reason, or has seen what the peer does wrong
 )
 
 func rank(err error) telling {
@@ -66,6 +66,15 @@ func (e *ending) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ours = true
+}
+
+// judge keeps what the tap found wrong with what the peer sent.
+func (e *ending) judge(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rank < verdict && !e.ours {
+		e.err, e.rank = err, verdict
+	}
 }
 
 // kill notes that this side ends the connection, and why.

@@ -43,8 +43,14 @@ func wrap(nc net.Conn, l *link) net.Conn {
 type conn struct {
 	net.Conn
 
-	link   *link
-	parser parser // used by the goroutine that reads
+	link *link
+
+	// Used by the goroutine that reads.
+	parser  parser
+	opening opening
+	flood   floodWatch
+	hold    hold
+	ended   error // why the tap ended the connection: the next read fails with it
 }
 
 // sysConn is a conn whose socket channelz can ask for its options.
@@ -68,36 +74,75 @@ type readySysConn struct {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	return n, c.took(b[:n], err)
+	for {
+		if c.ended != nil {
+			return 0, c.ended
+		}
+		n, err := c.Conn.Read(b)
+		kept, err := c.took(b[:n], err)
+		if kept > 0 || err != nil || n == 0 {
+			return kept, err
+		}
+	}
 }
 
 func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
-	b, n, err := c.ready.ReadOnReady(size, pool)
-	if n > 0 {
-		err = c.took((*b)[:n], err)
-	} else {
-		err = c.took(nil, err)
+	for {
+		if c.ended != nil {
+			return nil, 0, c.ended
+		}
+		b, n, err := c.ready.ReadOnReady(size, pool)
+		if n <= 0 {
+			_, err = c.took(nil, err)
+			return b, n, err
+		}
+		kept, err := c.took((*b)[:n], err)
+		if kept > 0 {
+			return b, kept, err
+		}
+		pool.Put(b)
+		if err != nil {
+			return nil, 0, err
+		}
 	}
-	return b, n, err
 }
 
-// took is called with the outcome of every read of the transport, and returns the
-// error to tell it.
-func (c *conn) took(b []byte, err error) error {
+// took is called with the outcome of every read of the transport, and returns what
+// to tell it: how many of the bytes, and the error.
+func (c *conn) took(b []byte, err error) (int, error) {
+	n := len(b)
 	if len(b) > 0 && !c.link.holed.Load() {
-		c.link.hear()
-		c.parser.feed(b)
+		now := c.link.hear()
+		if c.opening.over {
+			n = c.feed(b)
+			c.ended = c.watchFlood(now)
+		} else {
+			c.parser.feed(b)
+			c.ended = c.open(b)
+		}
 	}
 	if err != nil {
+		if !c.opening.over {
+			c.openFailed()
+		}
 		c.link.ending.record("reading", err)
 		err = c.link.ending.told(err)
 	}
-	return err
+	return n, err
+}
+
+// feed has the parser look at b, and returns how much of it the transport may see.
+func (c *conn) feed(b []byte) int {
+	if c.link.state.hold {
+		return c.withhold(b)
+	}
+	c.parser.feed(b)
+	return len(b)
 }
 
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
+	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
 		if rank(err) != nothing {

@@ -6,7 +6,9 @@ import "encoding/binary"
 const (
 	frameHeaderLen = 9
 
+	typeData     = 0x0
 	typeSettings = 0x4
+	typePing     = 0x6
 	typeGoAway   = 0x7
 
 	flagAck = 0x1
@@ -38,7 +40,8 @@ type frameSink interface {
 //
 // One goroutine at a time may use a parser.
 type parser struct {
-	sink frameSink
+	sink  frameSink
+	tally tally
 
 	header    [frameHeaderLen]byte
 	headerLen int // bytes of the header that are here
@@ -79,10 +82,26 @@ func (p *parser) feed(b []byte) {
 	}
 }
 
+// next says how much of b, which is not empty, belongs to one frame, and whether
+// that is a whole frame.
+func (p *parser) next(b []byte) (n int, whole bool) {
+	switch {
+	case p.left > 0:
+		return min(p.left, len(b)), false
+	case p.headerLen > 0:
+		return min(frameHeaderLen-p.headerLen, len(b)), false
+	case len(b) < frameHeaderLen:
+		return len(b), false
+	}
+	n = frameHeaderLen + (int(b[0])<<16 | int(b[1])<<8 | int(b[2]))
+	return min(n, len(b)), n <= len(b)
+}
+
 // begin starts a frame whose whole header is at the front of h.
 func (p *parser) begin(h []byte) {
 	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
 	p.frameType, p.frameFlags = h[3], h[4]
+	p.tally.count(p.frameType, p.frameFlags, p.left)
 	if p.frameType == typeSettings || p.frameType == typeGoAway {
 		p.payloadLen, p.told = 0, false
 		if p.left == 0 {

@@ -151,13 +151,13 @@ func TestTheParserFindsWhatItIsThereFor(t *testing.T) {
 		{"the last value wins", write(settings(limit(7), window, limit(9))), seen{Settings{true, 9}}},
 		{"an acknowledgement says nothing", write(settingsAck), nil},
 		{"a limit in one frame is not one in the next", write(settings(limit(7)), settings()), seen{Settings{true, 7}, Settings{}}},
-		{"going away", write(goAway(5, http2.ErrCodeEnhanceYourCalm, "too_many_pings")), seen{GoAway{5, 11, "too_many_pings"}}},
-		{"debug data is cut", write(goAway(1, 0, long)), seen{GoAway{1, 0, long[:debugLen]}}},
+		{"going away", write(goAway(5, http2.ErrCodeEnhanceYourCalm, "too_many_pings")), seen{GoAway{LastStreamID: 5, Code: 11, Debug: "too_many_pings"}}},
+		{"debug data is cut", write(goAway(1, 0, long)), seen{GoAway{LastStreamID: 1, Code: 0, Debug: long[:debugLen]}}},
 		{"other frames", write(headers, data(0), data(1000), ping, windowUpdate, unknown, data(16384)), nil},
 		{
 			"among other frames",
 			write(settings(limit(1)), settingsAck, headers, data(100), goAway(lastStreamIDMax, 0, ""), ping, data(9), goAway(3, 0, "")),
-			seen{Settings{true, 1}, GoAway{lastStreamIDMax, 0, ""}, GoAway{3, 0, ""}},
+			seen{Settings{true, 1}, GoAway{LastStreamID: lastStreamIDMax, Code: 0, Debug: ""}, GoAway{LastStreamID: 3, Code: 0, Debug: ""}},
 		},
 		{"a GOAWAY too short to be one", append([]byte{0, 0, 4, typeGoAway, 0, 0, 0, 0, 0}, 1, 2, 3, 4), nil},
 	} {

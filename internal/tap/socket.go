@@ -53,6 +53,8 @@ func (r *socket) killed() error {
 type Progress struct {
 	Acked uint64 // bytes acknowledged since the connection was made
 	Left  uint64 // bytes sent or to be sent, and not acknowledged
+
+	RoundTrip time.Duration // as the kernel has it; 0 if it is not known
 }
 
 // Progress asks the kernel. It is false where the platform does not tell, and for

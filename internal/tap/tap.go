@@ -5,7 +5,9 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that come from the
 // server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
-// transport reads the same bytes in the same pieces.
+// transport reads the same bytes in the same pieces. It ends a connection when it
+// is told to (see [State.Kill]), when what the peer says first is not HTTP/2, and
+// when the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
@@ -49,6 +51,9 @@ type GoAway struct {
 	// Debug is the beginning of the debug data, at most 256 bytes. It is the
 	// peer's text, as it came: quote it where it is printed.
 	Debug string
+
+	// Held says that the transport was not told; see WithHold.
+	Held bool
 }
 
 // Graceful reports whether g is the first of the two GOAWAYs with which a server
@@ -76,6 +81,7 @@ type Events struct {
 type State struct {
 	events      Events
 	userTimeout time.Duration          // 0: as the system has it
+	hold        bool                   // see hold.go
 	socket      atomic.Pointer[socket] // nil until there is a connection to shake hands on
 	link        atomic.Pointer[link]   // nil until attached
 }
@@ -158,9 +164,10 @@ func (s *State) LastGoAway() (GoAway, bool) {
 
 // Cause is why the connection ended, as far as the bytes tell. It is nil while
 // the connection lives and when this side closed it. The most telling error
-// wins: an alert of the peer's TLS over an error of the network, that over the
-// end of the stream, and that over a broken pipe. The error wraps what
-// the connection returned.
+// wins: an alert of the peer's TLS over what the tap makes of the peer's bytes
+// (ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood), that over an error of
+// the network, that over the end of the stream, and that over a broken pipe. The
+// error wraps what the connection returned.
 func (s *State) Cause() error {
 	if l := s.link.Load(); l != nil {
 		return l.ending.cause()
@@ -228,6 +235,7 @@ type link struct {
 	settled    atomic.Bool
 	holed      atomic.Bool  // bytes were taken that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
+	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
 }
@@ -237,7 +245,11 @@ func (l *link) current() bool { return l.state.link.Load() == l }
 
 // hear notes the time. It is most of what the tap adds to a read (BenchmarkRead),
 // hence time.Since: it reads the monotonic clock only, time.Now two clocks.
-func (l *link) hear() { l.heard.Store(int64(time.Since(l.start)) + 1) }
+func (l *link) hear() (now time.Duration) {
+	now = time.Since(l.start)
+	l.heard.Store(int64(now) + 1)
+	return now
+}
 
 func (l *link) lastHeard() time.Time {
 	if d := l.heard.Load(); d > 0 {

@@ -28,7 +28,11 @@ func progress(conn net.Conn) (p Progress, ok bool) {
 		if err != nil || left < 0 {
 			return
 		}
-		p, ok = Progress{Acked: info.Bytes_acked, Left: uint64(left)}, true
+		p, ok = Progress{
+			Acked:     info.Bytes_acked,
+			Left:      uint64(left),
+			RoundTrip: time.Duration(info.Rtt) * time.Microsecond,
+		}, true
 	})
 	return p, ok
 }

@@ -41,7 +41,7 @@ func tracePictures(traces []scenario.Trace) []named {
 	for _, w := range windows {
 		if strips := w.strips(traces); len(strips) > 0 {
 			pictures = append(pictures, named{w.file, plot.Strips{
-				Title: w.title, X: "seconds", Y: "worst latency of calls begun then, ms; red at the foot: calls that failed",
+				Title: w.title, X: "seconds", Y: "worst latency in ms of good calls begun then; red at the foot: calls that failed",
 				From: w.from.Seconds(), Step: w.step.Seconds(), Marks: w.marks, Strips: strips,
 			}})
 		}
@@ -64,8 +64,11 @@ func (w window) strips(traces []scenario.Trace) []plot.Strip {
 			if c.At < w.from || j >= len(points) {
 				continue
 			}
+			if c.Failed {
+				points[j].Failed = true
+				continue
+			}
 			points[j].Value = max(points[j].Value, c.Took.Seconds()*1000)
-			points[j].Failed = points[j].Failed || c.Failed
 		}
 		strips = append(strips, plot.Strip{Name: p.Name, Points: points})
 	}

@@ -60,7 +60,7 @@ func TestAStripShowsTheWorstCallOfAStepAndWhetherOneFailed(t *testing.T) {
 	if len(strips) != 1 || strips[0].Name != "plain" {
 		t.Fatalf("strips: %v", strips)
 	}
-	if got, want := strips[0].Points, []plot.Point{{Value: 5, Failed: true}, {Value: 1}}; got[0] != want[0] || got[1] != want[1] {
+	if got, want := strips[0].Points, []plot.Point{{Value: 3, Failed: true}, {Value: 1}}; got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("points %v, want %v", got, want)
 	}
 }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/ping"
+)
+
+// findingsReport is what a person is told of the server.
+func findingsReport(doc *pingDocument, mutual bool) string {
+	var text strings.Builder
+	row := func(label, format string, args ...any) {
+		fmt.Fprintf(&text, "  %-12s %s\n", label, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&text, "PING %s\n", doc.Target)
+	f := doc.Findings
+	if len(f.Addresses) > 0 {
+		row("addresses", "%s", strings.Join(f.Addresses, ", "))
+	}
+	if f.Connected != "" {
+		row("connected", "%s in %.2f ms", f.Connected, f.Connect)
+	}
+	if f.TLS != nil {
+		tlsReport(row, f.TLS, mutual)
+	}
+	if h := f.HTTP2; h != nil {
+		if h.Limited {
+			row("streams", "at most %d at a time on a connection", h.MaxStreams)
+		} else {
+			row("streams", "the server sets no limit")
+		}
+		row("HTTP/2", "PING answered in %.2f ms; %d in a row: %s", h.Ping, 5, h.FrequentPings)
+	}
+	if doc.Error != "" {
+		row("problem", "%s", doc.Error)
+	}
+	text.WriteString("\n")
+	return text.String()
+}
+
+func tlsReport(row func(label, format string, args ...any), t *ping.TLS, mutual bool) {
+	if t.Version != "" {
+		protocol := t.Protocol
+		if protocol == "" {
+			protocol = "none"
+		}
+		row("TLS", "%s, %s, ALPN %s, handshake %.2f ms", t.Version, t.Cipher, protocol, t.Handshake)
+	}
+	c := t.Certificate
+	// The names are the peer's text.
+	row("certificate", "%q for %q", c.Subject, c.Names)
+	row("", "issued by %q", c.Issuer)
+	row("", "expires %s (%s)", c.Expires.UTC().Format(time.RFC3339), inDays(time.Until(c.Expires)))
+	if t.Version == "" {
+		return
+	}
+	switch {
+	case t.ClientAsked && mutual:
+		row("client cert", "asked for, and shown")
+	case t.ClientAsked:
+		row("client cert", "asked for, and none to show")
+	case mutual:
+		row("client cert", "not asked for, so not shown")
+	default:
+		row("client cert", "not asked for")
+	}
+}
+
+func inDays(d time.Duration) string {
+	days := int(math.Abs(d.Hours()) / 24)
+	switch {
+	case d < 0:
+		return fmt.Sprintf("%d days ago", days)
+	case days < 2:
+		return fmt.Sprintf("in %.0f hours", d.Hours())
+	default:
+		return fmt.Sprintf("in %d days", days)
+	}
+}
+
+func pingLine(p ping.Ping) string {
+	if p.Error != "" {
+		return fmt.Sprintf("seq=%d failed: %s\n", p.Seq, p.Error)
+	}
+	return fmt.Sprintf("seq=%d time=%.2f ms %s\n", p.Seq, p.Time, p.Health)
+}
+
+func summaryReport(target string, s ping.Summary) string {
+	text := fmt.Sprintf("\n--- %s ---\n%d pings, %d answered, %.0f %% lost, %d connections\n",
+		target, s.Sent, s.Answered, 100*s.Loss, s.Connections)
+	if s.Answered > 0 {
+		text += fmt.Sprintf("min %.2f, p50 %.2f, p99 %.2f, max %.2f ms\n", s.Min, s.P50, s.P99, s.Max)
+	}
+	return text
+}

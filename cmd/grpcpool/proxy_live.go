@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/proxy"
+)
+
+// checkLive wants a loopback address: whoever can read the page learns who is
+// called and by which certificate.
+func checkLive(address string) error {
+	if address == "" {
+		return nil
+	}
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !at.Addr().Unmap().IsLoopback() {
+		return fmt.Errorf("--live is %q, want a loopback address and port such as 127.0.0.1:9901", address)
+	}
+	return nil
+}
+
+// live serves what can be seen of a proxy, until stop.
+func live(ctx context.Context, flags *proxyFlags, server *proxy.Server) (stop func(), err error) {
+	if flags.live == "" {
+		return func() {}, nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", flags.live)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: --live: %w", err)
+	}
+	flags.Logger.Info("live page", "url", "http://"+l.Addr().String()+"/")
+	s := &http.Server{Handler: liveMux(server), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			flags.Logger.Warn("the live page has ended", "why", err)
+		}
+	}()
+	return func() {
+		_ = s.Close() // whoever reads it reads it again
+		<-served
+	}, nil
+}
+
+func liveMux(server *proxy.Server) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(server.Stats()) // fails only if the reader has gone
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_ = server.WriteMetrics(w) // as above
+	})
+	return loopbackOnly(mux)
+}
+
+// loopbackOnly refuses requests for other hosts' names: a page of another site whose
+// name has been pointed at 127.0.0.1 could read the answer.
+func loopbackOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		ip, err := netip.ParseAddr(host)
+		if host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
+			http.Error(w, "grpcpool proxy: ask for localhost or 127.0.0.1", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,478 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool/integration/internal/faultresult"
+	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// Run plays a script for one kind of client, in this process, which must be in a
+// network namespace of its own; see Inside. With full it waits as long as the
+// script asks for when somebody measures. What it measured goes to faultresult; an
+// expectation that is not met is an error of the test.
+func Run(tb testing.TB, script *Script, clientKind string, full bool) {
+	tb.Helper()
+	w := newWorld(tb, script, clientKind, full)
+	for _, step := range script.Steps {
+		if err := w.do(step); err != nil {
+			w.tb.Errorf("%s:%d: %v", script.File, step.Line, err)
+			w.broken = true
+			break
+		}
+	}
+	w.takeDown()
+	w.record()
+	if !w.broken {
+		w.expectFiles(w.files)
+	}
+}
+
+func mustCount(tb testing.TB, count func() (int, error)) int {
+	tb.Helper()
+	n, err := count()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// world is what a script plays in.
+type world struct {
+	tb     testing.TB
+	script *Script
+	kind   string // of client
+	full   bool
+	start  time.Time
+	files  int // descriptors that were open at the start
+
+	network *network
+	servers []*process           // those that clients know, the control's, and nginx's backend
+	proxy   *proxy               // nil: none
+	nginx   []*realserver.Server // the control's after the other
+	certs   *pki.Localhost
+
+	load    *load
+	control *load // nil: none
+	events  eventCounts
+	dials   *peak // nil: not watched
+
+	fault    faultTimes
+	outcomes []outcome
+	broken   bool // a step could not be done
+}
+
+// faultTimes is when the last fault came and went, and what it hit.
+type faultTimes struct {
+	at       time.Time
+	healed   time.Time // zero: not yet
+	detected time.Time // zero: not yet
+	bad      []string  // this side's addresses of the connections that it hit
+}
+
+// firstPort is where the first server listens, in its namespace; the control's
+// server has a port of its own.
+const (
+	firstPort   = 5001
+	controlPort = 5100
+)
+
+func newWorld(tb testing.TB, script *Script, kind string, full bool) *world {
+	tb.Helper()
+	w := &world{tb: tb, script: script, kind: kind, full: full, start: time.Now(), network: newNetwork(tb)}
+	w.files = mustCount(tb, openFiles)
+	var err error
+	if w.certs, err = newCertificates(); err != nil {
+		tb.Fatal(err)
+	}
+	addrs, controlAddr := w.startServers()
+	if err := reachable(addrs[0]); err != nil {
+		tb.Fatal(err)
+	}
+	if script.Proxy {
+		if w.proxy, err = newProxy(addrs[0]); err != nil {
+			tb.Fatal(err)
+		}
+		addrs[0] = w.proxy.addr()
+	}
+	if slices.ContainsFunc(script.Steps, func(s Step) bool {
+		e, ok := s.Do.(expectStep)
+		return ok && e.what == expectDials
+	}) {
+		w.dials = new(peak)
+	}
+	w.load = newLoad()
+	w.load.client = newClient(tb, kind, w.certs, addrs, grpc.WithStatsHandler(w.load), scale.OnEvent(w.note))
+	if script.Control {
+		w.control = newLoad()
+		w.control.client = newClient(tb, kind, w.certs, []string{controlAddr}, grpc.WithStatsHandler(w.control))
+	}
+	return w
+}
+
+// newCertificates mints what servers and client show, valid for every address in
+// the world.
+func newCertificates() (*pki.Localhost, error) {
+	ca, err := pki.NewCA("faults")
+	if err != nil {
+		return nil, err
+	}
+	server, err := ca.Issue(pki.Request{Hosts: []string{serverAddress, "127.0.0.1", "localhost", serversName}})
+	if err != nil {
+		return nil, err
+	}
+	client, err := ca.Issue(pki.Request{})
+	if err != nil {
+		return nil, err
+	}
+	return &pki.Localhost{CA: ca, Server: server, Client: client}, nil
+}
+
+// startServers starts what the script asks for and returns where clients find it.
+func (w *world) startServers() (addrs []string, control string) {
+	w.tb.Helper()
+	spec := w.script.Server
+	if spec.Kind == ServerNginx {
+		return w.startNginx()
+	}
+	for i := range spec.Count {
+		addr := fmt.Sprintf("%s:%d", serverAddress, firstPort+i)
+		w.startProcess(w.network.server, serverConfig{Addr: addr, Limit: uint32(spec.Limit), Age: spec.Age}) //nolint:gosec // the parser bounds it
+		addrs = append(addrs, addr)
+	}
+	if w.script.Control {
+		control = fmt.Sprintf("%s:%d", serverAddress, controlPort)
+		w.startProcess(w.network.server, serverConfig{Addr: control, Limit: uint32(spec.Limit)}) //nolint:gosec // as above
+	}
+	return addrs, control
+}
+
+// nginxLimit is nginx's own default.
+const nginxLimit = 128
+
+// startNginx starts nginx, on loopback, with a server behind it, and another nginx
+// for the control.
+func (w *world) startNginx() (addrs []string, control string) {
+	w.tb.Helper()
+	backend := realserver.FreeAddr(w.tb)
+	p := &process{config: serverConfig{Addr: backend}}
+	w.run(p)
+	limit := w.script.Server.Limit
+	if limit == 0 {
+		limit = nginxLimit
+	}
+	cfg := realserver.Config{Certs: w.certs, MaxStreams: limit, Backend: backend}
+	w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
+	if w.script.Control {
+		w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
+		control = w.nginx[1].Addr
+	}
+	return []string{w.nginx[0].Addr}, control
+}
+
+// reachable waits until a server can be reached at once. The first packets over a
+// new cable may be lost, and then the kernel tries again a second later.
+func reachable(addr string) error {
+	var last error
+	if !eventually(func() bool {
+		var conn net.Conn
+		if conn, last = net.DialTimeout("tcp", addr, settles/50); last == nil { //nolint:noctx // short
+			_ = conn.Close()
+		}
+		return last == nil
+	}) {
+		return fmt.Errorf("faults: %s cannot be reached: %w", addr, last)
+	}
+	return nil
+}
+
+// startProcess starts a server with mutual TLS.
+func (w *world) startProcess(in string, cfg serverConfig) {
+	w.tb.Helper()
+	cfg.CA, cfg.Cert, cfg.Key = w.certs.CA.PEM, w.certs.Server.CertPEM, w.certs.Server.KeyPEM
+	w.run(&process{config: cfg, in: in})
+}
+
+func (w *world) run(p *process) {
+	w.tb.Helper()
+	if err := p.start(); err != nil {
+		w.tb.Fatal(err)
+	}
+	w.servers = append(w.servers, p)
+	w.tb.Cleanup(p.kill)
+}
+
+// note logs an event of the client's channels.
+func (w *world) note(e scale.Event) {
+	w.events.note(e)
+	w.logf("connection %d to %s: %s after %v. %s", e.Connection, e.Address, e.Kind, e.Took.Round(time.Microsecond), e.Text)
+}
+
+// logf writes a line of the story.
+func (w *world) logf(format string, args ...any) {
+	w.tb.Logf("%7.3fs %s", time.Since(w.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// do does one step.
+func (w *world) do(step Step) error {
+	w.logf("line %d: %s", step.Line, step.Text)
+	switch do := step.Do.(type) {
+	case connectStep:
+		return w.both(func(l *load) error { return l.unary(callTimeout) })
+	case callsStep:
+		return w.both(func(l *load) error {
+			var err error
+			if w.fault.at.IsZero() {
+				err = l.unary(callTimeout)
+			}
+			l.calls(do)
+			return err
+		})
+	case holdStep:
+		return w.both(func(l *load) error {
+			for range do.n {
+				if err := l.hold(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	case streamStep:
+		return w.both(func(l *load) error { return l.stream(do.every) })
+	case waitStep:
+		d := do.d
+		if w.full { // not at the same moment of a timer or a backoff each time
+			d = do.full + rand.N(time.Second) //nolint:gosec // not a secret
+		}
+		time.Sleep(d)
+		return nil
+	case faultStep:
+		return w.inject(do)
+	case healStep:
+		return w.heal()
+	case expectStep:
+		w.expect(step.Line, do)
+		return nil
+	default:
+		return fmt.Errorf("faults: nothing does %T", do)
+	}
+}
+
+// both does something on the load, and the same on the control's.
+func (w *world) both(do func(*load) error) error {
+	err := do(w.load)
+	if w.control != nil {
+		err = errors.Join(err, do(w.control))
+	}
+	return err
+}
+
+// inject begins a fault.
+func (w *world) inject(f faultStep) error {
+	bad := w.connections(f)
+	var seen <-chan time.Time
+	if f.kind == faultKill || f.kind == faultClose {
+		var err error
+		if seen, err = witness(w.servers[f.server].config.Addr); err != nil {
+			return err
+		}
+	}
+	begin, err := w.prepare(f)
+	if err != nil {
+		return err
+	}
+	w.fault = faultTimes{bad: bad}
+	w.fault.at, err = begin()
+	w.logf("the fault is there, which took %v", time.Since(w.fault.at).Round(time.Microsecond))
+	if err == nil && seen != nil {
+		if w.fault.at = <-seen; w.fault.at.IsZero() {
+			return errors.New("the fault did not end a plain TCP connection")
+		}
+	}
+	return err
+}
+
+// prepare makes a fault ready.
+func (w *world) prepare(f faultStep) (beginning, error) {
+	if faultForms[f.kind].at == onNetwork {
+		return w.network.prepare(f)
+	}
+	return func() (time.Time, error) { return time.Now(), w.act(f) }, nil
+}
+
+// act does what makes a fault that is not the network's.
+func (w *world) act(f faultStep) error {
+	switch faultForms[f.kind].at {
+	case onProxy:
+		return w.proxy.inject(f)
+	case onNginx:
+		w.nginx[0].Signal(syscall.SIGHUP)
+		return nil
+	default:
+		server := w.servers[f.server]
+		if f.kind == faultStop {
+			return server.signal(true)
+		}
+		server.kill()
+		return nil
+	}
+}
+
+// witness opens a plain TCP connection to a server and tells when it ends: a process
+// that has been told to die, and a command that has been started, end connections
+// later. It is the zero time if the connection lives on.
+func witness(addr string) (<-chan time.Time, error) {
+	conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	seen := make(chan time.Time, 1)
+	_ = conn.SetReadDeadline(time.Now().Add(settles))
+	go func() {
+		_, err := io.Copy(io.Discard, conn)
+		now := time.Now()
+		_ = conn.Close()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			now = time.Time{}
+		}
+		seen <- now
+	}()
+	return seen, nil
+}
+
+// connections are those that f would hit now.
+func (w *world) connections(f faultStep) []string {
+	only := "" // hits connections to any address
+	switch at := faultForms[f.kind].at; {
+	case at == onProxy:
+		only = w.proxy.addr()
+	case at == onProcess && w.proxy == nil:
+		only = w.servers[f.server].config.Addr
+	}
+	var local []string
+	for _, c := range connections(w.load.client.inside()) {
+		if only == "" || c.Remote == only {
+			local = append(local, c.Local)
+		}
+	}
+	return local
+}
+
+func connections(inside scale.Channel) []scale.Connection {
+	var all []scale.Connection
+	for _, s := range inside.Subchannels {
+		all = append(all, s.Connections...)
+	}
+	return all
+}
+
+// heal ends every fault. A server that was killed is there again when it listens,
+// everything else at the moment when it is told.
+func (w *world) heal() error {
+	w.dials.end()
+	network, err := w.network.prepareHeal()
+	if err != nil {
+		return err
+	}
+	healed := time.Now()
+	for _, server := range w.servers {
+		restarts := server.cmd == nil
+		err = errors.Join(err, server.heal())
+		if restarts {
+			healed = time.Now()
+		}
+	}
+	if w.proxy != nil {
+		w.proxy.heal()
+	}
+	_, gone := network.act()
+	w.fault.healed = healed
+	w.logf("the fault is gone, which took %v", time.Since(healed).Round(time.Microsecond))
+	return errors.Join(err, gone)
+}
+
+// settles is how long the end of a load may take to be seen everywhere.
+const settles = 5 * time.Second
+
+// takeDown ends the load and the client, which must leave nothing behind.
+func (w *world) takeDown() {
+	w.tb.Helper()
+	w.dials.end()
+	_ = w.both(func(l *load) error {
+		l.end()
+		leftOver := func() int {
+			n := l.client.leases()
+			for _, c := range connections(l.client.inside()) {
+				n += c.InFlight
+			}
+			return n
+		}
+		if !eventually(func() bool { return leftOver() == 0 }) {
+			w.tb.Errorf("%v after the last call %d streams and leases are still out", settles, leftOver())
+		}
+		if err := l.client.close(); err != nil {
+			w.tb.Errorf("closing the client: %v", err)
+		}
+		return nil
+	})
+	if w.proxy != nil {
+		w.proxy.stop()
+	}
+	for _, nginx := range w.nginx {
+		nginx.Kill()
+	}
+	for _, server := range w.servers {
+		server.kill()
+	}
+}
+
+// expectFiles waits until this process has no more descriptors than it had.
+func (w *world) expectFiles(before int) {
+	w.tb.Helper()
+	now := 0
+	if !eventually(func() bool { now = mustCount(w.tb, openFiles); return now <= before }) {
+		w.tb.Errorf("%d file descriptors are open, and %d were before", now, before)
+	}
+}
+
+// eventually waits until cond holds and reports whether it did.
+func eventually(cond func() bool) bool {
+	deadline := time.Now().Add(settles)
+	for !cond() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return true
+}
+
+// record tells what was measured, for each row of the script.
+func (w *world) record() {
+	w.tb.Helper()
+	if w.broken {
+		return
+	}
+	r := summary(w.outcomes)
+	r.Client, r.Injected = w.kind, w.script.Injected
+	for _, row := range w.script.Rows {
+		r.Row = row
+		faultresult.Record(w.tb, r)
+	}
+}

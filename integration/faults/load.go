@@ -1,0 +1,214 @@
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/stats"
+)
+
+// call is one RPC of a load. Its fields are guarded by load.mu.
+type call struct {
+	begun time.Time
+	lent  time.Time // when it had the channel; zero: never
+	sent  time.Time // when it was last put on a connection; zero: never
+	on    string    // this side's address of that connection
+	ended time.Time
+	err   error
+}
+
+// load makes calls on one client and remembers them.
+type load struct {
+	client  client
+	ctx     context.Context //nolint:containedctx // the load's life
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex         // guards what follows and every call
+	active map[*call]struct{} // not ended
+	ended  []*call            // in the order of their ends
+}
+
+func newLoad() *load {
+	l := &load{active: make(map[*call]struct{})}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	return l
+}
+
+// end stops the load and waits for its calls.
+func (l *load) end() {
+	l.stop()
+	l.running.Wait()
+}
+
+// make makes one call and remembers it, unless it was the caller who ended it.
+func (l *load) make(ctx context.Context, rpc func(context.Context, *grpc.ClientConn) error) error {
+	c := &call{begun: time.Now()}
+	l.mu.Lock()
+	l.active[c] = struct{}{}
+	l.mu.Unlock()
+	got := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		c.lent = time.Now()
+	}
+	err := l.client.do(ctx, got, func(conn *grpc.ClientConn) error {
+		return rpc(context.WithValue(ctx, callKey{}, c), conn)
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.ended, c.err = time.Now(), err
+	delete(l.active, c)
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		l.ended = append(l.ended, c)
+	}
+	return err
+}
+
+// unary makes a unary call.
+func (l *load) unary(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(l.ctx, timeout)
+	defer cancel()
+	return l.make(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := testpb.NewTestServiceClient(conn).UnaryCall(ctx, &testpb.SimpleRequest{})
+		return err
+	})
+}
+
+// calls begins a call every so often until the load ends.
+func (l *load) calls(step callsStep) {
+	l.running.Go(func() {
+		tick := time.NewTicker(step.every)
+		defer tick.Stop()
+		for {
+			l.running.Go(func() { _ = l.unary(step.timeout) }) // remembered there
+			select {
+			case <-tick.C:
+			case <-l.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// hold opens a stream on which nothing is sent, and returns when the server has
+// answered.
+func (l *load) hold() error {
+	return l.open(func(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
+		return testpb.NewTestServiceClient(conn).FullDuplexCall(ctx)
+	}, func(stream grpc.ClientStream) error {
+		_, err := stream.Header()
+		return err
+	})
+}
+
+// stream opens a stream on which the server sends, and returns when it has begun.
+func (l *load) stream(every time.Duration) error {
+	request := &testpb.StreamingOutputCallRequest{
+		ResponseParameters: []*testpb.ResponseParameters{{IntervalUs: int32(every.Microseconds())}}, //nolint:gosec // at most an hour
+	}
+	return l.open(func(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
+		return testpb.NewTestServiceClient(conn).StreamingOutputCall(ctx, request)
+	}, func(stream grpc.ClientStream) error {
+		return stream.RecvMsg(new(testpb.StreamingOutputCallResponse))
+	})
+}
+
+// open opens a stream, waits for its begin, and reads from it until it ends.
+func (l *load) open(open func(context.Context, *grpc.ClientConn) (grpc.ClientStream, error), begin func(grpc.ClientStream) error) error {
+	begun := make(chan error, 1)
+	l.running.Go(func() {
+		ctx, cancel := context.WithCancel(l.ctx)
+		defer cancel()
+		err := l.make(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+			stream, err := open(ctx, conn)
+			if err == nil {
+				err = begin(stream)
+			}
+			begun <- err
+			for err == nil {
+				err = stream.RecvMsg(new(testpb.StreamingOutputCallResponse))
+			}
+			return err
+		})
+		select {
+		case begun <- err: // there was no lease to be had
+		default:
+		}
+	})
+	select {
+	case err := <-begun:
+		return err
+	case <-time.After(callTimeout):
+		return fmt.Errorf("faults: a stream was not begun within %v", callTimeout)
+	}
+}
+
+// callKey finds the call in the context of its RPC.
+type callKey struct{}
+
+// TagRPC, HandleRPC, TagConn and HandleConn make load a stats.Handler, which
+// learns what connection a call was put on.
+
+// TagRPC does nothing.
+func (*load) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// HandleRPC notes when a call is put on a connection.
+func (l *load) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	header, ok := s.(*stats.OutHeader)
+	c, isOurs := ctx.Value(callKey{}).(*call)
+	if !ok || !isOurs || header.LocalAddr == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.sent, c.on = time.Now(), header.LocalAddr.String()
+}
+
+// TagConn does nothing.
+func (*load) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn does nothing.
+func (*load) HandleConn(context.Context, stats.ConnStats) {}
+
+// each calls f for every call that has ended, the oldest first, until f is false,
+// and then for those that have not.
+func (l *load) each(f func(*call) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.ended {
+		if !f(c) {
+			return
+		}
+	}
+	for c := range l.active {
+		if !f(c) {
+			return
+		}
+	}
+}
+
+// quantile is the time that the share q of the good calls begun since then took at
+// most, and how many they were.
+func (l *load) quantile(q float64, since time.Time) (time.Duration, int) {
+	var took []time.Duration
+	l.each(func(c *call) bool {
+		if !c.ended.IsZero() && c.err == nil && !c.begun.Before(since) {
+			took = append(took, c.ended.Sub(c.begun))
+		}
+		return true
+	})
+	if len(took) == 0 {
+		return 0, 0
+	}
+	slices.Sort(took)
+	return took[min(int(q*float64(len(took))), len(took)-1)], len(took)
+}

@@ -1,0 +1,332 @@
+//go:build linux
+
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/integration/internal/faultresult"
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// outcome is what became of an expectation.
+type outcome struct {
+	expectStep
+
+	line int
+	held bool
+	took time.Duration // what was measured, if that is a time; at least that if !held
+	got  string        // the same or a count, in words
+}
+
+// expect measures and judges.
+func (w *world) expect(line int, e expectStep) {
+	o := outcome{expectStep: e, line: line}
+	switch e.what {
+	case expectDetect:
+		o.took, o.held = w.detect(e.duration)
+	case expectRecover:
+		o.took, o.held = w.recovered(e.duration)
+	case expectFailFast:
+		slowest, late, n := w.slowestFailure(e.duration)
+		o.held = n > 0 && late == 0
+		o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
+	case expectFailed:
+		o.count(w.failures(nil))
+	case expectEvicted:
+		o.count(w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced())
+	case expectLent:
+		o.count(w.lent())
+	case expectDials:
+		n, err := w.dials.highest()
+		if err != nil {
+			w.tb.Error(err)
+		}
+		o.count(n)
+	case expectTail:
+		o.ratio(w)
+	case expectCodes:
+		n := w.failures(e.codes)
+		o.held, o.got = n == 0, fmt.Sprintf("%d with another code", n)
+	}
+	if o.got == "" {
+		o.got = o.took.String()
+	}
+	w.logf("%s: %s", e.text, o.got)
+	if !o.held {
+		w.tb.Errorf("%s:%d: expected %s, got %s%s", w.script.File, line, e.text, o.got, w.examples())
+	}
+	w.outcomes = append(w.outcomes, o)
+}
+
+func (o *outcome) count(n int) {
+	o.held = float64(n) == o.number || (!o.exact && float64(n) < o.number)
+	o.got = fmt.Sprintf("%d %s", n, o.what)
+}
+
+// ratio compares the slowest calls with the control's. In a short run these are a
+// handful, about which nothing can be promised: it judges when measuring.
+func (o *outcome) ratio(w *world) {
+	mine, n := w.load.quantile(0.999, w.start)
+	theirs, m := w.control.quantile(0.999, w.start)
+	if n == 0 || m == 0 {
+		o.got = fmt.Sprintf("%d calls, %d of the control", n, m)
+		return
+	}
+	ratio := float64(mine) / float64(theirs)
+	o.held = ratio <= o.number || !w.full
+	o.got = fmt.Sprintf("p99.9 of %d calls %v, of the control's %d %v: %.2fx", n, mine.Round(time.Microsecond), m, theirs.Round(time.Microsecond), ratio)
+}
+
+const (
+	// looks is how often what cannot be waited for is looked at.
+	looks = time.Millisecond
+
+	// lasts is how long a state must last to count as reached.
+	lasts = 100 * time.Millisecond
+
+	// overtime is how long after its bound a time is still waited for, so that a
+	// miss can be told in figures.
+	overtime     = 5 * time.Second
+	overtimeFull = 30 * time.Second
+)
+
+func (w *world) patience(bound time.Duration) time.Duration {
+	if w.full {
+		return bound + overtimeFull
+	}
+	return bound + overtime
+}
+
+// detect waits until no call is on a connection that the fault hit, and none can be
+// put there, since the channel does not have it any more. That is what detection
+// means in the report.
+func (w *world) detect(bound time.Duration) (time.Duration, bool) {
+	if len(w.fault.bad) == 0 {
+		w.tb.Error("the client had no connection that the fault could hit")
+		return 0, false
+	}
+	var since time.Time // when it was first seen to be so
+	giveUp := w.fault.at.Add(w.patience(bound))
+	for since.IsZero() || time.Since(since) < lasts {
+		now := time.Now()
+		if now.After(giveUp) {
+			return now.Sub(w.fault.at), false
+		}
+		switch {
+		case w.load.anyOn(w.fault.bad) || w.has(w.fault.bad):
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		}
+		time.Sleep(looks)
+	}
+	w.fault.detected = since
+	w.dials.begin()
+	took := min(since.Sub(w.fault.at), w.lastSign().Sub(w.fault.at))
+	return took, took <= bound
+}
+
+// lastSign is when the last call on a connection that the fault hit ended, or the
+// channel lost the last of them, whichever was later: the same as detect sees, but
+// exact where it only looked later, because the command that injected the fault was
+// still under way.
+func (w *world) lastSign() time.Time {
+	last := w.events.lastEnd()
+	if last.Before(w.fault.at) {
+		return time.Now()
+	}
+	w.load.each(func(c *call) bool {
+		if slices.Contains(w.fault.bad, c.on) && c.ended.After(last) {
+			last = c.ended
+		}
+		return true
+	})
+	return last
+}
+
+// has reports whether the client's channel has one of these connections.
+func (w *world) has(bad []string) bool {
+	return slices.ContainsFunc(connections(w.load.client.inside()), func(c scale.Connection) bool {
+		return slices.Contains(bad, c.Local)
+	})
+}
+
+// anyOn reports whether a call is on one of these connections.
+func (l *load) anyOn(bad []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.active {
+		if slices.Contains(bad, c.on) {
+			return true
+		}
+	}
+	return false
+}
+
+// recovered waits for the end of the first good call after the healing; or, after a
+// fault that is not healed, on another connection than those that the fault hit.
+func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
+	from, healed := w.fault.healed, true
+	if from.IsZero() {
+		from, healed = w.fault.at, false
+	}
+	for {
+		var first time.Time
+		w.load.each(func(c *call) bool {
+			if c.err == nil && c.ended.After(from) && (healed || !slices.Contains(w.fault.bad, c.on)) {
+				first = c.ended
+			}
+			return first.IsZero()
+		})
+		took := time.Since(from)
+		if !first.IsZero() {
+			took = first.Sub(from)
+			return took, took <= bound
+		}
+		if took > w.patience(bound) {
+			return took, false
+		}
+		time.Sleep(looks)
+	}
+}
+
+// slowestFailure is about the n calls that were begun between the detection and
+// the healing: the longest that one took, or has taken, and how many took too long.
+func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late, n int) {
+	now := time.Now()
+	w.load.each(func(c *call) bool {
+		if w.fault.detected.IsZero() || c.begun.Before(w.fault.detected) ||
+			(!w.fault.healed.IsZero() && c.begun.After(w.fault.healed)) {
+			return true
+		}
+		n++
+		end := c.ended
+		if end.IsZero() {
+			end = now
+		}
+		took := end.Sub(c.begun)
+		if took > slowest && took > bound {
+			w.logf("too long: begun %v after the detection, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
+				c.begun.Sub(w.fault.detected).Round(time.Millisecond), took.Round(time.Millisecond),
+				!c.ended.IsZero(), !c.lent.IsZero(), !c.sent.IsZero(), c.err)
+		}
+		if slowest = max(slowest, took); took > bound {
+			late++
+		}
+		return true
+	})
+	return slowest, late, n
+}
+
+// failures counts the calls that have failed, with a code other than those allowed.
+func (w *world) failures(allowed []string) (n int) {
+	w.load.each(func(c *call) bool {
+		if c.err != nil && !slices.Contains(allowed, status.Code(c.err).String()) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// lent counts the calls that had the channel after the fault, and before it was
+// healed.
+func (w *world) lent() (n int) {
+	w.load.each(func(c *call) bool {
+		if c.lent.After(w.fault.at) && (w.fault.healed.IsZero() || c.lent.Before(w.fault.healed)) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// examples tells what calls failed with, each text once.
+func (w *world) examples() string {
+	const most = 8
+	texts := make(map[string]int)
+	w.load.each(func(c *call) bool {
+		if c.err != nil && (len(texts) < most || texts[c.err.Error()] > 0) {
+			texts[c.err.Error()]++
+		}
+		return true
+	})
+	var b strings.Builder
+	for _, text := range sortedKeys(texts) {
+		fmt.Fprintf(&b, "\n%6d x %s", texts[text], text)
+	}
+	return b.String()
+}
+
+// peak watches how many dials there are at a time, of those that begin later than
+// it. A nil peak watches nothing.
+type peak struct {
+	running sync.WaitGroup
+	stop    chan struct{} // nil: not begun, or ended
+	most    int           // this and err are for whoever has called end
+	err     error
+}
+
+func (p *peak) begin() {
+	if p == nil || p.stop != nil {
+		return
+	}
+	p.stop = make(chan struct{})
+	before, _ := dialling() // what cannot be read is told by highest
+	p.running.Go(func() {
+		tick := time.NewTicker(5 * looks)
+		defer tick.Stop()
+		for {
+			now, err := dialling()
+			p.err = errors.Join(p.err, err)
+			p.most = max(p.most, len(slices.DeleteFunc(now, func(local string) bool { return slices.Contains(before, local) })))
+			select {
+			case <-tick.C:
+			case <-p.stop:
+				return
+			}
+		}
+	})
+}
+
+func (p *peak) end() {
+	if p == nil || p.stop == nil {
+		return
+	}
+	close(p.stop)
+	p.running.Wait()
+	p.stop = nil
+}
+
+func (p *peak) highest() (int, error) {
+	p.end()
+	return p.most, p.err
+}
+
+// summary is the line of the report that outcomes come to.
+func summary(outcomes []outcome) faultresult.Result {
+	r := faultresult.Result{Held: true}
+	promised, notes := make([]string, 0, len(outcomes)), make([]string, 0, len(outcomes))
+	for _, o := range outcomes {
+		r.Held = r.Held && o.held
+		promised = append(promised, o.text)
+		switch o.what {
+		case expectDetect:
+			r.Detection = max(r.Detection, o.took)
+		case expectRecover:
+			r.Recovery = max(r.Recovery, o.took)
+		default:
+			notes = append(notes, o.got)
+		}
+	}
+	r.Promised, r.Note = strings.Join(promised, "; "), strings.Join(notes, "; ")
+	return r
+}

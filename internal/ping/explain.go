@@ -1,0 +1,36 @@
+package ping
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/davidwartell/go-grpcpool/internal/reason"
+)
+
+var errNoHTTP2 = errors.New("the server does not offer HTTP/2 in the TLS handshake (ALPN)")
+
+// flags are those of the command that help against something.
+var flags = map[reason.Kind]string{
+	reason.UnknownCA:         "--ca",
+	reason.WrongName:         "--authority",
+	reason.ClientCertificate: "--cert, --key",
+	reason.HandshakeFailure:  "--cert, --key",
+	reason.PlaintextServer:   "--plaintext",
+	reason.TLSVersion:        "--tls12",
+}
+
+// Explain says why a connection to a server failed, in one line, and what to do.
+func Explain(err error) string {
+	if errors.Is(err, io.EOF) && reason.Of(err) == reason.Unknown {
+		err = fmt.Errorf("error reading server preface: %w", err) // gRPC's words for it
+	}
+	text := reason.Explain("", err).Error()
+	switch kind := reason.Of(err); {
+	case kind == reason.TLSServer:
+		text += " (leave out --plaintext)"
+	case flags[kind] != "":
+		text += " (see " + flags[kind] + ")"
+	}
+	return text
+}

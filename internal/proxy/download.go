@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// flag is an atomic.Bool that is written only when it changes: all calls of a
+// method share it.
+type flag struct{ atomic.Bool }
+
+func (f *flag) set(v bool) {
+	if f.Load() != v {
+		f.Store(v)
+	}
+}
+
+// download carries headers, messages and trailers to the client. It returns the
+// status of the call.
+func (c *call) download(note *note) error {
+	header, err := c.server.Header()
+	if err != nil {
+		return err
+	}
+	if header == nil { // the server sent trailers only, and so shall we
+		m := new(message)
+		defer m.free()
+		return c.finish(c.server.RecvMsg(m))
+	}
+	encoded, err := note.encoding(c.client.Context())
+	if err != nil {
+		return err
+	}
+	if err := answerIn(c.client.Context(), encoded, c.encoding); err != nil {
+		return err
+	}
+	dropHop(header)
+	a := &answer{call: c, header: header, encoding: encoded}
+	if c.shape.streamsDown.Load() {
+		_ = a.pass() // the next one tells of an error
+	} else {
+		defer time.AfterFunc(patience, a.passLate).Stop()
+	}
+	n := 0
+	for ; ; n++ {
+		m := new(message)
+		if err := c.server.RecvMsg(m); err != nil {
+			c.shape.streamsDown.set(n > 1 || a.late())
+			if failed := a.pass(); failed != nil {
+				return failed
+			}
+			return c.finish(err)
+		}
+		if err := a.add(m, n == 0); err != nil {
+			return err
+		}
+	}
+}
+
+// finish hands on the trailers and returns the status that the server's stream ended
+// with.
+func (c *call) finish(err error) error {
+	trailer := c.server.Trailer()
+	dropHop(trailer)
+	c.client.SetTrailer(trailer)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// answer is what the server has sent: headers, and the first message, may be held
+// back for a moment.
+type answer struct {
+	call     *call
+	encoding string
+
+	mu     sync.Mutex // guards what follows, and the order of what goes to the client
+	header metadata.MD
+	first  *message // held back, or nil
+	passed bool     // nothing is held back any more
+	waited bool     // it was held back in vain
+	err    error    // of passing it on
+}
+
+// add passes m on, or holds it back if it is the first.
+func (a *answer) add(m *message, first bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if first && !a.passed {
+		a.first = m
+		return nil
+	}
+	if a.passLocked(); a.err != nil {
+		m.free()
+		return a.err
+	}
+	return send(a.call.client, m, a.encoding)
+}
+
+// pass passes on what is held back.
+func (a *answer) pass() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.passLocked()
+	return a.err
+}
+
+// passLate is called when what was waited for has not come.
+func (a *answer) passLate() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.passed {
+		a.waited = true
+		a.call.shape.streamsDown.set(true)
+		a.passLocked()
+	}
+}
+
+func (a *answer) late() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waited
+}
+
+func (a *answer) passLocked() {
+	if a.passed {
+		return
+	}
+	a.passed = true
+	a.err = a.call.client.SendHeader(a.header)
+	first := a.first
+	a.first = nil
+	switch {
+	case first == nil:
+	case a.err != nil:
+		first.free()
+	default:
+		a.err = send(a.call.client, first, a.encoding)
+	}
+}

@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+)
+
+// The two forms of a call to the server. What is not known to be anything else may
+// be streaming in both directions; a request that has come to its end is sent with
+// that end, in one frame.
+var (
+	anyStream  = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true, ClientStreams: true}
+	oneRequest = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true}
+)
+
+// handle is every call's handler.
+func (s *Server) handle(_ any, client grpc.ServerStream) error {
+	method, ok := grpc.Method(client.Context())
+	if !ok {
+		return status.Error(codes.Internal, "grpcpool proxy: the call has no method")
+	}
+	if err := s.admit(); err != nil {
+		return err
+	}
+	var err error
+	if s.health != nil && isHealth(method) {
+		err = s.handleHealth(client, method)
+	} else {
+		err = s.pass(client, method, nil)
+	}
+	s.release(err)
+	if err != nil {
+		s.cfg.Logger.Debug("a call failed", "method", method, "why", err)
+	}
+	return err
+}
+
+// call is a call on its way through. The goroutine that gRPC gave the handler opens
+// the server's stream and carries what the server sends; a second one carries what
+// the client sends, since each side may wait for the other.
+//
+//	client --RecvMsg--> upload   --SendMsg--> server
+//	client <--SendMsg-- download <--RecvMsg-- server
+//
+// The client's context is the call's: its deadline, its cancellation, the loss of
+// its connection, and the end of the handler end the server's stream. The end of
+// the server's stream ends download, and so the handler, and so the client's
+// stream, with the server's status. Messages go on one at a time: who does not
+// read makes the other side wait, through gRPC's flow control.
+type call struct {
+	client   grpc.ServerStream
+	shape    *shape
+	encoding string // of the client's compressed messages
+
+	request request
+	ready   chan struct{}     // closed when server is set, or will never be
+	server  grpc.ClientStream // nil if it could not be opened
+}
+
+// pass passes a call through. first is its first message, if that has been read.
+func (s *Server) pass(client grpc.ServerStream, method string, first *message) error {
+	w := wireOf(client.Context())
+	note := newNote()
+	ctx, cancel := context.WithCancel(note.attach(passOn(client.Context())))
+	defer cancel()
+	c := &call{
+		client: client, shape: s.shapes.of(method), encoding: w.encoding,
+		request: request{first: first, wake: make(chan struct{}, 1)}, ready: make(chan struct{}),
+	}
+	s.uploads.Go(func() {
+		if err := c.upload(); err != nil {
+			cancel() // of no further use: a stream that failed has a status, which download returns
+		}
+	})
+	first, whole := c.await()
+	desc := anyStream
+	if whole {
+		desc = oneRequest
+	}
+	err := c.open(first, whole, func() (grpc.ClientStream, error) {
+		return s.upstream.newStream(ctx, desc, method, w.callOptions(s.callOptions)...)
+	})
+	if err == nil {
+		err = c.download(note)
+	}
+	return explain(client.Context(), err)
+}
+
+// open opens the server's stream, sends what has come so far, and lets upload go on.
+func (c *call) open(first *message, whole bool, newStream func() (grpc.ClientStream, error)) error {
+	defer close(c.ready)
+	server, err := newStream()
+	if err != nil {
+		if first != nil {
+			first.free()
+		}
+		return err
+	}
+	c.server = server
+	if first != nil {
+		err = send(server, first, c.encoding)
+	}
+	if whole && (err == nil || errors.Is(err, io.EOF)) {
+		err = server.CloseSend() // which does nothing after the one request
+	}
+	if errors.Is(err, io.EOF) {
+		return nil // the stream has ended; download finds out how
+	}
+	return err
+}
+
+// sender is a stream of either side.
+type sender interface{ SendMsg(m any) error }
+
+// send passes m on, which is empty then.
+func send(to sender, m *message, encoded string) error {
+	defer m.free() // if it did not come to Marshal
+	if m.compressed && encoded == "" {
+		return status.Error(codes.Internal, "grpcpool proxy: a compressed message in a stream that announced no encoding")
+	}
+	if encoded == "" || m.compressed || m.data.Len() == 0 {
+		return to.SendMsg(m)
+	}
+	prepared, err := plain(m)
+	if err != nil {
+		return err
+	}
+	return to.SendMsg(prepared)
+}
+
+// answerIn makes the messages to the client be announced in an encoding. gRPC has
+// settled for that of the request.
+func answerIn(ctx context.Context, name, requestEncoding string) error {
+	if name == requestEncoding {
+		return nil
+	}
+	if name == "" {
+		name = encoding.Identity
+	}
+	if err := grpc.SetSendCompressor(ctx, name); err != nil {
+		return status.Errorf(codes.Internal, "grpcpool proxy: the server answered in the encoding %q, which the client did not offer", name)
+	}
+	return nil
+}
+
+// explain makes an error fit for being a call's status.
+func explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return status.Errorf(codes.Unavailable, "grpcpool proxy: %v", err)
+}

@@ -1,0 +1,56 @@
+package tap_test
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
+)
+
+// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall does not have.
+const tcpUserTimeout = 18
+
+// The timeout is set on the socket itself, below TLS and the tap, and does not
+// lengthen one that is there.
+func TestTheUserTimeoutReachesTheSocket(t *testing.T) {
+	for name, tc := range map[string]struct{ before, want time.Duration }{
+		"none before": {0, 5 * time.Second},
+		"a longer":    {time.Minute, 5 * time.Second},
+		"a shorter":   {time.Second, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, _ := sockets(t)
+			raw, err := here.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			control := func(do func(fd int) error) {
+				t.Helper()
+				var failed error
+				if err := raw.Control(func(fd uintptr) { failed = do(int(fd)) }); err != nil || failed != nil {
+					t.Fatal(err, failed)
+				}
+			}
+			if tc.before > 0 {
+				control(func(fd int) error {
+					return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, tcpUserTimeout, int(tc.before.Milliseconds()))
+				})
+			}
+			s := tap.New(tap.Events{}).WithUserTimeout(5 * time.Second)
+			creds := tap.Credentials(insecure.NewCredentials(), s)
+			if _, _, err := creds.ClientHandshake(t.Context(), "localhost", here); err != nil {
+				t.Fatal(err)
+			}
+			control(func(fd int) error {
+				ms, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, tcpUserTimeout)
+				if got := time.Duration(ms) * time.Millisecond; got != tc.want {
+					t.Errorf("the timeout is %v, want %v", got, tc.want)
+				}
+				return err
+			})
+		})
+	}
+}

@@ -1,0 +1,238 @@
+package shared_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+// hostileInMemory makes a pool over a hostile server in the test's bubble.
+func hostileInMemory(t *testing.T, opts ...h2server.Option) (*shared.Pool, *h2server.Server) {
+	t.Helper()
+	l := bufconn.Listen(1 << 16)
+	srv := h2server.Start(l, opts...)
+	t.Cleanup(srv.Close)
+	f, err := grpcpool.NewFactory("passthrough:///memory", insecure.NewCredentials(), grpcpool.WithPing(anyAnswer), grpcpool.WithDialOptions(
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPool(t, f, 0), srv
+}
+
+// hostileOnLoopback does so on a real socket.
+func hostileOnLoopback(t *testing.T, opts ...h2server.Option) (*shared.Pool, *h2server.Server) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := h2server.Start(l, opts...)
+	t.Cleanup(srv.Close)
+	f, err := grpcpool.NewFactory(l.Addr().String(), insecure.NewCredentials(), grpcpool.WithPing(anyAnswer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPool(t, f, 0), srv
+}
+
+// anyAnswer is a ping for h2server, whose answers are empty and no health.
+func anyAnswer(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
+	begun := time.Now()
+	_, err := testpb.NewTestServiceClient(conn).EmptyCall(ctx, &testpb.Empty{})
+	return time.Since(begun), err
+}
+
+// try borrows and makes a call, and returns what went wrong.
+func try(ctx context.Context, p *shared.Pool) error {
+	l, err := p.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Return()
+	_, err = testpb.NewTestServiceClient(l.Connection()).EmptyCall(ctx, &testpb.Empty{})
+	return err
+}
+
+// Row 10 of the fault matrix.
+func TestAServerThatNeverSendsSettingsFailsAGetInTime(t *testing.T) {
+	run := func(t *testing.T, p *shared.Pool, srv *h2server.Server) {
+		begun := time.Now()
+		_, err := p.Get(t.Context())
+		took := time.Since(begun)
+		if took > 3*time.Second || !errors.Is(err, grpcpool.ErrConnectionNotOK) || !strings.Contains(err.Error(), "SETTINGS") {
+			t.Errorf("Get ended after %v: %v", took, err)
+		}
+		srv.SetFault(h2server.NoFault)
+		begun = time.Now()
+		for err != nil && time.Since(begun) < 10*time.Second {
+			if err = try(t.Context(), p); err != nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("the server had come to for %v before a call was served", took)
+		}
+	}
+	t.Run("virtual", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p, srv := hostileInMemory(t, h2server.WithFault(h2server.Silent))
+			run(t, p, srv)
+		})
+	})
+	t.Run("real", func(t *testing.T) {
+		p, srv := hostileOnLoopback(t, h2server.WithFault(h2server.Silent))
+		run(t, p, srv)
+	})
+}
+
+// Row 11: connect then close, or GOAWAY at once, in a loop.
+func TestAServerThatLeavesAtOnceIsNotDialledInALoop(t *testing.T) {
+	run := func(t *testing.T, p *shared.Pool, srv *h2server.Server) {
+		var callers sync.WaitGroup
+		end := time.Now().Add(3 * time.Second)
+		for range 10 {
+			callers.Go(func() {
+				for time.Now().Before(end) {
+					if err := try(t.Context(), p); err != nil && status.Code(err) != codes.Unavailable {
+						t.Errorf("an error of code %v: %v", status.Code(err), err)
+					}
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		callers.Wait()
+		// The pool tries at most five times in 3 s; the first channel dials again at
+		// once, as one connection that is sent away may be a matter of chance.
+		if n := srv.Counts().Connections; n > 5 {
+			t.Errorf("%d connections in 3 s, want 5 at most", n)
+		}
+	}
+	for _, fault := range []h2server.Fault{h2server.CloseAtOnce, h2server.GoAwayAtOnce} {
+		t.Run(fault.String()+", virtual", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, srv := hostileInMemory(t, h2server.WithFault(fault))
+				run(t, p, srv)
+			})
+		})
+		t.Run(fault.String()+", real", func(t *testing.T) {
+			p, srv := hostileOnLoopback(t, h2server.WithFault(fault))
+			run(t, p, srv)
+		})
+	}
+}
+
+// Row 13: a limit of 0 from the start, and one that is lowered while in use.
+func TestALimitOfZeroIsATypedErrorAndHealsWhenRaised(t *testing.T) {
+	for name, lowered := range map[string]bool{"from the start": false, "lowered": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limit := 0
+				if lowered {
+					limit = 10
+				}
+				p, srv := hostileInMemory(t, h2server.WithLimit(limit))
+				if lowered {
+					if err := try(t.Context(), p); err != nil {
+						t.Fatal(err)
+					}
+					srv.SetLimit(0)
+					time.Sleep(time.Second)
+				}
+				for range 3 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					begun := time.Now()
+					err := try(ctx, p)
+					cancel()
+					code := status.Code(err)
+					if took := time.Since(begun); took > time.Second || code != codes.DeadlineExceeded && code != codes.Unavailable {
+						t.Errorf("ended after %v: %v", took, err)
+					}
+					t.Log(err)
+				}
+				if n := srv.Counts().Connections; n > 5 {
+					t.Errorf("%d connections", n)
+				}
+				srv.SetLimit(10)
+				begun := time.Now()
+				err := errors.New("not tried")
+				for err != nil && time.Since(begun) < time.Minute {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					if err = try(ctx, p); err != nil {
+						time.Sleep(10 * time.Millisecond)
+					}
+					cancel()
+				}
+				if took := time.Since(begun); took > time.Second {
+					t.Errorf("a call was served %v after the limit was raised", took)
+				}
+			})
+		})
+	}
+}
+
+// Row 23: whatever a server does, a caller gets an error in time, memory and dials
+// are bounded, and when the server has come to, calls are served.
+func TestAHostileServerHarmsNoCallerForLong(t *testing.T) {
+	for _, fault := range h2server.Faults() {
+		t.Run(fault.String(), func(t *testing.T) {
+			p, srv := hostileOnLoopback(t, h2server.WithFault(fault))
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			var callers sync.WaitGroup
+			end := time.Now().Add(1500 * time.Millisecond)
+			for range 10 {
+				callers.Go(func() {
+					for time.Now().Before(end) {
+						ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+						_ = try(ctx, p)
+						cancel()
+						time.Sleep(5 * time.Millisecond)
+					}
+				})
+			}
+			callers.Wait()
+			runtime.ReadMemStats(&after)
+			if late := time.Since(end); late > time.Second {
+				t.Errorf("a call ended %v late", late)
+			}
+			dials, heap := srv.Counts().Connections, (int64(after.HeapAlloc)-int64(before.HeapAlloc))>>20
+			t.Logf("%d connections, %d MiB more heap, last error: %v", dials, heap, p.Stats().LastError)
+			if dials > 5 || heap > 64 {
+				t.Errorf("%d connections and %d MiB more heap in 1.5 s", dials, heap)
+			}
+			srv.SetFault(h2server.NoFault)
+			if fault == h2server.PushPromise {
+				srv.GoAway(false) // such a connection answers, and is kept
+			}
+			healed := time.Now()
+			err := errors.New("not tried")
+			for err != nil && time.Since(healed) < 10*time.Second {
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				err = try(ctx, p)
+				cancel()
+			}
+			if took := time.Since(healed); took > 4*time.Second {
+				t.Errorf("a call was served %v after the server came to, last: %v", took, err)
+			}
+		})
+	}
+}
