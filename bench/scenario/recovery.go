@@ -10,9 +10,10 @@ import (
 func recovery() *Scenario {
 	return &Scenario{
 		Name: "recovery", Title: "A server that goes down and comes back",
-		Text:     "The server is down for 1 s or 30 s: its port refuses connections. Each client makes a call every 10 ms (fail-fast, one at a time, at most a second) and all peers do at the same time. From when the server listens again: until a client's first good call, and until its last failed one has ended. Clients that had none are given the time that was waited (5 s, 25 s).",
+		Text:     "The server is down for 1 s or 30 s: its port refuses connections. Each client makes a call every 20 ms (fail-fast, one at a time, at most a second) and all peers do at the same time. From when the server listens again: until a client's first good call, and until its last failed one has ended. Clients that had none are given the time that was waited (5 s, 25 s).",
 		Peers:    peersThatRecover(),
 		Units:    []string{"firstgood-ms", unitBad},
+		Rounds:   5,
 		Together: true,
 		run:      runRecovery,
 	}
@@ -37,7 +38,7 @@ func runRecovery(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		running, err := e.probe(ctx, e.Rounds, prober{1, 10 * time.Millisecond, time.Second}, func() peers.Config {
+		running, err := e.probe(ctx, e.Rounds, prober{1, 20 * time.Millisecond, time.Second}, func() peers.Config {
 			return peers.Config{Target: s.target(), Size: 10}
 		})
 		if err != nil {

@@ -18,9 +18,10 @@ const unitBad = "lastbad-ms"
 func stuck() *Scenario {
 	return &Scenario{
 		Name: "stuck", Title: "A server process that stops answering",
-		Text:     "SIGSTOP: the kernel goes on accepting connections and acknowledging data. With one backend: how long a call that has 30 s hangs until it fails. With two (round_robin over both, except grpcgcp, which is an LB policy itself), eight callers of which each makes a call every 20 ms with a timeout of 1 s: until the last call that failed has ended, and how many failed. All peers at the same time; after 18 s the wait is over, and 18 s is what a peer is given for which it was not.",
+		Text:     "SIGSTOP: the kernel goes on accepting connections and acknowledging data. With one backend: how long a call that has 30 s hangs until it fails. With two (round_robin over both, except grpcgcp, which is an LB policy itself), four callers of which each makes a call every 50 ms with a timeout of 1 s: until the last call that failed has ended, and how many failed. All peers at the same time; after 18 s the wait is over, and 18 s is what a peer is given for which it was not.",
 		Peers:    peersThatRecover(),
 		Units:    []string{"hang-ms", unitBad, unitFailed},
+		Rounds:   5,
 		Together: true,
 		run:      runStuck,
 	}
@@ -38,14 +39,14 @@ func runStuck(ctx context.Context, e *Env) error {
 	}
 	defer other.stop()
 
-	one, err := e.probe(ctx, e.Rounds, prober{1, 20 * time.Millisecond, 30 * time.Second}, func() peers.Config {
+	one, err := e.probe(ctx, e.Rounds, prober{1, 50 * time.Millisecond, 30 * time.Second}, func() peers.Config {
 		return peers.Config{Target: "passthrough:///" + stopped.address, Size: 4}
 	})
 	if err != nil {
 		return err
 	}
 	defer one.end()
-	two, err := e.probe(ctx, e.Rounds, prober{8, 20 * time.Millisecond, time.Second}, func() peers.Config {
+	two, err := e.probe(ctx, e.Rounds, prober{4, 50 * time.Millisecond, time.Second}, func() peers.Config {
 		return twoBackends(stopped.address, other.address)
 	})
 	if err != nil {

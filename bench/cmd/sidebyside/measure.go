@@ -36,7 +36,11 @@ func measure(ctx context.Context, o options) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(together))
 	for i, s := range together {
-		wg.Go(func() { errs[i] = s.Run(ctx, env(0), o.peers...) })
+		all := env(0)
+		if s.Rounds > 0 {
+			all.Rounds = min(all.Rounds, s.Rounds)
+		}
+		wg.Go(func() { errs[i] = s.Run(ctx, all, o.peers...) })
 	}
 	wg.Wait()
 	for _, err := range errs {
@@ -45,6 +49,9 @@ func measure(ctx context.Context, o options) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "%4.0f s: what waits has run\n", time.Since(begin).Seconds())
+	if err := r.write(); err != nil || len(inTurn) == 0 {
+		return err
+	}
 	for round := range o.rounds {
 		for _, s := range inTurn {
 			if s.Rounds > 0 && round >= s.Rounds {

@@ -30,10 +30,10 @@ type window struct {
 const recovery = "recovery"
 
 var windows = []window{
-	{recovery, "down=1s", "outage-1s.svg", "Through an outage of one second: a call every 10 ms", -1500 * time.Millisecond, 3500 * time.Millisecond, 20 * time.Millisecond, []plot.Mark{{At: -1, Name: "down"}, {At: 0, Name: "back"}}},
-	{recovery, "down=30s", "outage-30s.svg", "Through an outage of 30 seconds: a call every 10 ms", -31 * time.Second, 22 * time.Second, 200 * time.Millisecond, []plot.Mark{{At: -30, Name: "down"}, {At: 0, Name: "back"}}},
+	{recovery, "down=1s", "outage-1s.svg", "Through an outage of one second: a call every 20 ms", -1500 * time.Millisecond, 3500 * time.Millisecond, 20 * time.Millisecond, []plot.Mark{{At: -1, Name: "down"}, {At: 0, Name: "back"}}},
+	{recovery, "down=30s", "outage-30s.svg", "Through an outage of 30 seconds: a call every 20 ms", -31 * time.Second, 22 * time.Second, 200 * time.Millisecond, []plot.Mark{{At: -30, Name: "down"}, {At: 0, Name: "back"}}},
 	{"rotation", "age=1s", "rotation.svg", "A server that ends connections after a second; a dial takes 50 ms", 0, 8 * time.Second, 40 * time.Millisecond, nil},
-	{"stuck", "backends=2", "stuck.svg", "One of two backends stops answering: eight callers, timeout 1 s", -time.Second, 18 * time.Second, 100 * time.Millisecond, []plot.Mark{{At: 0, Name: "stopped"}}},
+	{"stuck", "backends=2", "stuck.svg", "One of two backends stops answering: four callers, timeout 1 s", -time.Second, 18 * time.Second, 100 * time.Millisecond, []plot.Mark{{At: 0, Name: "stopped"}}},
 }
 
 func tracePictures(traces []scenario.Trace) []named {
