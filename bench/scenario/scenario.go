@@ -107,7 +107,7 @@ func either[T any](e *Env, long, brief T) T {
 // All are the scenarios in the order of the report.
 func All() []*Scenario {
 	return []*Scenario{
-		lease(), unary(), saturation(), overload(), burst(), stream(),
+		borrow(), unary(), saturation(), overload(), burst(), stream(),
 		rotation(), recovery(), stuck(), many(),
 	}
 }

@@ -9,17 +9,17 @@ import (
 	"github.com/davidwartell/go-grpcpool/bench/peers"
 )
 
-func lease() *Scenario {
+func borrow() *Scenario {
 	return &Scenario{
-		Name: "lease", Title: "What it costs to get a connection and give it back",
+		Name: "borrow", Title: "What it costs to get a connection and give it back",
 		Text:  "`Get` and `Return` of our pool, and `BorrowObject` and `ReturnObject` of a pool that lends to one at a time; by 1 and by 64 goroutines, without a pause and without an RPC. The other peers have nothing to borrow.",
 		Peers: []string{peers.Pool, peers.Exclusive},
 		Units: []string{unitNs},
-		run:   runLease,
+		run:   runBorrow,
 	}
 }
 
-func runLease(ctx context.Context, e *Env) error {
+func runBorrow(ctx context.Context, e *Env) error {
 	s, err := start(ctx, nil)
 	if err != nil {
 		return err
