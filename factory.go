@@ -108,11 +108,11 @@ func checkHostPort(address string) error {
 	return nil
 }
 
-func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer) (*grpc.ClientConn, error) {
-	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+4)
+func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+5)
 	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.Remember(&f.memory))
 	opts = append(opts, f.dialOptions...)
-	opts = append(opts, scale.Observe(observer))
+	opts = append(append(opts, scale.Observe(observer)), more...)
 	conn, err := scale.NewClient(f.target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: serverAddress %q or its dial options: %w", f.target, err)
@@ -137,7 +137,7 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error) {
 	start := time.Now()
 	progress, observer := new(dialProgress), new(scale.Observer)
-	conn, err := f.newChannel(progress.watch(f.creds), observer)
+	conn, err := f.newChannel(progress.watch(f.creds), observer, eventOptions(ctx)...)
 	if err != nil {
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}

@@ -1,13 +1,15 @@
 // Package otelpool adds OpenTelemetry to a pool. Instrument, an option of the
 // factory, traces and measures RPCs with otelgrpc, so that a call's client and
 // server spans share one trace; Trace, an option of the pool, shows in the
-// caller's trace when a call had to wait for a connection, and for what.
+// caller's trace when a call had to wait for a connection, and for what; Metrics,
+// another, measures the pool itself: its connections, waits, leases and tests.
 //
 //	tracing := []otelpool.Option{otelpool.WithTracerProvider(tp), otelpool.WithMeterProvider(mp)}
 //	factory, err := grpcpool.NewMutualTLSFactory(ca, cert, key, address, 30*time.Second, 10*time.Second, nil,
 //		otelpool.Instrument(tracing...))
 //	...
-//	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"), otelpool.Trace(tracing...))
+//	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"),
+//		otelpool.Trace(tracing...), otelpool.Metrics(tracing...))
 //
 // The first call then looks like this:
 //

@@ -10,9 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Option changes what Instrument and Trace do. Both take the same options, so
-// that a program can set them down once; Trace needs only the TracerProvider and
-// passes over the others.
+// Option changes what Instrument, Trace and Metrics do. All take the same options,
+// so that a program can set them down once; Trace needs only the TracerProvider,
+// Metrics the MeterProvider, and they pass over the others.
 type Option func(*config)
 
 type config struct {
@@ -48,8 +48,9 @@ func WithTracerProvider(provider trace.TracerProvider) Option {
 	return func(cfg *config) { cfg.tracerProvider = provider }
 }
 
-// WithMeterProvider sets where the RPC metrics of the OpenTelemetry semantic
-// conventions go (rpc.client.call.duration). Without it, and with nil, it is
+// WithMeterProvider sets where metrics go: the pool's own, and the RPC metrics of
+// the OpenTelemetry semantic conventions (rpc.client.call.duration). Without it,
+// and with nil, it is
 // OpenTelemetry's global provider, even if that is set later.
 func WithMeterProvider(provider metric.MeterProvider) Option {
 	return func(cfg *config) { cfg.meterProvider = provider }

@@ -6,18 +6,30 @@
 package shared_test
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 func TestGetAndReturnAllocateOnce(t *testing.T) {
-	p := newPool(t, &fakeFactory{}, time.Minute)
-	borrow(t, p)
-	if n := testing.AllocsPerRun(1000, func() { borrow(t, p) }); n > 1 {
-		t.Errorf("%v allocations, want at most 1", n)
+	for name, opts := range map[string][]shared.Option{
+		"as it comes":   nil,
+		"with a hook":   {shared.WithEvents(func(shared.Event) {})},
+		"with a logger": {shared.WithLogger(slog.Default())},
+		"with Used":     {shared.WithHooks(func(*shared.Pool) shared.Hooks { return shared.Hooks{Used: func(time.Duration) {}} })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPool(t, &fakeFactory{}, time.Minute, opts...)
+			borrow(t, p)
+			if n := testing.AllocsPerRun(1000, func() { borrow(t, p) }); n > 1 {
+				t.Errorf("%v allocations, want at most 1", n)
+			}
+		})
 	}
 }
 

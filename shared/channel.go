@@ -19,6 +19,8 @@ type channel struct {
 	pool   *Pool
 	conn   *grpc.ClientConn
 	inside grpcpool.Inside // nil if the factory does not offer it
+	told   *inside         // what conn has told of its connections
+	id     uint64          // among the pool's, from 1
 	born   time.Duration   // on the pool's clock, when it was dialled
 
 	// tally packs the leases out, the flags and the leases ever granted into one
@@ -95,14 +97,19 @@ func (c *channel) retireIfStill(seen uint64) bool {
 	if seen&leases != 0 || !c.tally.CompareAndSwap(seen, seen|retired|closing) {
 		return false
 	}
-	c.pool.closeChannel(c)
+	c.pool.closeChannel(c, EventClosedIdle)
 	return true
 }
 
 // closeOnce closes c's connection unless that has been begun already.
 func (c *channel) closeOnce() {
-	if c.tally.Or(retired|closing)&closing == 0 {
-		c.pool.closeChannel(c)
+	if c.tally.Or(retired|closing)&closing != 0 {
+		return
+	}
+	if c.pool.ctx.Err() != nil {
+		c.pool.closeChannel(c, EventClosedShutdown)
+	} else {
+		c.pool.closeChannel(c, EventClosedRetired)
 	}
 }
 

@@ -19,7 +19,7 @@ func lone(t *testing.T) (*Pool, *channel) {
 		t.Fatal(err)
 	}
 	p := New(nil, 0)
-	if err := p.install(conn, nil); err != nil {
+	if err := p.install(&channel{pool: p, conn: conn, told: &inside{p: p}, id: 1, born: p.now()}, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })

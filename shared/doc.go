@@ -14,6 +14,11 @@
 //
 //	client := pb.NewGreeterClient(pool)
 //
-// Lock order: Pool.mu and borrows.mu are never held together, and neither is
-// held over a dial, a test, a close, a log line or a callback.
+// What happens to a pool and to the connections inside its channels is told as
+// events, in order: to hooks (WithEvents, WithHooks), to the log, and, the latest,
+// in Stats.
+//
+// Lock order: no two of Pool.mu, borrows.mu, events.mu and inside.mu are held
+// together, and none is held over a dial, a test, a close, a log line or a
+// callback.
 package shared

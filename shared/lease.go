@@ -1,13 +1,7 @@
 package shared
 
 import (
-	"container/list"
-	"fmt"
-	"runtime"
-	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -75,83 +69,5 @@ func (l *lease) Connection() *grpc.ClientConn {
 func (l *lease) Return() {
 	if l.returned.CompareAndSwap(false, true) {
 		l.c.release()
-	}
-}
-
-// watchedLease is a lease under leak detection.
-type watchedLease struct {
-	lease
-
-	b *borrow
-}
-
-func (l *watchedLease) Return() {
-	l.c.pool.borrows.remove(l.b)
-	l.lease.Return()
-}
-
-// borrow is what leak detection knows of one lease.
-type borrow struct {
-	at    time.Duration // on the pool's clock
-	stack []uintptr
-	elem  *list.Element // guarded by borrows.mu; nil once reported or returned
-}
-
-// borrows are the leases that are out and not reported yet, oldest first.
-type borrows struct {
-	mu   sync.Mutex // guards list and every borrow.elem
-	list list.List
-}
-
-// add begins to watch a lease that the caller's caller has got.
-func (bs *borrows) add(at time.Duration) *borrow {
-	var pcs [32]uintptr
-	n := runtime.Callers(3, pcs[:]) // skip Callers, add and Get
-	b := &borrow{at: at, stack: append([]uintptr(nil), pcs[:n]...)}
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	b.elem = bs.list.PushBack(b)
-	return b
-}
-
-func (bs *borrows) remove(b *borrow) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	bs.removeLocked(b)
-}
-
-func (bs *borrows) removeLocked(b *borrow) {
-	if b.elem != nil {
-		bs.list.Remove(b.elem)
-		b.elem = nil
-	}
-}
-
-// overdue takes out the leases that were borrowed at or before the given time,
-// and says when the oldest of the others was.
-func (bs *borrows) overdue(before time.Duration) (due []*borrow, oldest time.Duration, more bool) {
-	bs.mu.Lock()
-	defer bs.mu.Unlock()
-	for e := bs.list.Front(); e != nil; e = bs.list.Front() {
-		b := e.Value.(*borrow) //nolint:forcetypeassert // the list holds nothing else
-		if b.at > before {
-			return due, b.at, true
-		}
-		due = append(due, b)
-		bs.removeLocked(b)
-	}
-	return due, 0, false
-}
-
-// String is the stack of the Get, innermost call first, a line each.
-func (b *borrow) String() string {
-	var text strings.Builder
-	frames := runtime.CallersFrames(b.stack)
-	for {
-		f, more := frames.Next()
-		fmt.Fprintf(&text, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
-		if !more {
-			return text.String()
-		}
 	}
 }

@@ -46,6 +46,7 @@ type config struct {
 	name         string
 	logger       *slog.Logger
 	tracer       Tracer
+	attach       []func(*Pool) Hooks
 	idleTimeout  time.Duration // <= 0: never
 	dialTimeout  time.Duration
 	testTimeout  time.Duration
@@ -80,8 +81,9 @@ func WithName(name string) Option {
 	return func(cfg *config) { cfg.name = name }
 }
 
-// WithLogger sets where the pool logs: life cycle at Debug, recovery at Info,
-// trouble at Warn. The default, and nil, discard.
+// WithLogger sets where the pool logs its events: life cycle at Debug, recovery at
+// Info, trouble at Warn. There is at most about one line a second about the same;
+// the next says how many events were suppressed. The default, and nil, discard.
 func WithLogger(logger *slog.Logger) Option {
 	return func(cfg *config) {
 		if logger != nil {
@@ -132,10 +134,10 @@ func WithDrainTimeout(d time.Duration) Option {
 }
 
 // WithLeakDetection reports each lease that has been out for longer than d: once,
-// at Warn, with the stack of the Get that borrowed it, and in Stats. It costs a
-// stack walk for each Get. 0 and less turn it off, which is the default. RPCs
-// made on the pool itself hold their leases as long as they run and are not
-// reported.
+// at Warn, with the stack of the Get that borrowed it, as EventLeaked and in
+// Stats; and has Holders say who holds leases. It costs a stack walk for each Get.
+// 0 and less turn it off, which is the default. RPCs made on the pool itself hold
+// their leases as long as they run and are neither reported nor shown.
 func WithLeakDetection(d time.Duration) Option {
 	return func(cfg *config) { cfg.leakAfter = d }
 }

@@ -25,6 +25,10 @@ type Pool struct {
 	current atomic.Pointer[channel] // written under mu
 	borrows borrows                 // empty without leak detection
 	counts  counts
+	hooks   hooks // not written after New
+	watched bool  // leases are of the watched kind; not written after New
+	events  events
+	log     eventLog // of the goroutine that tells events
 
 	lastAnswer atomic.Int64 // nanoseconds that the last good dial or test took
 
@@ -37,7 +41,10 @@ type Pool struct {
 	lastErr  error      // of the last attempt, nil if it went well
 	nextDial time.Time  // no dial before
 	open     map[*channel]struct{}
+	starved  uint64 // calls on channels that are closed
+	target   string // of the latest channel, or of the factory if it says
 	closing  bool
+	ended    bool          // the last event is told, or about to be
 	live     int           // open channels and running goroutines: what Shutdown waits for
 	drained  chan struct{} // closed when closing and live is 0
 }
@@ -61,7 +68,15 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 		drained: make(chan struct{}),
 		live:    1, // the watchdog
 	}
+	if f, ok := factory.(interface{ Target() string }); ok {
+		p.target = f.Target()
+	}
+	p.log.logger, p.log.ctx = p.cfg.logger, context.Background()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	for _, attach := range p.cfg.attach {
+		p.hooks.add(attach(p))
+	}
+	p.watched = p.cfg.leakAfter > 0 || len(p.hooks.used) > 0
 	go p.watch()
 	return p
 }
@@ -82,8 +97,8 @@ func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 			return nil, err
 		}
 	}
-	if p.cfg.leakAfter > 0 {
-		return &watchedLease{lease{c: c}, p.borrows.add(p.now())}, nil
+	if p.watched {
+		return p.newWatchedLease(c), nil
 	}
 	return c.newLease(tally), nil
 }
@@ -96,6 +111,9 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 		return err
 	}
 	defer c.release()
+	if len(p.hooks.used) > 0 {
+		defer p.used(p.now())
+	}
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
 	c.noteResult(err)
 	return err
@@ -111,7 +129,7 @@ func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	if err != nil {
 		return nil, err
 	}
-	l := &lease{c: c}
+	l := p.newStreamLease(c)
 	// grpc-go may call OnFinish twice, or never if the stream was not created:
 	// the lease counts once.
 	opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) {
@@ -166,7 +184,11 @@ func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally u
 	p.counts.waiting.Add(1)
 	defer p.counts.waiting.Add(-1)
 	ctx, end := p.begin(ctx, OpWait)
-	defer func() { end(err) }()
+	start := p.now()
+	defer func() {
+		end(err)
+		p.waited(start, err)
+	}()
 	for {
 		if c, tally = p.tryLease(); c != nil {
 			return c, tally, nil
@@ -232,10 +254,15 @@ func (p *Pool) stopLending() {
 }
 
 // closeChannel closes c's connection away from the caller, which may be a Return.
-func (p *Pool) closeChannel(c *channel) {
+// how is the event that tells of it.
+func (p *Pool) closeChannel(c *channel, how EventKind) {
 	go func() {
+		c.look()           // while there is something to be seen
 		_ = c.conn.Close() // fails only if somebody closed it, which is what is wanted
+		p.emit(Event{Kind: how, Channel: c.id, Took: p.now() - c.born, Connections: c.told.left()})
+		_, starved := c.look()
 		p.mu.Lock()
+		p.starved += starved
 		delete(p.open, c)
 		p.mu.Unlock()
 		p.finished()
@@ -246,10 +273,20 @@ func (p *Pool) closeChannel(c *channel) {
 // Shutdown waits for.
 func (p *Pool) finished() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.live--
-	if p.closing && p.live == 0 {
+	over := p.closing && p.live == 0
+	last := over && !p.ended
+	switch {
+	case last:
+		p.ended = true
+		p.live++ // for the telling of the last event
+	case over:
 		close(p.drained)
+	}
+	p.mu.Unlock()
+	if last {
+		p.emit(Event{Kind: EventShutdown})
+		p.finished()
 	}
 }
 

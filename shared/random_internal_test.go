@@ -73,7 +73,8 @@ func randomActions(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	f := &checkedFactory{Factory: inner, t: t}
-	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour))
+	var balance ledger
+	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour), WithEvents(balance.note))
 
 	var good atomic.Int64
 	var wg sync.WaitGroup
@@ -102,6 +103,46 @@ func randomActions(t *testing.T, seed uint64) {
 		t.Error(err)
 	}
 	wantAllGone(t, p, f)
+	balance.check(t, p)
+}
+
+// ledger sums up what events tell. It is read when the last has been told.
+type ledger struct {
+	dialled, closed int
+	byKind          map[EventKind]int
+	last            EventKind
+}
+
+func (l *ledger) note(e Event) {
+	if l.byKind == nil {
+		l.byKind = make(map[EventKind]int)
+	}
+	l.byKind[e.Kind] += e.Count
+	l.last = e.Kind
+	l.closed += e.Connections
+	switch {
+	case e.Kind == EventDialled:
+		l.dialled += e.Count
+	case e.Kind.ends():
+		l.closed += e.Count
+	}
+}
+
+// check fails unless the events of a closed pool add up.
+func (l *ledger) check(t *testing.T, p *Pool) {
+	t.Helper()
+	s := p.Stats()
+	if l.last != EventShutdown || l.dialled == 0 || l.dialled != l.closed {
+		t.Errorf("%d connections dialled, %d closed; the last event is %q; all: %v", l.dialled, l.closed, l.last, l.byKind)
+	}
+	for kind, want := range map[EventKind]uint64{
+		EventOpened: s.Dials - s.DialsFailed, EventOpenFailed: s.DialsFailed, EventTested: s.Tests - s.TestsFailed, EventTestFailed: s.TestsFailed,
+		EventRetired: s.Replaced, EventClosedIdle: s.IdleClosed, EventLeaked: s.Leaked, EventWaitedTooLong: s.TimedOut,
+	} {
+		if got := uint64(l.byKind[kind]); got != want {
+			t.Errorf("%q was told %d times, Stats counts %d", kind, got, want)
+		}
+	}
 }
 
 // oneAction is what a caller does; it returns 1 if it had a connection.
@@ -183,7 +224,7 @@ func wantAllGone(t *testing.T, p *Pool, f *checkedFactory) {
 	if s := p.Stats(); s.Leases != 0 || s.Channels != 0 || s.Waiting != 0 || s.Leaked != 0 {
 		t.Errorf("left at the end: %+v", s)
 	}
-	if n := p.borrows.list.Len(); n != 0 {
+	if n := p.borrows.fresh.Len() + p.borrows.reported.Len(); n != 0 {
 		t.Errorf("%d leases still watched", n)
 	}
 	f.mu.Lock()

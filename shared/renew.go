@@ -3,6 +3,7 @@ package shared
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -102,19 +103,19 @@ func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
 	before := p.lastErr
 	p.attempt, p.lastErr = nil, err
 	p.mu.Unlock()
-	p.logChange(ctx, before, err)
+	p.emitChange(before, err)
 	a.err = err
 	close(a.done)
 	p.poke()
 }
 
-func (p *Pool) logChange(ctx context.Context, before, now error) {
+func (p *Pool) emitChange(before, now error) {
 	switch {
 	case errors.Is(now, grpcpool.ErrClosed):
 	case before == nil && now != nil:
-		p.cfg.logger.WarnContext(ctx, "grpcpool: no connection", "error", now)
+		p.emit(Event{Kind: EventFailing, Text: now.Error()})
 	case before != nil && now == nil:
-		p.cfg.logger.InfoContext(ctx, "grpcpool: connected again", "after", before)
+		p.emit(Event{Kind: EventRecovered, Text: "after: " + before.Error()})
 	}
 }
 
@@ -162,14 +163,16 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 	start := p.now()
 	err := p.factory.ConnectionOk(ctx, c.conn)
 	end(err)
+	took := p.now() - start
 	p.counts.tests.Add(1)
 	if err == nil {
-		p.answered(p.now() - start)
+		p.answered(took)
 		c.prove(p.now())
+		p.emit(Event{Kind: EventTested, Channel: c.id, Took: took})
 		return nil
 	}
 	p.counts.testsFailed.Add(1)
-	p.cfg.logger.DebugContext(ctx, "grpcpool: test failed", "error", err)
+	p.emit(Event{Kind: EventTestFailed, Channel: c.id, Took: took, Text: err.Error()})
 	if ctx.Err() != nil && c.heardSince(start) {
 		c.prove(max(start, time.Duration(c.provenAt.Load()))) // too slow for a test, but RPCs have been answered meanwhile
 		return nil
@@ -190,54 +193,69 @@ func (p *Pool) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.dialTimeout)
 	defer cancel()
 	ctx, end := p.begin(ctx, OpDial)
+	told := &inside{p: p, channel: p.counts.dialled.Add(1)}
 	start := time.Now()
-	conn, inside, err := p.newConnection(ctx)
+	conn, inside, err := p.newConnection(ctx, told)
 	if err == nil && conn == nil {
 		err = errors.New("grpcpool: the factory returned neither a channel nor an error")
 	}
 	end(err)
+	took := time.Since(start)
 	p.counts.dials.Add(1)
 	if err != nil {
 		p.counts.dialsFailed.Add(1)
 		p.mu.Lock()
 		p.nextDial = start.Add(dialPause())
 		p.mu.Unlock()
-		p.cfg.logger.DebugContext(ctx, "grpcpool: dial failed", "after", time.Since(start), "error", err)
+		p.emit(Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Connections: told.left(), Text: err.Error()})
 		return notOK(err)
 	}
-	p.answered(time.Since(start))
-	p.cfg.logger.DebugContext(ctx, "grpcpool: dialled", "after", time.Since(start))
-	return p.install(conn, inside)
+	p.answered(took)
+	return p.install(&channel{pool: p, conn: conn, inside: inside, told: told, id: told.channel, born: p.now()}, took)
 }
 
 // newConnection asks the factory for a channel, and for its inside if it offers
-// that.
-func (p *Pool) newConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inside, error) {
+// that. One that does not counts as one connection.
+func (p *Pool) newConnection(ctx context.Context, told *inside) (*grpc.ClientConn, grpcpool.Inside, error) {
 	if f, ok := p.factory.(grpcpool.Inspector); ok {
-		return f.NewInspectedConnection(ctx)
+		return f.NewInspectedConnection(grpcpool.ContextWithEvents(ctx, told.tell))
 	}
+	start := time.Now()
 	conn, err := p.factory.NewConnection(ctx)
+	e := grpcpool.Event{Time: time.Now(), Took: time.Since(start)}
+	switch {
+	case err != nil:
+		e.Kind, e.Text = grpcpool.EventKind(EventDialFailed), err.Error()
+		told.tell(e)
+	case conn != nil:
+		e.Kind, e.Address = grpcpool.EventKind(EventDialled), conn.Target()
+		told.tell(e)
+	}
 	return conn, nil, err
 }
 
-// install makes conn the current channel and retires the one before it.
-func (p *Pool) install(conn *grpc.ClientConn, inside grpcpool.Inside) error {
-	c := &channel{pool: p, conn: conn, inside: inside, born: p.now()}
+// install makes c, which took so long to dial, the current channel and retires
+// the one before it.
+func (p *Pool) install(c *channel, took time.Duration) error {
 	c.idle.since = c.born
 	c.prove(c.born)
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
-		_ = conn.Close() // nobody will want it, nor its error
+		_ = c.conn.Close() // nobody will want it, nor its error
+		p.emit(Event{Kind: EventClosedShutdown, Channel: c.id, Connections: c.told.left()})
 		return grpcpool.ErrClosed
 	}
 	old := p.current.Swap(c)
 	p.open[c] = struct{}{}
 	p.live++
 	p.nextDial = time.Time{}
+	p.target = c.conn.Target()
 	p.mu.Unlock()
+	p.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
 	if old != nil {
 		p.counts.replaced.Add(1)
+		p.emit(Event{Kind: EventRetired, Channel: old.id, Took: p.now() - old.born, Text: fmt.Sprintf("%d leases out", old.leasesOut())})
 		if old.retire() && old.inside != nil {
 			// The network is back: RPCs waiting on the old channel need not sit
 			// out grpc-go's backoff, which grows to two minutes.

@@ -108,7 +108,6 @@ func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Unlock()
 	if closed {
 		p.counts.idleClosed.Add(1)
-		p.cfg.logger.Debug("grpcpool: closed the idle channel")
 	}
 	return closed
 }
@@ -119,7 +118,7 @@ func (p *Pool) reportLeaks(now time.Duration) time.Duration {
 	due, oldest, more := p.borrows.overdue(now - p.cfg.leakAfter)
 	for _, b := range due {
 		p.counts.leaked.Add(1)
-		p.cfg.logger.Warn("grpcpool: a lease has not been returned", "out", now-b.at, "borrowed_by", b.String())
+		p.emit(Event{Kind: EventLeaked, Took: now - b.at, Text: "borrowed by " + b.place().String(), borrow: b})
 	}
 	if !more {
 		return never

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -49,6 +50,8 @@ const demoNext = `Try next:
   grpcpool demo --callers 1000              more callers than one connection may carry
   grpcpool demo --payload 65536             what snappy saves on larger messages
   grpcpool demo --outage 30s                is it as fast after a long outage?
+  grpcpool demo --duration 10m --serve 127.0.0.1:0
+                                            look at the pool in a browser
   grpcpool demo --json | jq .promises       for scripts
 `
 
@@ -69,6 +72,7 @@ func newDemoFlags() (*flag.FlagSet, *demoFlags) {
 	fs.DurationVar(&f.Outage, "outage", 1500*time.Millisecond, "how long the server is away (100ms to 1h)")
 	fs.DurationVar(&f.Idle, "idle", time.Second, "the pool's idle timeout (100ms to 1h)")
 	fs.DurationVar(&f.RecoverWithin, "recover-within", time.Second, "how soon after the server's return a call must succeed (up to 1h)")
+	fs.StringVar(&f.Serve, "serve", "", "serve the pool's live page at this `address` while the demo runs, as in 127.0.0.1:0\n(0: any free port) and print where; it answers to this machine only")
 	fs.BoolVar(&f.json, "json", false, "print one JSON document of all results on stdout, and nothing else there")
 	return fs, f
 }
@@ -91,6 +95,9 @@ func parseDemoFlags(args []string) (*demoFlags, error) {
 	if n := f.Callers * f.Payload; n > maxInFlight {
 		return nil, fmt.Errorf("--callers times --payload is %s, want at most %s: all of it may be in memory at once",
 			size(uint64(n)), size(maxInFlight))
+	}
+	if _, _, err := net.SplitHostPort(f.Serve); f.Serve != "" && err != nil {
+		return nil, fmt.Errorf("--serve is %q, want host:port, such as 127.0.0.1:0", f.Serve)
 	}
 	for _, d := range []struct {
 		name  string
@@ -128,7 +135,7 @@ func demoHelp() string {
 			name += " <" + kind + ">"
 		}
 		fmt.Fprintf(&text, "  %s\n      %s", name, strings.ReplaceAll(says, "\n", "\n      "))
-		if f.DefValue != "false" {
+		if f.DefValue != "false" && f.DefValue != "" {
 			fmt.Fprintf(&text, "; default %s", f.DefValue)
 		}
 		text.WriteString("\n")
@@ -178,6 +185,9 @@ func showDemo(ctx context.Context, flags *demoFlags, screen *screen) (*demo.Resu
 	if !flags.json {
 		screen.print(demoTitle(flags.Config))
 		watcher.Ended = func(p demo.Phase, r *demo.Result) { screen.print(phaseReport(p, r)) }
+		watcher.Serving = func(url string) { screen.print("Its live page: " + url + "\n") }
+	} else {
+		watcher.Serving = func(url string) { screen.note("grpcpool demo: live page at " + url + "\n") }
 	}
 	result, err := demo.Run(ctx, flags.Config, watcher)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -155,6 +157,63 @@ func TestAnInterruptEndsTheDemoInAnyPhase(t *testing.T) {
 			// TestMain finds what would be left running.
 		})
 	}
+}
+
+// visitor visits the address that is written, once.
+type visitor struct {
+	strings.Builder
+
+	t       *testing.T
+	visited bool
+}
+
+func (v *visitor) Write(p []byte) (int, error) { return v.WriteString(string(p)) }
+
+func (v *visitor) WriteString(s string) (int, error) {
+	if _, after, found := strings.Cut(s, "http://"); found && !v.visited {
+		v.visited = true
+		at, _, _ := strings.Cut(after, "\n")
+		v.visit("http://" + at)
+	}
+	return v.Builder.WriteString(s)
+}
+
+func (v *visitor) visit(url string) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for query, want := range map[string]string{"": "<h2>demo</h2>", "?format=json": `"name": "demo"`} {
+		answer, err := client.Get(url + query)
+		if err != nil {
+			v.t.Error(err)
+			return
+		}
+		page, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains(string(page), want) {
+			v.t.Errorf("%s%s: %s, %v:\n%s\nwant %q in it", url, query, answer.Status, err, page, want)
+		}
+	}
+}
+
+func TestTheDemoServesItsLivePage(t *testing.T) {
+	t.Run("and says where", func(t *testing.T) {
+		stdout, stderr := &visitor{t: t}, &strings.Builder{}
+		if status := run(t.Context(), short("--serve", "127.0.0.1:0"), stdout, stderr); status != exitOK || !stdout.visited || stderr.Len() > 0 {
+			t.Errorf("status %d, visited: %v, stdout:\n%s\nstderr:\n%s", status, stdout.visited, stdout, stderr)
+		}
+	})
+	t.Run("beside JSON", func(t *testing.T) {
+		stdout, stderr := &strings.Builder{}, &visitor{t: t}
+		status := run(t.Context(), short("--json", "--serve", "127.0.0.1:0"), stdout, stderr)
+		if status != exitOK || !stderr.visited || !json.Valid([]byte(stdout.String())) {
+			t.Errorf("status %d, visited: %v, stdout:\n%s\nstderr:\n%s", status, stderr.visited, stdout, stderr)
+		}
+	})
+	t.Run("or says why not", func(t *testing.T) {
+		got := runLine(t.Context(), short("--serve", "127.0.0.1:notaport")...)
+		if got.status != exitFailed || !strings.Contains(got.stderr, "serving the page: ") {
+			t.Errorf("status %d, stderr %q", got.status, got.stderr)
+		}
+	})
 }
 
 func TestAnInterruptedDemoWritesNoJSON(t *testing.T) {

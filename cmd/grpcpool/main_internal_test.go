@@ -45,7 +45,7 @@ func TestHelpIsWrittenToStdoutAndNamesEverything(t *testing.T) {
 			t.Errorf("%q: status %d, stderr %q", args, got.status, got.stderr)
 		}
 		for _, want := range []string{
-			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--json", "Exit status:", "Try next:",
+			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--serve", "--json", "Exit status:", "Try next:",
 		} {
 			if !strings.Contains(got.stdout, want) {
 				t.Errorf("%q does not mention %q", args, want)
@@ -73,6 +73,7 @@ func TestMisuseIsExitStatus2AndSaysWhatToDo(t *testing.T) {
 		{[]string{"demo", "--outage", "0s"}, "--outage is 0s, want 100ms to 1h0m0s"},
 		{[]string{"demo", "--idle", "-1s"}, "--idle is -1s, want 100ms to 1h0m0s"},
 		{[]string{"demo", "--recover-within", "2h"}, "--recover-within is 2h0m0s, want 1ns to 1h0m0s"},
+		{[]string{"demo", "--serve", "here"}, `--serve is "here", want host:port, such as 127.0.0.1:0`},
 		{[]string{"demo", "now"}, `takes no arguments, got "now"`},
 	} {
 		got := runLine(t.Context(), tt.args...)

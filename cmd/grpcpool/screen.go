@@ -64,6 +64,14 @@ func (s *screen) print(text string) {
 	}
 }
 
+// note writes what is no result to stderr.
+func (s *screen) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clearLocked()
+	say(s.stderr, text)
+}
+
 // err is the first error of print.
 func (s *screen) err() error {
 	s.mu.Lock()

@@ -30,7 +30,7 @@ const (
 	grace        = 5 * time.Second        // what should happen is waited for this much longer before it counts as broken
 )
 
-// Config says how a demo runs. All of it must be set.
+// Config says how a demo runs. All of it must be set, save Serve.
 type Config struct {
 	Callers       int           // that call one after another, each without a pause
 	Duration      time.Duration // of the calls before the server is stopped
@@ -38,6 +38,7 @@ type Config struct {
 	Outage        time.Duration // how long the server is away
 	Idle          time.Duration // the pool's idle timeout
 	RecoverWithin time.Duration // of the server's return a call must succeed
+	Serve         string        // where the pool's live page is served, "host:port"; "": nowhere
 }
 
 // retryPause is how long a caller waits after a call that failed: for most
@@ -71,11 +72,12 @@ type Progress struct {
 	Connections int           // open now, as the server sees it
 }
 
-// Watcher is told how a demo goes. Both funcs may be nil. They are called from
+// Watcher is told how a demo goes. The funcs may be nil. They are called from
 // different goroutines.
 type Watcher struct {
-	Tick  func(Progress)       // some times a second
-	Ended func(Phase, *Result) // the phase's part of the result stands
+	Serving func(url string)     // the live page can be seen
+	Tick    func(Progress)       // some times a second
+	Ended   func(Phase, *Result) // the phase's part of the result stands
 }
 
 // Run runs a demo. It returns an error if the demo could not be carried out, or
@@ -123,6 +125,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 		// After the shutdown phase both have nothing left to do.
 		err = errors.Join(err, d.pool.Close(), d.server.Stop())
 	}()
+	stopPage, err := d.servePage(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopPage()) }()
 	for phase, do := range []func(context.Context) error{d.load, d.outage, d.idle, d.shutdown} {
 		d.book.enter(Phase(phase))
 		if err := do(ctx); err != nil {

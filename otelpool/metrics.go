@@ -1,0 +1,281 @@
+package otelpool
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/scale"
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+// Attributes of the metrics, beside PoolNameKey. ServerAddressKey holds the host
+// of the factory's target, as OpenTelemetry's semantic conventions have it; it is
+// left out for a factory without a method Target() string.
+const (
+	ServerAddressKey   = attribute.Key("server.address")
+	ConnectionStateKey = attribute.Key("grpcpool.connection.state")  // of grpcpool.connection.count
+	CloseReasonKey     = attribute.Key("grpcpool.close.reason")      // of grpcpool.connection.closed
+	TestResultKey      = attribute.Key("grpcpool.test.result")       // of grpcpool.connection.test
+	CertificateKey     = attribute.Key("grpcpool.certificate.owner") // of grpcpool.certificate.expiry
+)
+
+// Metrics measures a pool. Names, units and attributes follow OpenTelemetry's
+// conventions for database connection pools; every metric has the attributes
+// grpcpool.name (see shared.WithName) and server.address, and no other but where
+// the list says so. Pools to one server should have names, else their figures
+// are one.
+//
+//	grpcpool.connection.count             {connection}  open now; grpcpool.connection.state is "idle" (no stream),
+//	                                                    "used", or "connecting" (not open yet)
+//	grpcpool.connection.max               {connection}  that may be open
+//	grpcpool.connection.pending_requests  {request}     callers that wait for a connection, and calls for a stream
+//	grpcpool.connection.create_time       s             to dial a connection; its count is the connections opened
+//	grpcpool.connection.failed            {attempt}     dials that failed
+//	grpcpool.connection.closed            {connection}  grpcpool.close.reason is "shrunk" (not needed), "replaced",
+//	                                                    "ejected" (failed its probe), "lost" (ended by the server or
+//	                                                    the network), or with its channel: "idle" (no leases),
+//	                                                    "retired" (failed its test), "failed" (was never lent),
+//	                                                    "shutdown" (the pool was closed)
+//	grpcpool.connection.test              {test}        of channels; grpcpool.test.result is "ok" or "failed"
+//	grpcpool.connection.wait_time         s             of callers that had to wait for a connection
+//	grpcpool.connection.use_time          s             from a lease to its return, calls made on the pool included
+//	grpcpool.connection.timeouts          {timeout}     callers whose deadline passed before they had a connection,
+//	                                                    and calls that ended before they had a stream
+//	grpcpool.stream.active                {stream}      on open connections
+//	grpcpool.stream.limit                 {stream}      that those may have at once; not of servers without a limit
+//	grpcpool.lease.count                  {lease}       out now
+//	grpcpool.lease.leaked                 {lease}       reported by leak detection
+//	grpcpool.certificate.expiry           s             until a certificate expires; grpcpool.certificate.owner is "client"
+//	                                                    (the one that new connections show), or "server" (the first
+//	                                                    to expire of those that open connections were shown)
+//
+// RPCs themselves are measured by Instrument. Of the options Metrics needs only
+// the MeterProvider. The gauges end when the pool is closed; counters and
+// histograms stay with the MeterProvider, complete when Close has returned. Get
+// and Return take about as long again as they do without Metrics.
+func Metrics(opts ...Option) shared.Option {
+	provider := newConfig(opts).meterProvider
+	return shared.WithHooks(func(p *shared.Pool) shared.Hooks {
+		m := newMetrics(provider.Meter(scopeName), p)
+		return shared.Hooks{Event: m.event, Waited: m.waited, Used: m.used}
+	})
+}
+
+// metrics are one pool's.
+type metrics struct {
+	pool *shared.Pool
+	set  attribute.Set // of the pool
+	with []metric.RecordOption
+
+	createTime, waitTime, useTime          metric.Float64Histogram
+	failed, closed, tests, timeouts, leaks metric.Int64Counter
+
+	count, most, pending, streams, limits, leases metric.Int64ObservableUpDownCounter
+	expiry                                        metric.Float64ObservableGauge
+	registration                                  metric.Registration
+
+	mu       sync.Mutex // guards timedOut
+	timedOut uint64     // counted so far
+}
+
+// boundaries of the histograms, in seconds: OpenTelemetry's for database pools,
+// and what lies around them in a pool that shares connections.
+func boundaries() metric.HistogramOption {
+	return metric.WithExplicitBucketBoundaries(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
+}
+
+func newMetrics(meter metric.Meter, p *shared.Pool) *metrics {
+	stats := p.Stats()
+	var all []attribute.KeyValue
+	if stats.Name != "" {
+		all = append(all, PoolNameKey.String(stats.Name))
+	}
+	if host := serverAddress(stats.Target); host != "" {
+		all = append(all, ServerAddressKey.String(host))
+	}
+	m := &metrics{pool: p, set: attribute.NewSet(all...)}
+	m.with = []metric.RecordOption{metric.WithAttributeSet(m.set)}
+	m.makeSync(meter)
+	m.makeObservable(meter)
+	return m
+}
+
+func (m *metrics) makeSync(meter metric.Meter) {
+	histogram := func(name, description string) metric.Float64Histogram {
+		h, err := meter.Float64Histogram("grpcpool."+name, metric.WithUnit("s"), metric.WithDescription(description), boundaries())
+		handle(err)
+		return h
+	}
+	counter := func(name, unit, description string) metric.Int64Counter {
+		c, err := meter.Int64Counter("grpcpool."+name, metric.WithUnit(unit), metric.WithDescription(description))
+		handle(err)
+		return c
+	}
+	m.createTime = histogram("connection.create_time", "The time it took to create a new connection.")
+	m.waitTime = histogram("connection.wait_time", "The time that callers who had to wait for a connection waited.")
+	m.useTime = histogram("connection.use_time", "The time between borrowing a connection and returning it to the pool.")
+	m.failed = counter("connection.failed", "{attempt}", "The number of attempts to create a connection that failed.")
+	m.closed = counter("connection.closed", "{connection}", "The number of connections closed, by reason.")
+	m.tests = counter("connection.test", "{test}", "The number of tests of the pool's channel, by result.")
+	m.timeouts = counter("connection.timeouts", "{timeout}", "The number of timeouts that have occurred waiting for a connection or a stream.")
+	m.leaks = counter("lease.leaked", "{lease}", "The number of leases reported because they had not been returned in time.")
+}
+
+func (m *metrics) makeObservable(meter metric.Meter) {
+	counter := func(name, unit, description string) metric.Int64ObservableUpDownCounter {
+		c, err := meter.Int64ObservableUpDownCounter("grpcpool."+name, metric.WithUnit(unit), metric.WithDescription(description))
+		handle(err)
+		return c
+	}
+	m.count = counter("connection.count", "{connection}", "The number of connections that are currently in the state described by the state attribute.")
+	m.most = counter("connection.max", "{connection}", "The maximum number of open connections allowed.")
+	m.pending = counter("connection.pending_requests", "{request}", "The number of callers waiting for a connection and of calls waiting for a stream.")
+	m.streams = counter("stream.active", "{stream}", "The number of streams on open connections.")
+	m.limits = counter("stream.limit", "{stream}", "The number of streams that the server allows at once on open connections.")
+	m.leases = counter("lease.count", "{lease}", "The number of leases that are out.")
+	expiry, err := meter.Float64ObservableGauge("grpcpool.certificate.expiry", metric.WithUnit("s"),
+		metric.WithDescription("The time until a certificate in use expires, by its owner."))
+	handle(err)
+	m.expiry = expiry
+	registration, err := meter.RegisterCallback(m.observe, m.count, m.most, m.pending, m.streams, m.limits, m.leases, m.expiry)
+	handle(err)
+	m.registration = registration
+}
+
+// handle tells OpenTelemetry of an error that nobody else can be told of.
+func handle(err error) {
+	if err != nil {
+		otel.Handle(err)
+	}
+}
+
+// reasons are why connections were closed, by the event that says so.
+var reasons = map[shared.EventKind]string{
+	shared.EventShrank:         "shrunk",
+	shared.EventReplaced:       "replaced",
+	shared.EventEjected:        "ejected",
+	shared.EventLost:           "lost",
+	shared.EventClosedIdle:     "idle",
+	shared.EventClosedRetired:  "retired",
+	shared.EventClosedShutdown: "shutdown",
+	shared.EventOpenFailed:     "failed",
+}
+
+// event counts what the event says.
+func (m *metrics) event(e shared.Event) {
+	ctx := context.Background()
+	switch e.Kind {
+	case shared.EventDialled:
+		m.createTime.Record(ctx, e.Took.Seconds(), m.with...)
+	case shared.EventDialFailed:
+		m.add(ctx, m.failed, e.Count)
+	case shared.EventTested:
+		m.add(ctx, m.tests, e.Count, TestResultKey.String("ok"))
+	case shared.EventTestFailed:
+		m.add(ctx, m.tests, e.Count, TestResultKey.String("failed"))
+	case shared.EventLeaked:
+		m.add(ctx, m.leaks, e.Count)
+	case shared.EventShrank, shared.EventReplaced, shared.EventEjected, shared.EventLost:
+		m.add(ctx, m.closed, e.Count, CloseReasonKey.String(reasons[e.Kind]))
+	case shared.EventClosedIdle, shared.EventClosedRetired, shared.EventClosedShutdown, shared.EventOpenFailed:
+		m.add(ctx, m.closed, e.Connections, CloseReasonKey.String(reasons[e.Kind]))
+	case shared.EventShutdown:
+		m.countTimeouts(ctx, m.pool.Stats())
+		if m.registration != nil {
+			handle(m.registration.Unregister())
+		}
+	default: // not counted
+	}
+}
+
+// countTimeouts counts those that stats has and that were not counted before. They
+// are not counted by events, which tell only of some in a flood.
+func (m *metrics) countTimeouts(ctx context.Context, stats shared.Stats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if all := stats.TimedOut + stats.Starved; all > m.timedOut {
+		m.add(ctx, m.timeouts, int(all-m.timedOut)) //nolint:gosec // far below 2^63
+		m.timedOut = all
+	}
+}
+
+// add counts n with the pool's attributes and more.
+func (m *metrics) add(ctx context.Context, c metric.Int64Counter, n int, more ...attribute.KeyValue) {
+	if n > 0 {
+		c.Add(ctx, int64(n), metric.WithAttributeSet(m.set), metric.WithAttributes(more...))
+	}
+}
+
+func (m *metrics) waited(took time.Duration, _ error) {
+	m.waitTime.Record(context.Background(), took.Seconds(), m.with...)
+}
+
+func (m *metrics) used(took time.Duration) {
+	m.useTime.Record(context.Background(), took.Seconds(), m.with...)
+}
+
+// observe is called when metrics are collected.
+func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
+	stats := m.pool.Stats()
+	m.countTimeouts(ctx, stats)
+	var now current
+	now.add(stats.Current)
+	for _, c := range stats.Retired {
+		now.add(c)
+	}
+	pool := metric.WithAttributeSet(m.set)
+	for state, n := range map[string]int{"idle": now.idle, "used": now.used, "connecting": now.connecting} {
+		o.ObserveInt64(m.count, int64(n), pool, metric.WithAttributes(ConnectionStateKey.String(state)))
+	}
+	o.ObserveInt64(m.most, int64(now.most), pool)
+	o.ObserveInt64(m.pending, int64(stats.Waiting+now.waiters), pool)
+	o.ObserveInt64(m.streams, int64(now.streams), pool)
+	o.ObserveInt64(m.limits, now.limit, pool)
+	o.ObserveInt64(m.leases, int64(stats.Leases), pool)
+	for owner, end := range map[string]time.Time{"client": stats.Identity.NotAfter, "server": now.expires} {
+		if !end.IsZero() {
+			o.ObserveFloat64(m.expiry, math.Floor(time.Until(end).Seconds()), pool, metric.WithAttributes(CertificateKey.String(owner)))
+		}
+	}
+	return nil
+}
+
+// current sums up what is inside of channels.
+type current struct {
+	idle, used, connecting, most, waiters, streams int
+	limit                                          int64
+	expires                                        time.Time
+}
+
+func (now *current) add(channel grpcpool.Channel) {
+	for _, s := range channel.Subchannels {
+		now.connecting += s.Dialling
+		now.most += s.MaxConnections
+		now.waiters += s.Waiters
+		for i := range s.Connections {
+			now.addConnection(&s.Connections[i])
+		}
+	}
+}
+
+func (now *current) addConnection(c *scale.Connection) {
+	if c.InFlight > 0 {
+		now.used++
+	} else {
+		now.idle++
+	}
+	now.streams += c.InFlight
+	if c.Limit != scale.Unlimited {
+		now.limit += int64(c.Limit)
+	}
+	if c.TLS != nil && (now.expires.IsZero() || c.TLS.Expires.Before(now.expires)) {
+		now.expires = c.TLS.Expires
+	}
+}

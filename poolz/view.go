@@ -1,0 +1,307 @@
+package poolz
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/scale"
+	"github.com/davidwartell/go-grpcpool/shared"
+)
+
+// view is what the page shows, as JSON and as HTML.
+type view struct {
+	Time  time.Time  `json:"time"`
+	Pools []poolView `json:"pools"`
+}
+
+type poolView struct {
+	Name      string       `json:"name"`
+	Target    string       `json:"target"`
+	State     shared.State `json:"state"`
+	LastError string       `json:"lastError,omitempty"`
+
+	Leases         int `json:"leases"`
+	Waiting        int `json:"waiting"`      // callers, for a connection
+	CallsWaiting   int `json:"callsWaiting"` // for a stream
+	Connections    int `json:"connections"`
+	MaxConnections int `json:"maxConnections"`
+	Streams        int `json:"streams"`
+	StreamLimit    int `json:"streamLimit"` // of the connections that have one
+
+	Dials       uint64 `json:"dials"`
+	DialsFailed uint64 `json:"dialsFailed"`
+	Tests       uint64 `json:"tests"`
+	TestsFailed uint64 `json:"testsFailed"`
+	Replaced    uint64 `json:"replaced"`
+	IdleClosed  uint64 `json:"idleClosed"`
+	Leaked      uint64 `json:"leaked"`
+
+	Subchannels []subchannelView `json:"subchannels"`
+	LastClosed  *eventView       `json:"lastClosed,omitempty"` // the end of a connection, and why
+	Holders     []holderView     `json:"holders"`              // only with leak detection
+	Events      []eventView      `json:"events"`               // the latest first
+	Identity    *identityView    `json:"identity"`             // null: the factory knows of none
+	Settings    settingsView     `json:"settings"`
+}
+
+// identityView is the client certificate that new connections show.
+type identityView struct {
+	Generation uint64          `json:"generation"`
+	Subject    string          `json:"subject"`
+	Serial     string          `json:"serial"`
+	NotAfter   time.Time       `json:"notAfter"`
+	Left       seconds         `json:"leftSeconds"`
+	Expiry     grpcpool.Expiry `json:"expiry"`
+	LoadedAt   time.Time       `json:"loadedAt"`
+	Loaded     seconds         `json:"loadedSeconds"`
+	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
+}
+
+type subchannelView struct {
+	Address        string           `json:"address"`
+	State          string           `json:"state"`
+	Retired        bool             `json:"retired"` // of a channel that waits for its last lease
+	MaxConnections int              `json:"maxConnections"`
+	Dialling       int              `json:"dialling"`
+	Waiters        int              `json:"waiters"`
+	LastError      string           `json:"lastError,omitempty"`
+	LastClosed     *eventView       `json:"lastClosed,omitempty"`
+	Opened         uint64           `json:"opened"`
+	Failed         uint64           `json:"failed"`
+	Lost           uint64           `json:"lost"`
+	Shrunk         uint64           `json:"shrunk"`
+	Ejected        uint64           `json:"ejected"`
+	Replaced       uint64           `json:"replaced"`
+	Waited         uint64           `json:"waited"`
+	Starved        uint64           `json:"starved"`
+	Probes         uint64           `json:"probes"`
+	ProbesFailed   uint64           `json:"probesFailed"`
+	Connections    []connectionView `json:"connections"`
+}
+
+type connectionView struct {
+	ID       uint64    `json:"id"`
+	Local    string    `json:"local"`
+	Remote   string    `json:"remote"`
+	Since    time.Time `json:"since"`
+	Age      seconds   `json:"ageSeconds"`
+	InFlight int       `json:"inFlight"`
+	Limit    *uint32   `json:"limit"` // null: the server sets none
+	Heard    *seconds  `json:"heardSeconds"`
+	Probes   []seconds `json:"probeSeconds"`
+	TLS      *tlsView  `json:"tls"`
+	Earlier  bool      `json:"earlierIdentity"` // it was made before the pool's identity was renewed
+}
+
+type tlsView struct {
+	Version     string    `json:"version"`
+	CipherSuite string    `json:"cipherSuite"`
+	ServerName  string    `json:"serverName"`
+	Expires     time.Time `json:"expires"`
+	Left        seconds   `json:"leftSeconds"`
+}
+
+type holderView struct {
+	Func   string  `json:"func"`
+	File   string  `json:"file"`
+	Line   int     `json:"line"`
+	Leases int     `json:"leases"`
+	Leaked int     `json:"leaked"`
+	Oldest seconds `json:"oldestSeconds"`
+
+	Place string `json:"-"`
+}
+
+type eventView struct {
+	Time        time.Time        `json:"time"`
+	Ago         seconds          `json:"agoSeconds"`
+	Kind        shared.EventKind `json:"kind"`
+	Channel     uint64           `json:"channel,omitempty"`
+	Address     string           `json:"address,omitempty"`
+	Connection  uint64           `json:"connection,omitempty"`
+	Took        seconds          `json:"tookSeconds"`
+	Connections int              `json:"connections,omitempty"` // that were closed with the channel
+	Count       int              `json:"count"`
+	Text        string           `json:"text,omitempty"`
+}
+
+type settingsView struct {
+	IdleTimeout  seconds `json:"idleTimeoutSeconds"` // 0: never
+	DialTimeout  seconds `json:"dialTimeoutSeconds"`
+	TestTimeout  seconds `json:"testTimeoutSeconds"`
+	TestInterval seconds `json:"testIntervalSeconds"`
+	DrainTimeout seconds `json:"drainTimeoutSeconds"`
+	LeakAfter    seconds `json:"leakAfterSeconds"` // 0: leak detection is off
+	WaitForReady bool    `json:"waitForReady"`
+}
+
+func newView(pools []Pool, now time.Time) *view {
+	v := &view{Time: now, Pools: make([]poolView, 0, len(pools))}
+	for _, p := range pools {
+		v.Pools = append(v.Pools, newPoolView(p, now))
+	}
+	return v
+}
+
+func newPoolView(p Pool, now time.Time) poolView {
+	s := p.Stats()
+	v := poolView{
+		Name: s.Name, Target: s.Target, State: s.State,
+		Leases: s.Leases, Waiting: s.Waiting,
+		Dials: s.Dials, DialsFailed: s.DialsFailed, Tests: s.Tests, TestsFailed: s.TestsFailed,
+		Replaced: s.Replaced, IdleClosed: s.IdleClosed, Leaked: s.Leaked,
+		Settings:    newSettingsView(s.Settings),
+		Subchannels: []subchannelView{},
+		Holders:     newHolders(p.Holders()),
+		Events:      newEvents(s.Events, now),
+	}
+	if s.LastError != nil {
+		v.LastError = s.LastError.Error()
+	}
+	v.Identity = newIdentityView(&s.Identity, now)
+	v.add(s.Current, false, now)
+	for _, retired := range s.Retired {
+		v.add(retired, true, now)
+	}
+	v.LastClosed = lastClosed(v.Events, "")
+	return v
+}
+
+// add adds the inside of a channel.
+func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
+	for i := range channel.Subchannels {
+		s := &channel.Subchannels[i]
+		sub := newSubchannelView(s, v.Identity, now)
+		sub.Retired = retired
+		sub.LastClosed = lastClosed(v.Events, s.Address)
+		v.Subchannels = append(v.Subchannels, sub)
+		v.CallsWaiting += s.Waiters
+		v.MaxConnections += s.MaxConnections
+		v.Connections += len(s.Connections)
+		for _, c := range sub.Connections {
+			v.Streams += c.InFlight
+			if c.Limit != nil {
+				v.StreamLimit += int(*c.Limit)
+			}
+		}
+	}
+}
+
+func newIdentityView(id *grpcpool.IdentityInfo, now time.Time) *identityView {
+	if id.Generation == 0 {
+		return nil
+	}
+	v := &identityView{
+		Generation: id.Generation, Subject: id.Subject, Serial: id.Serial,
+		NotAfter: id.NotAfter, Left: seconds(id.NotAfter.Sub(now)), Expiry: id.Expiry,
+		LoadedAt: id.LoadedAt, Loaded: seconds(max(0, now.Sub(id.LoadedAt))),
+	}
+	if id.LastError != nil {
+		v.LastError = id.LastError.Error()
+	}
+	return v
+}
+
+func newSubchannelView(s *scale.Subchannel, id *identityView, now time.Time) subchannelView {
+	v := subchannelView{
+		Address: s.Address, State: s.State.String(), MaxConnections: s.MaxConnections,
+		Dialling: s.Dialling, Waiters: s.Waiters, LastError: s.LastError,
+		Opened: s.Opened, Failed: s.Failed, Lost: s.Lost, Shrunk: s.Shrunk, Ejected: s.Ejected, Replaced: s.Replaced,
+		Waited: s.Waited, Starved: s.Starved, Probes: s.Probes, ProbesFailed: s.ProbesFailed,
+		Connections: make([]connectionView, 0, len(s.Connections)),
+	}
+	for i := range s.Connections {
+		c := newConnectionView(&s.Connections[i], now)
+		c.Earlier = id != nil && c.TLS != nil && c.Since.Before(id.LoadedAt)
+		v.Connections = append(v.Connections, c)
+	}
+	return v
+}
+
+func newConnectionView(c *scale.Connection, now time.Time) connectionView {
+	v := connectionView{
+		ID: c.ID, Local: c.Local, Remote: c.Remote,
+		Since: c.Since, Age: seconds(now.Sub(c.Since)), InFlight: c.InFlight,
+	}
+	if c.Limit != scale.Unlimited {
+		v.Limit = &c.Limit
+	}
+	if !c.LastHeard.IsZero() {
+		heard := seconds(max(0, now.Sub(c.LastHeard)))
+		v.Heard = &heard
+	}
+	for _, took := range c.ProbeTimes {
+		v.Probes = append(v.Probes, seconds(took))
+	}
+	if c.TLS != nil {
+		v.TLS = &tlsView{
+			Version: c.TLS.Version, CipherSuite: c.TLS.CipherSuite, ServerName: c.TLS.ServerName,
+			Expires: c.TLS.Expires, Left: seconds(c.TLS.Expires.Sub(now)),
+		}
+	}
+	return v
+}
+
+// maxHolders bounds the page, not what leak detection knows.
+const maxHolders = 100
+
+func newHolders(holders []shared.Holder) []holderView {
+	if len(holders) > maxHolders {
+		holders = holders[:maxHolders]
+	}
+	all := make([]holderView, 0, len(holders))
+	for _, h := range holders {
+		all = append(all, holderView{
+			Func: h.Func, File: h.File, Line: h.Line, Leases: h.Leases, Leaked: h.Leaked,
+			Oldest: seconds(h.Oldest), Place: place(h),
+		})
+	}
+	return all
+}
+
+// newEvents are the events, the latest first. Those of different channels may come
+// a little out of order.
+func newEvents(events []shared.Event, now time.Time) []eventView {
+	all := make([]eventView, 0, len(events))
+	for _, e := range slices.Backward(events) {
+		all = append(all, eventView{
+			Time: e.Time, Ago: seconds(max(0, now.Sub(e.Time))), Kind: e.Kind, Channel: e.Channel, Address: e.Address,
+			Connection: e.Connection, Took: seconds(e.Took), Connections: e.Connections, Count: e.Count, Text: e.Text,
+		})
+	}
+	slices.SortStableFunc(all, func(a, b eventView) int { return cmp.Compare(a.Ago, b.Ago) })
+	return all
+}
+
+// lastClosed is the latest end of a connection to address, or of any.
+func lastClosed(latestFirst []eventView, address string) *eventView {
+	for i := range latestFirst {
+		e := &latestFirst[i]
+		switch e.Kind {
+		case shared.EventLost, shared.EventEjected, shared.EventShrank, shared.EventReplaced:
+			if address == "" || e.Address == address {
+				return e
+			}
+		case shared.EventClosedIdle, shared.EventClosedRetired, shared.EventClosedShutdown:
+			if address == "" {
+				return e
+			}
+		default:
+		}
+	}
+	return nil
+}
+
+func newSettingsView(s shared.Settings) settingsView {
+	return settingsView{
+		IdleTimeout:  seconds(s.IdleTimeout),
+		DialTimeout:  seconds(s.DialTimeout),
+		TestTimeout:  seconds(s.TestTimeout),
+		TestInterval: seconds(s.TestInterval),
+		DrainTimeout: seconds(s.DrainTimeout),
+		LeakAfter:    seconds(s.LeakAfter),
+		WaitForReady: s.WaitForReady,
+	}
+}
