@@ -187,7 +187,7 @@ func TestTheLivePageTellsThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"stats": `"ended":{"OK":1}`, "metrics": `grpcpool_proxy_calls_total{code="OK"} 1`,
+		"": "<html", "?format=json": `"proxy"`, "stats": `"ended":{"OK":1}`, "metrics": `grpcpool_proxy_calls_total{code="OK"} 1`,
 	} {
 		if code, body := read(t, url+path, ""); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, no %q in %s", path, code, want, body)
