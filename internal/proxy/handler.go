@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -199,12 +201,24 @@ func answerIn(ctx context.Context, name, requestEncoding string) error {
 	return nil
 }
 
+// lost are grpc-go's words for the end of a connection under a call. They do not say
+// between whom, and the client would think of its own.
+var lost = []string{"error reading from server: ", "closing transport due to: ", "transport is closing", "keepalive ping failed"}
+
+func isLost(st *status.Status) bool {
+	return st.Code() == codes.Unavailable && len(st.Details()) == 0 &&
+		slices.ContainsFunc(lost, func(words string) bool { return strings.HasPrefix(st.Message(), words) })
+}
+
 // explain makes an error fit for being a call's status.
 func explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := status.FromError(err); ok {
+	if st, ok := status.FromError(err); ok {
+		if isLost(st) {
+			return status.Errorf(codes.Unavailable, "grpcpool proxy: the connection to the server was lost: %s", st.Message())
+		}
 		return err
 	}
 	if ctx.Err() != nil {
