@@ -176,18 +176,18 @@ func TestTheSumsAreWhatHappened(t *testing.T) {
 		kept := get() // the third channel: 1 wait
 		time.Sleep(2 * time.Hour)
 		kept.Return()
-		before := p.Stats()
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
+		stats := p.Stats() // only now: a test may have been under way
 		want := map[string]int64{
 			"grpcpool.connection.create_time":      3,
 			"grpcpool.connection.failed":           1,
 			"grpcpool.connection.closed{retired}":  1,
 			"grpcpool.connection.closed{idle}":     1,
 			"grpcpool.connection.closed{shutdown}": 1,
-			"grpcpool.connection.test{ok}":         int64(before.Tests - before.TestsFailed),
-			"grpcpool.connection.test{failed}":     int64(before.TestsFailed),
+			"grpcpool.connection.test{ok}":         int64(stats.Tests - stats.TestsFailed),
+			"grpcpool.connection.test{failed}":     int64(stats.TestsFailed),
 			"grpcpool.connection.wait_time":        5,
 			"grpcpool.connection.use_time":         12,
 			"grpcpool.lease.leaked":                1,
@@ -195,8 +195,8 @@ func TestTheSumsAreWhatHappened(t *testing.T) {
 		if diff := cmp.Diff(want, m.figures(t)); diff != "" { // nothing else is left: the gauges ended with the pool
 			t.Errorf("want (-), got (+):\n%s", diff)
 		}
-		if before.TestsFailed != 1 || before.Tests < 2 {
-			t.Errorf("%d tests, %d failed", before.Tests, before.TestsFailed)
+		if stats.TestsFailed != 1 || stats.Tests < 2 {
+			t.Errorf("%d tests, %d failed", stats.Tests, stats.TestsFailed)
 		}
 	})
 }

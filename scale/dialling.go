@@ -14,7 +14,7 @@ import (
 // leastPause and at most mostPause apart, so the end of an outage is seen within a
 // second. Without demand gRPC's backoff is left alone.
 //
-// A dial that has not reached the server after mostPause, when the address is known
+// A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
 // the connection was lost, and TCP asks again ever more seldom. An address that
 // never was reached gets firstConnect.
@@ -152,7 +152,7 @@ func (c *connection) reached() time.Time {
 func (s *subchannel) connectPatience() time.Duration {
 	known := s.policy.channel.memory.recall(s.addr())
 	if known.connect > 0 {
-		return max(mostPause, connectFactor*known.connect)
+		return max(leastPause, connectFactor*known.connect)
 	}
 	return firstConnect << min(known.timeouts, mostDoublings)
 }
