@@ -102,7 +102,7 @@ func TestAHostileServerHarmsNobodyForLong(t *testing.T) {
 			}
 			s.SetFault(h2server.NoFault)
 			switch fault { //nolint:exhaustive // the others are found out
-			case h2server.ResetsCalls, h2server.PushPromise: // such a connection answers, and is kept
+			case h2server.ResetsCalls, h2server.PushPromise, h2server.HugeHeaders: // such a connection answers, in its way, and may be kept
 				s.GoAway(false)
 			case h2server.EndlessData: // and such a one looks like a large download, behind which probes wait
 				return

@@ -103,7 +103,9 @@ func TestADeadConnectionIsEjected(t *testing.T) {
 		{"row 1: blackhole under load", true, true, true, 1500 * time.Millisecond},
 		{"row 3: nothing comes from the server", false, true, false, 1500 * time.Millisecond},
 		{"row 3: nothing comes from the server, under load", false, true, true, 1500 * time.Millisecond},
-		{"row 5: the server does not run, its kernel does", true, true, true, 2 * time.Second},
+		// On this link a server whose kernel still takes what is sent (row 5), a proxy
+		// that forwards nothing (row 6) and a link that is down (row 8) look alike.
+		{"rows 5, 6 and 8: what is sent is taken, and nothing comes", true, true, true, 1500 * time.Millisecond},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, after := range []time.Duration{0, 1, 250 * time.Millisecond, 777 * time.Millisecond, 10 * time.Second} {
@@ -120,6 +122,22 @@ func TestADeadConnectionIsEjected(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAResetIsNoticedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // row 7
+		l := newLinked(t, serverConfig{})
+		s := l.stream(t)
+		elapse(3 * time.Second)
+		l.link.Reset()
+		start := time.Now()
+		if _, err := s.Recv(); status.Code(err) != codes.Unavailable || time.Since(start) > 0 {
+			t.Errorf("the stream ended after %v with %v, want Unavailable at once", time.Since(start), err)
+		}
+		if err := l.call(); err != nil || time.Since(start) > 0 {
+			t.Errorf("the next call ended after %v with %v, want an answer at once", time.Since(start), err)
+		}
+	})
 }
 
 func TestAnIdleConnectionThatDiedIsEjected(t *testing.T) {

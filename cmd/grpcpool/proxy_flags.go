@@ -88,7 +88,7 @@ func newProxyFlags() (*flag.FlagSet, *proxyFlags) {
 	fs.StringVar(&f.listenCA, "listen-ca", "", "PEM `file` with the certificate authorities of clients")
 	fs.StringVar(&f.encodings, "encodings", strings.Join(proxy.DefaultEncodings(), ","), "`names` of the compressions that pass, with commas between; calls in others are refused")
 	fs.StringVar(&f.HealthService, "health-service", "", "`name` under which grpc.health.v1 answers for the proxy itself; others pass through")
-	fs.StringVar(&f.live, "live", "", "loopback `address` for a live page, /stats in JSON and /metrics for Prometheus")
+	fs.StringVar(&f.live, "live", "", "loopback `address` for a live page of the pool, /stats in JSON and /metrics for Prometheus")
 	fs.DurationVar(&f.idle, "idle", 5*time.Minute, "close connections to the server after this time without calls; 0: never")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long to wait for calls when told to end")
 	fs.IntVar(&f.maxConns, "max-connections", 10, "`connections` to one address of the server, at most")

@@ -178,6 +178,31 @@ func TestTheProxyReadsCertificatesAndTokenAnewAtSIGHUP(t *testing.T) {
 	p.end(t)
 }
 
+func TestTheProxyListensWithMutualTLS(t *testing.T) {
+	s := newSite(t)
+	s.write(t, "listen-cert.pem", s.certs.Server.CertPEM)
+	s.write(t, "listen-key.pem", s.certs.Server.KeyPEM)
+	p := s.proxy(t, "--listen", "0.0.0.0:0", "--listen-cert", s.path("listen-cert.pem"),
+		"--listen-key", s.path("listen-key.pem"), "--listen-ca", s.path("ca.pem"))
+	_, address, _ := strings.Cut(p.await(t, "listening"), "address=")
+	address, _, _ = strings.Cut(address, " ")
+	_, port, err := net.SplitHostPort(strings.Trim(address, `"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "localhost:" + port
+	if got := runLine(t.Context(), append([]string{"ping", "--count", "1", at}, s.flags()...)...); got.status != exitOK {
+		t.Errorf("with a certificate: %d %s", got.status, got.stdout)
+	}
+	for _, args := range [][]string{{"--ca", s.path("ca.pem")}, {"--plaintext"}} {
+		got := runLine(t.Context(), append([]string{"ping", "--count", "1", at}, args...)...)
+		if got.status != exitFailed || !strings.Contains(got.stdout, "0 answered") {
+			t.Errorf("with %q: %d %s", args, got.status, got.stdout)
+		}
+	}
+	p.end(t)
+}
+
 func TestTheLivePageTellsThisMachine(t *testing.T) {
 	s := newSite(t)
 	p := s.proxy(t, "--listen", "unix://"+s.path("p.sock"), "--live", "127.0.0.1:0")
@@ -187,7 +212,7 @@ func TestTheLivePageTellsThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"stats": `"ended":{"OK":1}`, "metrics": `grpcpool_proxy_calls_total{code="OK"} 1`,
+		"": "<html", "?format=json": `"proxy"`, "stats": `"ended":{"OK":1}`, "metrics": `grpcpool_proxy_calls_total{code="OK"} 1`,
 	} {
 		if code, body := read(t, url+path, ""); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d, no %q in %s", path, code, want, body)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/poolz"
+	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 // checkLive wants a loopback address: whoever can read the page learns who is
@@ -52,6 +54,7 @@ func live(ctx context.Context, flags *proxyFlags, server *proxy.Server) (stop fu
 
 func liveMux(server *proxy.Server) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", poolz.Handler([]poolz.Pool{livePool{server}}))
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(server.Stats()) // fails only if the reader has gone
@@ -62,6 +65,15 @@ func liveMux(server *proxy.Server) http.Handler {
 	})
 	return loopbackOnly(mux)
 }
+
+// livePool is whichever pool the proxy has.
+type livePool struct{ server *proxy.Server }
+
+// Stats implements poolz.Pool.
+func (l livePool) Stats() shared.Stats { return l.server.Pool().Stats() }
+
+// Holders implements poolz.Pool.
+func (l livePool) Holders() []shared.Holder { return l.server.Pool().Holders() }
 
 // loopbackOnly refuses requests for other hosts' names: a page of another site whose
 // name has been pointed at 127.0.0.1 could read the answer.

@@ -15,8 +15,7 @@ import (
 
 // The cases that need neither Google's credentials nor a server made to misbehave
 // (doc/interop-test-descriptions.md in grpc/grpc). A case that fails ends the
-// program with its reason. ORCA's cases are there since per-call reports travel in
-// trailers.
+// program with its reason.
 func TestGRPCsOwnCasesPass(t *testing.T) {
 	s := startServer(t, interop.NewTestServer())
 	p := startProxy(t, s.certs, s.addr)

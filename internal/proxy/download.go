@@ -22,7 +22,7 @@ func (f *flag) set(v bool) {
 
 // download carries headers, messages and trailers to the client. It returns the
 // status of the call.
-func (c *call) download(note *note) error {
+func (c *call) download() error {
 	header, err := c.server.Header()
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func (c *call) download(note *note) error {
 		defer m.free()
 		return c.finish(c.server.RecvMsg(m))
 	}
-	encoded, err := note.encoding(c.client.Context())
+	encoded, err := c.note.encoding(c.client.Context())
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -41,26 +44,31 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 	return err
 }
 
-// call is a call on its way through. The goroutine that gRPC gave the handler opens
-// the server's stream and carries what the server sends; a second one carries what
-// the client sends, since each side may wait for the other.
+// call is a call on its way through. The goroutine that gRPC gave the handler carries
+// what the client sends. If that comes in one piece, as a unary call's request does, it
+// then opens the server's stream, sends the piece, and carries the answer. Otherwise
+// a second goroutine takes that over, since each side may wait for the other.
 //
 //	client --RecvMsg--> upload   --SendMsg--> server
 //	client <--SendMsg-- download <--RecvMsg-- server
 //
 // The client's context is the call's: its deadline, its cancellation, the loss of
 // its connection, and the end of the handler end the server's stream. The end of
-// the server's stream ends download, and so the handler, and so the client's
-// stream, with the server's status. Messages go on one at a time: who does not
-// read makes the other side wait, through gRPC's flow control.
+// the server's stream ends download, and with the server's status the client's
+// stream, and so upload. Messages go on one at a time: who does not read makes the
+// other side wait, through gRPC's flow control.
 type call struct {
-	client   grpc.ServerStream
-	shape    *shape
-	encoding string // of the client's compressed messages
+	client    grpc.ServerStream
+	shape     *shape
+	encoding  string // of the client's compressed messages
+	note      *note
+	newStream func(*grpc.StreamDesc) (grpc.ClientStream, error)
 
-	request request
-	ready   chan struct{}     // closed when server is set, or will never be
-	server  grpc.ClientStream // nil if it could not be opened
+	begin  beginning
+	server grpc.ClientStream // nil if it could not be opened
+	ready  chan struct{}     // closed when server is set, or will never be
+	ended  chan struct{}     // closed when takeOver has written the status
+	err    error             // of takeOver; to be read when ended is closed
 }
 
 // pass passes a call through. first is its first message, if that has been read.
@@ -70,32 +78,76 @@ func (s *Server) pass(client grpc.ServerStream, method string, first *message) e
 	ctx, cancel := context.WithCancel(note.attach(passOn(client.Context())))
 	defer cancel()
 	c := &call{
-		client: client, shape: s.shapes.of(method), encoding: w.encoding,
-		request: request{first: first, wake: make(chan struct{}, 1)}, ready: make(chan struct{}),
+		client: client, shape: s.shapes.of(method), encoding: w.encoding, note: note,
+		newStream: func(desc *grpc.StreamDesc) (grpc.ClientStream, error) {
+			return s.upstream.newStream(ctx, desc, method, w.callOptions(s.callOptions)...)
+		},
+		begin: beginning{first: first},
+		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
-	s.uploads.Go(func() {
-		if err := c.upload(); err != nil {
-			cancel() // of no further use: a stream that failed has a status, which download returns
+	if c.shape.streamsUp.Load() {
+		c.takeOver()
+	} else {
+		defer time.AfterFunc(patience, c.takeOver).Stop()
+	}
+	whole, err := c.upload()
+	if whole {
+		return c.answer(c.begin.first, true)
+	}
+	if !c.begin.taken { // nor will it be
+		if m := c.begin.first; m != nil {
+			m.free()
 		}
-	})
-	first, whole := c.await()
+		return err // the client's stream has failed, and gRPC has written why
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		cancel() // a stream that failed has a status of its own, which takeOver writes
+	}
+	<-c.ended
+	return c.err
+}
+
+// takeOver starts a goroutine that opens the server's stream with what has come so
+// far, and carries what the server sends. pass waits for its end.
+func (c *call) takeOver() {
+	first, ok := c.begin.take()
+	if !ok {
+		return
+	}
+	go func() {
+		defer close(c.ended)
+		c.err = c.answer(first, false)
+		// This ends upload, which may wait for the client.
+		if stream, ok := grpc.ServerTransportStreamFromContext(c.client.Context()).(statusWriter); ok {
+			_ = stream.WriteStatus(status.Convert(c.err)) // fails with the client's connection
+		}
+	}()
+}
+
+// statusWriter is what gRPC's stream to a client is too, see transportStream. It ends
+// the stream before the handler returns, which then has no say any more.
+type statusWriter interface {
+	WriteStatus(st *status.Status) error
+}
+
+// answer opens the server's stream and carries what it answers. It returns the status
+// of the call.
+func (c *call) answer(first *message, whole bool) error {
+	err := c.open(first, whole)
+	if err == nil {
+		err = c.download()
+	}
+	return explain(c.client.Context(), err)
+}
+
+// open opens the server's stream, sends what has come so far, and lets upload go on.
+func (c *call) open(first *message, whole bool) error {
+	defer close(c.ready)
 	desc := anyStream
 	if whole {
 		desc = oneRequest
 	}
-	err := c.open(first, whole, func() (grpc.ClientStream, error) {
-		return s.upstream.newStream(ctx, desc, method, w.callOptions(s.callOptions)...)
-	})
-	if err == nil {
-		err = c.download(note)
-	}
-	return explain(client.Context(), err)
-}
-
-// open opens the server's stream, sends what has come so far, and lets upload go on.
-func (c *call) open(first *message, whole bool, newStream func() (grpc.ClientStream, error)) error {
-	defer close(c.ready)
-	server, err := newStream()
+	server, err := c.newStream(desc)
 	if err != nil {
 		if first != nil {
 			first.free()
@@ -149,12 +201,24 @@ func answerIn(ctx context.Context, name, requestEncoding string) error {
 	return nil
 }
 
+// lost are grpc-go's words for the end of a connection under a call. They do not say
+// between whom, and the client would think of its own.
+var lost = []string{"error reading from server: ", "closing transport due to: ", "transport is closing", "keepalive ping failed"}
+
+func isLost(st *status.Status) bool {
+	return st.Code() == codes.Unavailable && len(st.Details()) == 0 &&
+		slices.ContainsFunc(lost, func(words string) bool { return strings.HasPrefix(st.Message(), words) })
+}
+
 // explain makes an error fit for being a call's status.
 func explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := status.FromError(err); ok {
+	if st, ok := status.FromError(err); ok {
+		if isLost(st) {
+			return status.Errorf(codes.Unavailable, "grpcpool proxy: the connection to the server was lost: %s", st.Message())
+		}
 		return err
 	}
 	if ctx.Err() != nil {

@@ -28,7 +28,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -77,9 +76,8 @@ type Server struct {
 	health      *health.Server    // nil: all health checks pass through
 	callOptions []grpc.CallOption // of every call to the server
 
-	uploads sync.WaitGroup
-	shapes  shapes
-	counts  counts
+	shapes shapes
+	counts counts
 }
 
 // DialOptions are what the channels of Config.Upstream need.
@@ -194,6 +192,5 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.grpc.Stop()
 		<-drained
 	}
-	s.uploads.Wait()
 	return errors.Join(err, s.upstream.close()) //nolint:contextcheck // no call is left, so that there is nothing to wait for
 }

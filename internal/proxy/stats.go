@@ -44,7 +44,7 @@ func (s *Server) Stats() Stats {
 		Active:  s.counts.active.Load(),
 		Ended:   make(map[string]int64),
 		Refused: s.counts.refused.Load(),
-		Pool:    s.upstream.current.Load().Stats(),
+		Pool:    s.Pool().Stats(),
 	}
 	for code := range s.counts.ended {
 		if n := s.counts.ended[code].Load(); n > 0 {
@@ -53,6 +53,9 @@ func (s *Server) Stats() Stats {
 	}
 	return stats
 }
+
+// Pool is the pool that calls go to. After a Reload it is another.
+func (s *Server) Pool() *shared.Pool { return s.upstream.current.Load() }
 
 // WriteMetrics writes the counts in Prometheus's text format.
 func (s *Server) WriteMetrics(w io.Writer) error {

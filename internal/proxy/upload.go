@@ -52,74 +52,50 @@ func (s *shapes) of(method string) *shape {
 	return found
 }
 
-// request is the beginning of what a client sends, as long as the server's stream
-// is not open.
-type request struct {
-	wake chan struct{} // tells await that there is no more to wait for; holds one
-
-	mu     sync.Mutex // guards what follows; held for assignments only
-	first  *message   // nil until it has come
-	whole  bool       // there will be no more
-	opened bool       // await has taken the above; the rest is upload's
+// beginning is what has come of a request before the server's stream is open.
+type beginning struct {
+	mu    sync.Mutex // guards what follows; held for assignments only
+	first *message   // nil until it has come
+	whole bool       // there will be no more
+	taken bool       // the above belongs to takeOver; what follows is sent by upload
 }
 
-// hand gives the first message to await, if that still wants it.
-func (r *request) hand(m *message) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.opened {
-		r.first = m
+// hand keeps the first message for whoever opens the stream, if nobody has.
+func (b *beginning) hand(m *message) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.taken {
+		b.first = m
 	}
-	return !r.opened
+	return !b.taken
 }
 
-// end tells await that the request is whole, if that still wants to know.
-func (r *request) end() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.opened {
-		return false
+// end notes that there will be no more, and reports whether nobody has opened the
+// stream yet. Nobody will, but the caller.
+func (b *beginning) end() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.whole = true
+	return !b.taken
+}
+
+// take is for takeOver. It reports whether there is anything to take over.
+func (b *beginning) take() (first *message, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.whole || b.taken {
+		return nil, false
 	}
-	r.whole = true
-	r.tell()
-	return true
+	b.taken = true
+	return b.first, true
 }
 
-func (r *request) tell() {
-	select {
-	case r.wake <- struct{}{}:
-	default: // told
-	}
-}
-
-func (r *request) take() (first *message, whole bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opened = true
-	return r.first, r.whole
-}
-
-// await waits for the request, if it is likely to come in one piece, and returns what
-// has come of it.
-func (c *call) await() (first *message, whole bool) {
-	if !c.shape.streamsUp.Load() {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case <-c.request.wake:
-		case <-timer.C:
-		case <-c.client.Context().Done():
-		}
-	}
-	first, whole = c.request.take()
-	return first, whole
-}
-
-// upload carries messages to the server until the client has no more, and then
-// says so. The first goes by await, if that waits for it.
-func (c *call) upload() error {
+// upload reads what the client sends. It returns true if all of it came before
+// anybody took over: then the first message, or none, is all there is. Otherwise it
+// has carried the rest to the server, whose stream says how the call ends.
+func (c *call) upload() (whole bool, err error) {
 	n := 0
-	if c.request.first != nil {
+	if c.begin.first != nil {
 		n = 1 // read before the call began
 	}
 	var firstAt time.Time
@@ -127,41 +103,40 @@ func (c *call) upload() error {
 		m := new(message)
 		switch err := c.client.RecvMsg(m); {
 		case errors.Is(err, io.EOF):
-			return c.endUpload(n <= 1 && (firstAt.IsZero() || time.Since(firstAt) < patience))
+			onePiece := n <= 1 && (firstAt.IsZero() || time.Since(firstAt) < patience)
+			return c.endUpload(onePiece)
 		case err != nil:
-			c.request.tell()
-			return err
+			c.begin.end()
+			return false, err
 		}
 		if n == 0 {
 			firstAt = time.Now()
-			if c.request.hand(m) {
+			if c.begin.hand(m) {
 				continue
 			}
 		}
-		if err := c.sendNext(m); errors.Is(err, io.EOF) {
-			return nil // the server has ended the stream; its status comes by download
-		} else if err != nil {
-			return err
+		if err := c.sendNext(m); err != nil {
+			return false, err
 		}
 	}
 }
 
-// endUpload is told whether the request came in one piece.
-func (c *call) endUpload(onePiece bool) error {
-	if c.request.end() {
-		return nil
+func (c *call) endUpload(onePiece bool) (whole bool, err error) {
+	whole = c.begin.end()
+	c.shape.streamsUp.set(!onePiece && !whole)
+	if whole {
+		return true, nil
 	}
-	c.shape.streamsUp.set(!onePiece)
 	<-c.ready
 	if c.server == nil {
-		return nil
+		return false, nil
 	}
-	return c.server.CloseSend()
+	return false, c.server.CloseSend()
 }
 
-// sendNext sends a message after the first ones, when the server's stream is open.
+// sendNext sends a message after the first, or the first if that was not waited for.
 func (c *call) sendNext(m *message) error {
-	c.request.tell() // it is not the whole
+	c.takeOver() // unless it has been
 	<-c.ready
 	if c.server == nil {
 		m.free()
