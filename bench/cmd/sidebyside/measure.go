@@ -20,16 +20,7 @@ import (
 func measure(ctx context.Context, o options) error {
 	r := &results{raw: map[string]*strings.Builder{}, out: o.out}
 	begin := time.Now()
-	var together, inTurn []*scenario.Scenario
-	for _, s := range scenario.All() {
-		switch {
-		case len(o.only) > 0 && !slices.Contains(o.only, s.Name):
-		case s.Together:
-			together = append(together, s)
-		default:
-			inTurn = append(inTurn, s)
-		}
-	}
+	together, inTurn := chosen(o.only)
 	env := func(round int) scenario.Env {
 		return scenario.Env{Quick: o.quick, Round: round, Rounds: o.rounds, Record: r.record, Trace: r.trace}
 	}
@@ -67,6 +58,21 @@ func measure(ctx context.Context, o options) error {
 		}
 	}
 	return nil
+}
+
+// chosen are the scenarios of these names, or all: those that run at the same
+// time, and those that take turns.
+func chosen(only []string) (together, inTurn []*scenario.Scenario) {
+	for _, s := range scenario.All() {
+		switch {
+		case len(only) > 0 && !slices.Contains(only, s.Name):
+		case s.Together:
+			together = append(together, s)
+		default:
+			inTurn = append(inTurn, s)
+		}
+	}
+	return together, inTurn
 }
 
 // results are what a run has come to so far.
