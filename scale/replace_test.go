@@ -85,6 +85,7 @@ func TestARestartOfTheServerTellsNoAge(t *testing.T) {
 		mustHammer(t, c.stub, 8, 2) // several connections of one age
 		elapse(20 * time.Second)
 		s.GoAway(true)
+		synctest.Wait() // a call that meets the GOAWAYs of two connections fails, see failure_test.go
 		mustHammer(t, c.stub, 1, 1)
 		elapse(5 * time.Minute)
 		if sub := c.observer.Snapshot().Subchannels[0]; sub.Replaced != 0 {

@@ -32,6 +32,13 @@ func (l *told) note(e shared.Event) {
 	l.events = append(l.events, e)
 }
 
+// all are the events so far.
+func (l *told) all() []shared.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events)
+}
+
 // story is what happened, in short: "kind" or "kind×count", of channel c "c:kind".
 func (l *told) story() string {
 	l.mu.Lock()

@@ -47,7 +47,7 @@ func TestHoldersSayWhoHoldsLeasesAndForHowLong(t *testing.T) {
 			t.Errorf("%d leaked, want 2; %+v", s.Leaked, s.Settings)
 		}
 		leaks := 0
-		for _, e := range log.events {
+		for _, e := range log.all() {
 			if e.Kind == shared.EventLeaked {
 				leaks += e.Count
 				if !strings.Contains(e.Text, "borrowed by") || !strings.Contains(e.Text, "placeOrder (holder_test.go:") {
