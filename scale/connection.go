@@ -198,8 +198,9 @@ func (c *connection) setLimitLocked() {
 }
 
 // bounds is how many streams a connection takes before the next one is asked, and
-// how many at all. One of the server's is kept free for probes. Of a connection without a tap nothing is known, and it takes
-// what comes, like a plain channel.
+// how many at all. Of many of the server's, one is kept free for probes. Of a
+// connection without a tap nothing is known, and it takes what comes, like a plain
+// channel.
 func (s *settings) bounds(server uint32, known bool) (room, limit int64) {
 	room, limit = noLimit, noLimit
 	if server != tap.Unlimited {
