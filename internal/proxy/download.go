@@ -4,21 +4,10 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/metadata"
 )
-
-// flag is an atomic.Bool that is written only when it changes: all calls of a
-// method share it.
-type flag struct{ atomic.Bool }
-
-func (f *flag) set(v bool) {
-	if f.Load() != v {
-		f.Store(v)
-	}
-}
 
 // download carries headers, messages and trailers to the client. It returns the
 // status of the call.
@@ -32,25 +21,24 @@ func (c *call) download() error {
 		defer m.free()
 		return c.finish(c.server.RecvMsg(m))
 	}
-	encoded, err := c.note.encoding(c.client.Context())
-	if err != nil {
-		return err
-	}
+	encoded := c.note.encoding()
 	if err := answerIn(c.client.Context(), encoded, c.encoding); err != nil {
 		return err
 	}
 	dropHop(header)
 	a := &answer{call: c, header: header, encoding: encoded}
+	began := time.Now()
 	if c.shape.streamsDown.Load() {
 		_ = a.pass() // the next one tells of an error
 	} else {
-		defer time.AfterFunc(patience, a.passLate).Stop()
+		c.waits.begin(&a.wait, a)
+		defer c.waits.end(&a.wait)
 	}
 	n := 0
 	for ; ; n++ {
 		m := new(message)
 		if err := c.server.RecvMsg(m); err != nil {
-			c.shape.streamsDown.set(n > 1 || a.late())
+			c.shape.streamsDown.set(n > 1 || time.Since(began) >= patience)
 			if failed := a.pass(); failed != nil {
 				return failed
 			}
@@ -79,12 +67,12 @@ func (c *call) finish(err error) error {
 type answer struct {
 	call     *call
 	encoding string
+	wait     wait
 
 	mu     sync.Mutex // guards what follows, and the order of what goes to the client
 	header metadata.MD
 	first  *message // held back, or nil
 	passed bool     // nothing is held back any more
-	waited bool     // it was held back in vain
 	err    error    // of passing it on
 }
 
@@ -111,22 +99,8 @@ func (a *answer) pass() error {
 	return a.err
 }
 
-// passLate is called when what was waited for has not come.
-func (a *answer) passLate() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.passed {
-		a.waited = true
-		a.call.shape.streamsDown.set(true)
-		a.passLocked()
-	}
-}
-
-func (a *answer) late() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.waited
-}
+// tooLate implements impatient.
+func (a *answer) tooLate() { _ = a.pass() } // download is told by its own
 
 func (a *answer) passLocked() {
 	if a.passed {

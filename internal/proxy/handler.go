@@ -6,11 +6,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -58,13 +58,18 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 // stream, and so upload. Messages go on one at a time: who does not read makes the
 // other side wait, through gRPC's flow control.
 type call struct {
-	client    grpc.ServerStream
-	shape     *shape
-	encoding  string // of the client's compressed messages
-	note      *note
-	newStream func(*grpc.StreamDesc) (grpc.ClientStream, error)
+	client   grpc.ServerStream
+	shape    *shape
+	waits    *waits
+	upstream *upstream
+	method   string
+	encoding string // of the client's compressed messages
+	options  []grpc.CallOption
 
+	ctx    context.Context //nolint:containedctx // of the server's stream
+	note   note            // ctx has it
 	begin  beginning
+	wait   wait              // for begin
 	server grpc.ClientStream // nil if it could not be opened
 	ready  chan struct{}     // closed when server is set, or will never be
 	ended  chan struct{}     // closed when takeOver has written the status
@@ -73,24 +78,26 @@ type call struct {
 
 // pass passes a call through. first is its first message, if that has been read.
 func (s *Server) pass(client grpc.ServerStream, method string, first *message) error {
-	w := wireOf(client.Context())
-	note := newNote()
-	ctx, cancel := context.WithCancel(note.attach(passOn(client.Context())))
-	defer cancel()
+	md, _ := metadata.FromIncomingContext(client.Context()) // a copy
+	w := wireOf(client.Context(), md)
 	c := &call{
-		client: client, shape: s.shapes.of(method), encoding: w.encoding, note: note,
-		newStream: func(desc *grpc.StreamDesc) (grpc.ClientStream, error) {
-			return s.upstream.newStream(ctx, desc, method, w.callOptions(s.callOptions)...)
-		},
+		client: client, shape: s.shapes.of(method), waits: &s.waits, upstream: &s.upstream, method: method,
+		encoding: w.encoding, options: s.optionsFor(w),
 		begin: beginning{first: first},
 		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
+	dropHop(md)
+	c.note.init(metadata.NewOutgoingContext(client.Context(), md))
+	ctx, cancel := context.WithCancel(&c.note)
+	defer cancel()
+	c.ctx = ctx
 	if c.shape.streamsUp.Load() {
-		c.takeOver()
+		c.tooLate()
 	} else {
-		defer time.AfterFunc(patience, c.takeOver).Stop()
+		s.waits.begin(&c.wait, c)
 	}
 	whole, err := c.upload()
+	s.waits.end(&c.wait)
 	if whole {
 		return c.answer(c.begin.first, true)
 	}
@@ -106,6 +113,9 @@ func (s *Server) pass(client grpc.ServerStream, method string, first *message) e
 	<-c.ended
 	return c.err
 }
+
+// tooLate implements impatient.
+func (c *call) tooLate() { c.takeOver() }
 
 // takeOver starts a goroutine that opens the server's stream with what has come so
 // far, and carries what the server sends. pass waits for its end.
@@ -147,7 +157,7 @@ func (c *call) open(first *message, whole bool) error {
 	if whole {
 		desc = oneRequest
 	}
-	server, err := c.newStream(desc)
+	server, err := c.upstream.newStream(c.ctx, desc, c.method, c.options...)
 	if err != nil {
 		if first != nil {
 			first.free()

@@ -15,24 +15,27 @@ import (
 // is the server's (RFC 9110, section 11.7).
 const tokenHeader = "proxy-authorization"
 
-// hopHeaders speak of one connection (RFC 9113, section 8.2.2) or of what gRPC
-// writes anew on each: they do not pass. gRPC itself keeps back the others of its
-// own (grpc-timeout, grpc-encoding, grpc-status and so on).
-var hopHeaders = []string{
-	":authority", "host", "content-type", "user-agent", "grpc-accept-encoding", tokenHeader,
-	"te", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade",
-}
+// acceptHeader is where a client says which encodings it can read.
+const acceptHeader = "grpc-accept-encoding"
 
-// passOn returns ctx with the metadata that goes on to the server.
-func passOn(ctx context.Context) context.Context {
-	md, _ := metadata.FromIncomingContext(ctx) // a copy
-	dropHop(md)
-	return metadata.NewOutgoingContext(ctx, md)
+// isHop says of a header that it speaks of one connection (RFC 9113, section 8.2.2) or
+// that gRPC writes it anew on each: it does not pass. gRPC itself keeps back the others
+// of its own (grpc-timeout, grpc-encoding, grpc-status and so on).
+func isHop(key string) bool {
+	switch key {
+	case ":authority", "host", "content-type", "user-agent", acceptHeader, tokenHeader,
+		"te", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
+		return true
+	default:
+		return false
+	}
 }
 
 func dropHop(md metadata.MD) {
-	for _, key := range hopHeaders {
-		delete(md, key)
+	for key := range md {
+		if isHop(key) {
+			delete(md, key)
+		}
 	}
 }
 
@@ -45,12 +48,13 @@ type transportStream interface {
 
 // wire is how the messages of a call are written.
 type wire struct {
-	encoding string   // of the client's compressed messages; "" if it compresses none
-	accepts  []string // encodings that the client can read
-	subtype  string   // of the content type, which names the codec
+	encoding string // of the client's compressed messages; "" if it compresses none
+	accepts  string // encodings that the client can read, with commas between
+	subtype  string // of the content type, which names the codec
 }
 
-func wireOf(ctx context.Context) wire {
+// wireOf takes md as the client sent it.
+func wireOf(ctx context.Context, md metadata.MD) wire {
 	w := wire{}
 	if ts, ok := grpc.ServerTransportStreamFromContext(ctx).(transportStream); ok {
 		w.subtype = ts.ContentSubtype()
@@ -58,32 +62,47 @@ func wireOf(ctx context.Context) wire {
 			w.encoding = e
 		}
 	}
-	names, _ := grpc.ClientSupportedCompressors(ctx)
-	for _, n := range names {
-		n = strings.TrimSpace(n)
-		if n != encoding.Identity && encoding.GetCompressor(n) != nil {
-			w.accepts = append(w.accepts, n)
-		}
+	switch accepts := md[acceptHeader]; len(accepts) {
+	case 0:
+	case 1:
+		w.accepts = accepts[0]
+	default:
+		w.accepts = strings.Join(accepts, ",")
 	}
 	return w
 }
 
-// callOptions make a call to the server be written as the client's is.
+// optionsFor are those of a call to the server that is written as w, the client's.
+func (s *Server) optionsFor(w wire) []grpc.CallOption {
+	if len(w.accepts)+len(w.subtype)+len(w.encoding) > maxMemoKey {
+		return w.callOptions(s.callOptions)
+	}
+	opts, _ := s.options.get(w, func(w wire) []grpc.CallOption { return w.callOptions(s.callOptions) })
+	return opts
+}
+
+// callOptions adds to fixed. The result has no room for more, so that who appends to
+// it gets a copy.
 func (w wire) callOptions(fixed []grpc.CallOption) []grpc.CallOption {
-	opts := make([]grpc.CallOption, 0, len(fixed)+3)
-	opts = append(opts, fixed...)
+	opts := slices.Clone(fixed)
 	if w.subtype != "" {
 		opts = append(opts, grpc.CallContentSubtype(w.subtype))
 	}
-	accepts := w.accepts
+	var accepts []string
+	for n := range strings.SplitSeq(w.accepts, ",") {
+		n = strings.TrimSpace(n)
+		if n != "" && n != encoding.Identity && encoding.GetCompressor(n) != nil {
+			accepts = append(accepts, n)
+		}
+	}
 	if w.encoding != "" {
 		opts = append(opts, grpc.UseCompressor(w.encoding))
 		if !slices.Contains(accepts, w.encoding) {
 			// Who writes it reads it: gRPC servers answer in the request's encoding.
-			accepts = append(slices.Clip(accepts), w.encoding)
+			accepts = append(accepts, w.encoding)
 		}
 	}
-	return append(opts, accept(accepts))
+	return slices.Clip(append(opts, accept(accepts)))
 }
 
 // accept offers the server these encodings, and none if there are none.

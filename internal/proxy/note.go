@@ -2,42 +2,50 @@ package proxy
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/stats"
-	"google.golang.org/grpc/status"
 )
 
-// note is what the server's headers say of a call and grpc.ClientStream does not:
-// the encoding of its compressed messages. gRPC tells it to stats handlers.
+// note is a call's context, in which is written what the server's headers say and
+// grpc.ClientStream does not: the encoding of its compressed messages. gRPC tells it
+// to stats handlers.
 type note struct {
-	name   chan string // holds one
-	tagged bool        // a noteHandler is there; set before the stream is made
+	context.Context
+
+	tagged  bool // a noteHandler is there; set before the stream is made
+	written sync.Once
+	told    sync.WaitGroup // of name
+	name    string
 }
 
 type noteKey struct{}
 
-func newNote() *note { return &note{name: make(chan string, 1)} }
-
-func (n *note) attach(ctx context.Context) context.Context {
-	return context.WithValue(ctx, noteKey{}, n)
+func (n *note) init(ctx context.Context) {
+	n.Context = ctx
+	n.told.Add(1)
 }
 
-// encoding waits for the name, "" for none. To be called when there are headers:
-// gRPC shows them a moment before it tells them.
-func (n *note) encoding(ctx context.Context) (string, error) {
+// Value implements context.Context.
+func (n *note) Value(key any) any {
+	if key == (noteKey{}) {
+		return n
+	}
+	return n.Context.Value(key)
+}
+
+// encoding returns the name, "" for none. To be called when there are headers: gRPC
+// shows them a moment before it tells of them.
+func (n *note) encoding() string {
 	if !n.tagged {
-		return "", nil // a channel without DialOptions: nothing is compressed
+		return "" // a channel without DialOptions: nothing is compressed
 	}
-	select {
-	case name := <-n.name:
-		if name == encoding.Identity {
-			name = ""
-		}
-		return name, nil
-	case <-ctx.Done():
-		return "", status.FromContextError(ctx.Err()).Err()
+	n.told.Wait()
+	if n.name == encoding.Identity {
+		return ""
 	}
+	return n.name
 }
 
 // noteHandler writes the notes of a channel's calls.
@@ -52,10 +60,10 @@ func (noteHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 		return
 	}
 	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		select {
-		case n.name <- header.Compression:
-		default: // told before
-		}
+		n.written.Do(func() {
+			n.name = header.Compression
+			n.told.Done()
+		})
 	}
 }
 

@@ -4,15 +4,19 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// patience is how long a message waits for what is likely to come with it, so that
-// both go on in one piece: a request for its end, headers and the first answer for
-// what follows. In a unary call these come together, and passing them on one by one
-// would double what the call costs. Where they do not come together, the first call
-// of a method loses this time, and the method's shape is remembered.
-const patience = time.Millisecond
+// flag is an atomic.Bool that is written only when it changes: all calls of a
+// method share it.
+type flag struct{ atomic.Bool }
+
+func (f *flag) set(v bool) {
+	if f.Load() != v {
+		f.Store(v)
+	}
+}
 
 // shape is what the latest call of a method was like.
 type shape struct {
@@ -20,35 +24,21 @@ type shape struct {
 	streamsDown flag // nor did its answer
 }
 
-// maxShapes bounds what is remembered. The methods beyond have one shape together.
-const maxShapes = 4096
-
+// shapes are those of all methods. The methods beyond the bounds have one together.
 type shapes struct {
-	mu       sync.RWMutex // guards what follows
-	byMethod map[string]*shape
-	others   shape
+	memo[string, *shape]
+
+	others shape
 }
 
 func (s *shapes) of(method string) *shape {
-	s.mu.RLock()
-	found := s.byMethod[method]
-	s.mu.RUnlock()
-	if found != nil {
-		return found
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if found := s.byMethod[method]; found != nil {
-		return found
-	}
-	if len(s.byMethod) >= maxShapes {
+	if len(method) > maxMemoKey {
 		return &s.others
 	}
-	if s.byMethod == nil {
-		s.byMethod = make(map[string]*shape)
+	found, kept := s.get(method, func(string) *shape { return new(shape) })
+	if !kept {
+		return &s.others
 	}
-	found = new(shape)
-	s.byMethod[method] = found
 	return found
 }
 
