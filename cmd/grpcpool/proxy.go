@@ -40,6 +40,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		level = slog.LevelDebug
 	}
 	flags.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	defer frugal()()
 	if err := serveProxy(ctx, flags); err != nil {
 		say(stderr, fmt.Sprintf("grpcpool %v\n", err))
 		return exitFailed

@@ -92,6 +92,7 @@ func newProxyFlags() (*flag.FlagSet, *proxyFlags) {
 	fs.DurationVar(&f.idle, "idle", 5*time.Minute, "close connections to the server after this time without calls; 0: never")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long to wait for calls when told to end")
 	fs.IntVar(&f.maxConns, "max-connections", 10, "`connections` to one address of the server, at most")
+	fs.IntVar(&f.MaxClients, "max-clients", 10_000, "`connections` from clients at a time; more are closed")
 	fs.IntVar(&f.MaxStreams, "max-streams", 10_000, "`calls` at a time")
 	fs.IntVar(&f.MaxStreamsPerClient, "max-streams-per-client", 1_000, "`calls` at a time on one client's connection; more wait in the client")
 	fs.IntVar(&f.MaxMessage, "max-message", 64<<20, "`bytes` of one message as it is sent")
@@ -136,6 +137,7 @@ func parseProxyFlags(args []string) (*proxyFlags, error) {
 func (f *proxyFlags) checkRanges() error {
 	return errors.Join(
 		checkRange("max-connections", f.maxConns, 1, 1000),
+		checkRange("max-clients", f.MaxClients, 1, 10_000_000),
 		checkRange("max-streams", f.MaxStreams, 1, 10_000_000),
 		checkRange("max-streams-per-client", f.MaxStreamsPerClient, 1, 10_000_000),
 		checkRange("max-message", f.MaxMessage, 1, 1<<30),

@@ -26,13 +26,6 @@ type guard struct {
 	tls   credentials.TransportCredentials // nil: plaintext
 }
 
-// guardedConn is a connection from a Listener.
-type guardedConn struct {
-	net.Conn
-
-	from *Listener
-}
-
 // guardCredentials lets the guards do the handshakes of their connections. gRPC
 // closes a connection whose handshake fails; nothing has been sent on it before,
 // but what TLS says.
@@ -57,21 +50,22 @@ func (a authInfo) AuthType() string {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c guardCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, ok := raw.(guardedConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("proxy: a connection from no Listener of its own, but %T", raw)
+	client, err := clientOf(raw)
+	if err != nil {
+		return nil, nil, err
 	}
-	secured, info, err := conn.from.guard.Load().handshake(conn.Conn)
+	secured, info, err := client.from.guard.Load().handshake(raw, client.Conn)
 	if err != nil {
 		c.logger.Warn("refused a client", "client", raw.RemoteAddr().String(), "why", err.Error())
 		return nil, nil, err
 	}
-	return secured, authInfo{info, conn.from}, nil
+	return secured, authInfo{info, client.from}, nil
 }
 
-func (g *guard) handshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+// handshake is done on conn, whose socket is socket.
+func (g *guard) handshake(conn, socket net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if g.uids != nil {
-		uid, err := peerUID(conn)
+		uid, err := peerUID(socket)
 		if err != nil {
 			return nil, nil, fmt.Errorf("proxy: whose process is not known: %w", err)
 		}

@@ -127,15 +127,6 @@ func Inherit(l net.Listener, access Access) (*Listener, error) {
 	return newListener(l, g), nil
 }
 
-// Accept implements net.Listener.
-func (l *Listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err //nolint:wrapcheck // gRPC looks for its Temporary method
-	}
-	return guardedConn{conn, l}, nil
-}
-
 func (a Access) guard(network string) (*guard, error) {
 	if network == unix {
 		g := &guard{uids: a.UIDs}

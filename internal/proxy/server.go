@@ -5,19 +5,22 @@
 // What passes: the method, the deadline, metadata (binary too), messages with
 // their compression, the content subtype, headers as soon as they come, trailers,
 // the status with its details, half-close, cancellation, and who waits for whom.
-// What does not: what belongs to a connection, see hopHeaders.
+// What does not: what belongs to a connection, see isHop.
 //
 //	server.go    New, Serve, Reload, Shutdown; limits
 //	handler.go   a call's way
 //	upload.go    what the client sends
 //	download.go  what the server sends
+//	patience.go  how long a part of a call waits for the next
 //	metadata.go  what is said about a call, and what of it goes on
 //	codec.go     messages by reference
 //	encoding.go  compressed messages, as they are
 //	note.go      the encoding that the server answers in
+//	memo.go      what is the same for many calls
 //	upstream.go  the pool that calls go to
 //	listen.go    where clients are listened to
 //	guard.go     who is a client: uid, token, certificate
+//	clients.go   how many there are
 //	health.go    the health of the proxy itself
 //	stats.go     what it has done so far
 package proxy
@@ -43,6 +46,7 @@ type Config struct {
 	// DialOptions. New calls it, and Reload.
 	Upstream func() (*shared.Pool, error)
 
+	MaxClients          int // connections from clients at a time; 0: 10,000
 	MaxStreams          int // calls at a time; 0: 10,000
 	MaxStreamsPerClient int // of these, on one client's connection; 0: 1,000
 	MaxMessage          int // bytes of a message as it comes, compressed or not; 0: 64 MiB
@@ -55,6 +59,7 @@ type Config struct {
 }
 
 const (
+	defaultMaxClients          = 10_000
 	defaultMaxStreams          = 10_000
 	defaultMaxStreamsPerClient = 1_000
 	defaultMaxMessage          = 64 << 20
@@ -85,6 +90,7 @@ type Server struct {
 	health      *health.Server    // nil: all health checks pass through
 	callOptions []grpc.CallOption // of every call to the server
 
+	clients clients
 	shapes  shapes
 	options memo[wire, []grpc.CallOption] // callOptions, and what else a call needs
 	waits   waits
@@ -111,6 +117,7 @@ func New(cfg Config) (*Server, error) {
 		value     *int
 		otherwise int
 	}{
+		{"MaxClients", &cfg.MaxClients, defaultMaxClients},
 		{"MaxStreams", &cfg.MaxStreams, defaultMaxStreams},
 		{"MaxStreamsPerClient", &cfg.MaxStreamsPerClient, defaultMaxStreamsPerClient},
 		{"MaxMessage", &cfg.MaxMessage, defaultMaxMessage},
@@ -122,7 +129,7 @@ func New(cfg Config) (*Server, error) {
 			*limit.value = limit.otherwise
 		}
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, clients: clients{most: int64(cfg.MaxClients), logger: cfg.Logger}}
 	if cfg.HealthService != "" {
 		s.health = newHealth(cfg.HealthService)
 	}
@@ -163,7 +170,7 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 // Serve serves the clients of l until Shutdown or Stop, when it returns nil. It
 // closes l.
 func (s *Server) Serve(l *Listener) error {
-	if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.grpc.Serve(countedListener{l, &s.clients}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("proxy: serving %s: %w", l.Addr(), err)
 	}
 	return nil

@@ -26,7 +26,14 @@ type Stats struct {
 	Active  int64            `json:"active"`  // calls under way
 	Ended   map[string]int64 `json:"ended"`   // calls that have ended, by status code; codes that none ended with are left out
 	Refused int64            `json:"refused"` // calls beyond MaxStreams, or without the token
+	Clients Clients          `json:"clients"`
 	Pool    shared.Stats     `json:"-"`
+}
+
+// Clients are connections from clients.
+type Clients struct {
+	Open    int64 `json:"open"`
+	Refused int64 `json:"refused"` // those beyond MaxClients
 }
 
 // Calls is how many calls were taken.
@@ -44,6 +51,7 @@ func (s *Server) Stats() Stats {
 		Active:  s.counts.active.Load(),
 		Ended:   make(map[string]int64),
 		Refused: s.counts.refused.Load(),
+		Clients: Clients{Open: s.clients.open.Load(), Refused: s.clients.refused.Load()},
 		Pool:    s.Pool().Stats(),
 	}
 	for code := range s.counts.ended {
@@ -66,7 +74,7 @@ func (s *Server) WriteMetrics(w io.Writer) error {
 		fmt.Fprintf(&text, "grpcpool_proxy_calls_total{code=%q} %d\n",
 			codes.Code(code), s.counts.ended[code].Load())
 	}
-	const gauge = "gauge"
+	const counter, gauge = "counter", "gauge"
 	stats := s.Stats()
 	connections, waiting := 0, 0
 	for _, sub := range stats.Pool.Current.Subchannels {
@@ -77,7 +85,9 @@ func (s *Server) WriteMetrics(w io.Writer) error {
 		name, kind, help string
 		value            int64
 	}{
-		{"grpcpool_proxy_refused_total", "counter", "Calls beyond the limit, or without the token.", stats.Refused},
+		{"grpcpool_proxy_refused_total", counter, "Calls beyond the limit, or without the token.", stats.Refused},
+		{"grpcpool_proxy_clients", gauge, "Connections from clients.", stats.Clients.Open},
+		{"grpcpool_proxy_clients_refused_total", counter, "Connections from clients beyond the limit.", stats.Clients.Refused},
 		{"grpcpool_proxy_active", gauge, "Calls under way.", stats.Active},
 		{"grpcpool_proxy_connections", gauge, "Connections to the server.", int64(connections)},
 		{"grpcpool_proxy_waiting", gauge, "Calls that wait for a stream on one of them.", int64(waiting)},

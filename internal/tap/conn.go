@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/mem"
+
+	"github.com/davidwartell/go-grpcpool/internal/ready"
 )
 
 // lastWordsTimeout bounds the wait for an alert after a failed write. The alert
@@ -13,25 +15,18 @@ import (
 // or it was never sent; only a busy machine needs more than an instant.
 const lastWordsTimeout = 50 * time.Millisecond
 
-// readyReader is what grpc-go's transport looks for, structurally, on a
-// connection that it is about to read from: a read that takes its buffer only
-// once there is something to put into it, so that an idle connection pins none.
-type readyReader interface {
-	ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error)
-}
-
 // wrap puts a tap for l onto nc. The result has the optional methods that nc
 // has and grpc-go asks for, no more: offering a method that cannot keep its
 // promise would be worse than not offering it.
 func wrap(nc net.Conn, l *link) net.Conn {
 	c := &conn{Conn: nc, link: l, parser: parser{sink: l}}
 	sys, isSys := nc.(syscall.Conn)
-	ready := newReadyReader(nc)
+	reader := ready.New(nc)
 	switch {
-	case ready != nil && isSys:
-		return &readySysConn{readyConn{c, ready}, sys}
-	case ready != nil:
-		return &readyConn{c, ready}
+	case reader != nil && isSys:
+		return &readySysConn{readyConn{c, reader}, sys}
+	case reader != nil:
+		return &readyConn{c, reader}
 	case isSys:
 		return &sysConn{c, sys}
 	default:
@@ -65,7 +60,7 @@ type syscallConn = syscall.Conn // under its own name it would hide conn's Conn
 type readyConn struct {
 	*conn
 
-	ready readyReader
+	ready ready.Reader
 }
 
 type readySysConn struct {

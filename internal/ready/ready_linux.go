@@ -1,4 +1,4 @@
-package tap
+package ready
 
 import (
 	"errors"
@@ -9,16 +9,16 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// newReadyReader returns how to read nc on ready: its own way if it has one (as
+// New returns how to read nc on ready: its own way if it has one (as
 // ALTS does), the socket's if nc is a socket and nothing else, nil if neither.
 //
 // The types are named because SyscallConn alone proves nothing: what grpc-go's
 // TLS credentials return has it too, and reading that file descriptor would
 // yield ciphertext.
-func newReadyReader(nc net.Conn) readyReader {
+func New(nc net.Conn) Reader {
 	var sys syscall.Conn
 	switch c := nc.(type) {
-	case readyReader:
+	case Reader:
 		return c
 	case *net.TCPConn:
 		sys = c
