@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"syscall"
 	"time"
 
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/davidwartell/go-grpcpool/bench/cpu"
 	"github.com/davidwartell/go-grpcpool/bench/peers"
 )
 
@@ -66,14 +66,14 @@ func holdMany(ctx context.Context, n int, idle time.Duration, dial func() (peers
 	sleepUntil(ctx, time.Now().Add(idle/2)) // what the dials have left ends
 	used := take()
 	sleepUntil(ctx, time.Now().Add(idle))
-	cpu := cpuTime() - used.cpu
+	busy := cpu.Time() - used.cpu
 	per := 1 / float64(n)
 	return []Metric{
 		{(unused.bytes - before.bytes) * per, "unused-B"},
 		{(unused.goroutines - before.goroutines) * per, "unused-goroutines"},
 		{(used.bytes - before.bytes) * per, "idle-B"},
 		{(used.goroutines - before.goroutines) * per, "idle-goroutines"},
-		{float64(cpu.Microseconds()) * per / idle.Seconds(), "idle-cpu-us/s"},
+		{float64(busy.Microseconds()) * per / idle.Seconds(), "idle-cpu-us/s"},
 	}, nil
 }
 
@@ -88,13 +88,5 @@ func take() footprint {
 	runtime.GC() // what sync.Pools hold goes with the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return footprint{float64(m.HeapAlloc + m.StackInuse), float64(runtime.NumGoroutine()), cpuTime()}
-}
-
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
-		panic(err) // only for arguments that are wrong
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	return footprint{float64(m.HeapAlloc + m.StackInuse), float64(runtime.NumGoroutine()), cpu.Time()}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/bench/compressors"
 	"github.com/davidwartell/go-grpcpool/bench/peers"
 )
 
@@ -28,6 +29,8 @@ const (
 	unitNs          = "ns/op"
 	unitConnections = "connections"
 	unitFailed      = "failed"
+	unitAllocs      = "allocs/op"
+	unitCPU         = "cpu-us/op"
 )
 
 // Result is one peer's figures in one case of one round.
@@ -38,10 +41,10 @@ type Result struct {
 
 // Scenario is one thing to measure.
 type Scenario struct {
-	Name  string // of its files
+	Name  string // by which it is asked for; in its raw results
 	Title string
 	Text  string   // what happens, for the report
-	Peers []string // names
+	Peers []string // names of package peers, or of compressors, in the order of the tables
 	Units []string // what the tables show
 
 	// Rounds is the most rounds that make sense; 0 means as many as asked for.
@@ -69,7 +72,10 @@ type Env struct {
 	Trace  func(Trace)
 
 	scenario *Scenario
-	peers    []peers.Peer // in this round's order
+
+	// In this round's order; a scenario has one or the other.
+	peers       []peers.Peer
+	compressors []compressors.Compressor
 }
 
 // Run runs one round of the scenario, or all of them if they run together. With
@@ -79,12 +85,16 @@ func (s *Scenario) Run(ctx context.Context, e Env, names ...string) error {
 	if len(names) > 0 {
 		wanted = slices.DeleteFunc(slices.Clone(s.Peers), func(n string) bool { return !slices.Contains(names, n) })
 	}
-	e.scenario, e.peers = s, peers.Named(wanted...)
-	if len(e.peers) == 0 {
+	if len(wanted) == 0 {
 		return nil
 	}
-	k := e.Round % len(e.peers)
-	e.peers = append(e.peers[k:len(e.peers):len(e.peers)], e.peers[:k]...)
+	k := e.Round % len(wanted)
+	wanted = slices.Concat(wanted[k:], wanted[:k])
+	e.scenario = s
+	for _, name := range wanted {
+		e.peers = append(e.peers, peers.Named(name)...)
+		e.compressors = append(e.compressors, compressors.Named(name)...)
+	}
 	if err := s.run(ctx, &e); err != nil {
 		return fmt.Errorf("scenario %s: %w", s.Name, err)
 	}
@@ -108,7 +118,7 @@ func either[T any](e *Env, long, brief T) T {
 func All() []*Scenario {
 	return []*Scenario{
 		borrow(), unary(), saturation(), overload(), burst(), stream(),
-		rotation(), recovery(), stuck(), many(),
+		rotation(), recovery(), stuck(), many(), snappy(),
 	}
 }
 

@@ -18,7 +18,7 @@ func unary() *Scenario {
 		Name: "unary", Title: "A unary call without load",
 		Text:  "Empty calls by 1, 16 and 128 callers on a server that allows 1,000 streams, so that no peer needs a second connection. Client and server share the two cores and the allocations.",
 		Peers: []string{peers.Pool, peers.Scale, peers.Plain, peers.RoundRobin, peers.Least, peers.GCP, peers.API, peers.Exclusive},
-		Units: []string{unitNs, "allocs/op"},
+		Units: []string{unitNs, unitAllocs},
 		run:   runUnary,
 	}
 }
@@ -62,7 +62,7 @@ func costs(goroutines int, length time.Duration, op func() error) ([]Metric, err
 	return []Metric{
 		{perOp, unitNs},
 		{float64(after.TotalAlloc-before.TotalAlloc) / ops, "B/op"},
-		{float64(after.Mallocs-before.Mallocs) / ops, "allocs/op"},
+		{float64(after.Mallocs-before.Mallocs) / ops, unitAllocs},
 	}, err
 }
 

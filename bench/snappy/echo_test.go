@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/davidwartell/go-grpcpool/bench/cpu"
 )
 
 // BenchmarkEcho is a unary call over loopback whose answer is its request, client and
@@ -33,7 +35,7 @@ func BenchmarkEcho(b *testing.B) {
 					call(i)
 				}
 				b.ReportAllocs()
-				start := cpuTime()
+				start := cpu.Time()
 				for i := 0; b.Loop(); i++ {
 					call(i)
 				}

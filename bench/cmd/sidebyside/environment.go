@@ -35,6 +35,9 @@ var versioned = map[string]string{
 	"github.com/GoogleCloudPlatform/grpc-gcp-go/grpcgcp": "grpcgcp",
 	"google.golang.org/api":                              "googleapi",
 	"github.com/jolestar/go-commons-pool/v2":             "go-commons-pool",
+	"github.com/mostynb/go-grpc-compression":             "mostynb",
+	"github.com/golang/snappy":                           "golang-snappy",
+	"github.com/klauspost/compress":                      "klauspost-compress",
 }
 
 func cpu() string {

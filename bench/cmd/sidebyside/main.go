@@ -74,7 +74,7 @@ func parse() (options, error) {
 	var only, names string
 	flag.BoolVar(&o.quick, "quick", false, "run everything for a moment and write nothing")
 	flag.BoolVar(&o.report, "report", false, "write the tables again from the raw results")
-	flag.IntVar(&o.rounds, "rounds", 8, "how many `rounds`")
+	flag.IntVar(&o.rounds, "rounds", 10, "how many `rounds`")
 	flag.StringVar(&only, "only", "", "`scenarios`, separated by commas (default: all)")
 	flag.StringVar(&names, "peers", "", "`peers`, separated by commas (default: all)")
 	flag.StringVar(&o.out, "out", "results", "`directory` of the report")

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -79,8 +80,8 @@ func chosen(only []string) (together, inTurn []*scenario.Scenario) {
 type results struct {
 	out string
 
-	mu     sync.Mutex // guards what follows
-	raw    map[string]*strings.Builder
+	mu     sync.Mutex                  // guards what follows
+	raw    map[string]*strings.Builder // by scenario
 	traces []scenario.Trace
 }
 
@@ -97,9 +98,17 @@ func (r *results) record(result scenario.Result) {
 	name := strings.ToUpper(result.Scenario[:1]) + result.Scenario[1:]
 	fmt.Fprintf(b, "Benchmark%s/%s/peer=%s-%d\t1", name, result.Case, result.Peer, runtime.GOMAXPROCS(0))
 	for _, m := range result.Metrics {
-		fmt.Fprintf(b, "\t%.4g %s", m.Value, m.Unit)
+		fmt.Fprintf(b, "\t%s %s", figure(m.Value), m.Unit)
 	}
 	b.WriteByte('\n')
+}
+
+// figure has four digits, or all before the point: lengths in bytes are exact.
+func figure(v float64) string {
+	if v >= 1000 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
 }
 
 func (r *results) trace(t scenario.Trace) {
@@ -115,7 +124,7 @@ func (r *results) write() error {
 		return err
 	}
 	for name, b := range r.raw {
-		if err := os.WriteFile(filepath.Join(r.out, name+".txt"), []byte(b.String()), 0o644); err != nil { //nolint:gosec // results are for everybody
+		if err := os.WriteFile(rawFile(r.out, name), []byte(b.String()), 0o644); err != nil { //nolint:gosec // results are for everybody
 			return err
 		}
 	}

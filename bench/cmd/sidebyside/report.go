@@ -76,17 +76,18 @@ func (t *table) add(r *benchfmt.Result) {
 	}
 }
 
-// markdown is one table for each case, with the units that there are of those wanted.
-func (t *table) markdown(wanted []string) string {
+// markdown is one table for each case, with a row for each of the peers that there
+// are of those named, and the units that there are of those wanted.
+func (t *table) markdown(names, wanted []string) string {
 	var b strings.Builder
 	for _, name := range t.cases {
 		var rows []string
 		units := slices.DeleteFunc(slices.Clone(wanted), func(u string) bool {
-			return !slices.ContainsFunc(peers.All(), func(p peers.Peer) bool { return len(t.cells[key{name, p.Name, u}]) > 0 })
+			return !slices.ContainsFunc(names, func(peer string) bool { return len(t.cells[key{name, peer, u}]) > 0 })
 		})
 		rounds := 0
-		for _, p := range peers.All() {
-			row, n := t.row(name, p.Name, units)
+		for _, peer := range names {
+			row, n := t.row(name, peer, units)
 			if n > 0 {
 				rows = append(rows, row)
 				rounds = max(rounds, n)
@@ -137,6 +138,14 @@ func number(v float64) string {
 	}
 }
 
+// rawFile is where the raw results of a scenario are.
+func rawFile(dir, scenario string) string {
+	if scenario == "snappy" {
+		scenario = "snappy-sidebyside" // snappy.txt is what "make snappy" writes
+	}
+	return filepath.Join(dir, scenario+".txt")
+}
+
 // pictures of each scenario, under its tables.
 var pictures = map[string][]string{
 	"saturation": {"throughput.svg", "p99.svg"},
@@ -159,7 +168,7 @@ func writeReport(dir string) error {
 	var sections strings.Builder
 	var config []string
 	for _, s := range scenario.All() {
-		t, err := read(filepath.Join(dir, s.Name+".txt"))
+		t, err := read(rawFile(dir, s.Name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
@@ -176,7 +185,7 @@ func writeReport(dir string) error {
 	for _, p := range peers.All() {
 		fmt.Fprintf(&b, "| %s | %s |\n", p.Name, p.Settings)
 	}
-	b.WriteString("\nNot measured, since the module proxy does not serve them: github.com/shimingyah/pool and github.com/processout/grpc-go-pool. Spanner's own pool needs its sessions. The package snappy has [a report of its own](snappy.md), and package scale's further cases are in [scale.benchstat](scale.benchstat).\n\n")
+	b.WriteString("\nNot measured, since the module proxy does not serve them: github.com/shimingyah/pool and github.com/processout/grpc-go-pool. Spanner's own pool needs its sessions. The compressors are listed in their scenario, the last; as they are part of this program, gRPC names them in a header of every call here, which costs all peers alike an allocation a call. Package snappy's further cases (one message over and over, calls over loopback, memory kept in pools) have [a report of their own](snappy.md), and package scale's are in [scale.benchstat](scale.benchstat).\n\n")
 	b.WriteString(sections.String())
 	found, err := os.ReadFile(filepath.Join(dir, "findings.md")) //nolint:gosec // the caller's own directory
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -187,7 +196,7 @@ func writeReport(dir string) error {
 }
 
 func section(b *strings.Builder, dir string, s *scenario.Scenario, t *table) error {
-	fmt.Fprintf(b, "## %s\n\n%s\n\n%s", s.Title, s.Text, t.markdown(s.Units))
+	fmt.Fprintf(b, "## %s\n\n%s\n\n%s", s.Title, s.Text, t.markdown(s.Peers, s.Units))
 	if s.Name == "saturation" {
 		for file, chart := range map[string]struct{ unit, title string }{
 			"throughput.svg": {"calls/s", "Throughput over callers: 100 streams a connection, 20 ms a call"},

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +47,47 @@ func TestTheReportHasWhatWasRecorded(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(r.out, "p99.svg")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestCompressorsHaveTablesInTheOrderOfTheirScenario(t *testing.T) {
+	r := &results{raw: map[string]*strings.Builder{}, out: t.TempDir()}
+	for _, peer := range []string{"gzip", "ours"} { // as they come in one of the rounds
+		r.record(scenario.Result{Scenario: "snappy", Case: "payload=1MiB-random", Peer: peer, Metrics: []scenario.Metric{
+			{Value: 411.25, Unit: "cpu-us/op"}, {Value: 1048722, Unit: "wire-B/op"},
+		}})
+	}
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeReport(r.out); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.out, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| payload=1MiB-random (1 times) | cpu-us/op | wire-B/op |\n|---|---:|---:|\n" +
+			"| ours | **411** (411 to 411) | **1,048,722** (1,048,722 to 1,048,722) |\n| gzip |",
+		"| ours | this library's package snappy",
+	} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the report has no %q:\n%s", want, b)
+		}
+	}
+	// snappy.txt and snappy.md are another benchmark's, which must not be written over.
+	if _, err := os.Stat(filepath.Join(r.out, "snappy.txt")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("snappy.txt: %v", err)
+	}
+}
+
+func TestARawFileHasTheVersionsOfWhatIsMeasured(t *testing.T) {
+	head := environment()
+	for _, key := range versioned {
+		if !strings.Contains(head, "\n"+key+": v") {
+			t.Errorf("no version of %s in:\n%s", key, head)
+		}
 	}
 }
 

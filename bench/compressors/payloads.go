@@ -1,38 +1,49 @@
-package snappy_test
+package compressors
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// payload is a kind of message. All are made from fixed seeds, so that every run and
+// Payload is a kind of message. All are made from fixed seeds, so that every run and
 // every machine measures the same bytes. There are several messages of each kind: over
 // a single one, a processor soon predicts every branch of a compressor, as it never
 // would in a server. Both ways are measured.
-type payload struct {
-	name     string
-	messages [][]byte
+type Payload struct {
+	Name string
+
+	count, size int
+	generate    func(t text, size int) []byte
 }
 
-var payloads = []payload{
-	{"100B", several(512, 100, records)},
-	{"1KiB-protobuf", several(256, 1<<10, records)},
-	{"10KiB-json", several(64, 10<<10, jsonRows)},
-	{"100KiB-logs", several(16, 100<<10, structuredLogs)},
-	{"100KiB-text", several(16, 100<<10, textLogs)}, // hard for all: short matches, few of them
-	{"1MiB-mixed", several(4, 1<<20, mixed)},
-	{"1MiB-random", several(4, 1<<20, random)},
+// Payloads are all kinds of messages, from small to large.
+func Payloads() []Payload {
+	return []Payload{
+		{"100B", 512, 100, records},
+		{"1KiB-protobuf", 256, 1 << 10, records},
+		{"10KiB-json", 64, 10 << 10, jsonRows},
+		{"100KiB-logs", 16, 100 << 10, structuredLogs},
+		{"100KiB-text", 16, 100 << 10, textLogs}, // hard for all: short matches, few of them
+		{"1MiB-mixed", 4, 1 << 20, mixed},
+		{"1MiB-random", 4, 1 << 20, random},
+	}
 }
 
-// several returns count messages of size bytes each.
-func several(count, size int, generate func(t text, size int) []byte) [][]byte {
-	t := text{rand.New(rand.NewPCG(1, 2))}
-	messages := make([][]byte, count)
+// Messages makes the messages, the same ones at every call. They are not kept: a heap
+// that holds them is collected less often, and whatever else a program measures would
+// look cheaper.
+func (p Payload) Messages() [][]byte { return p.First(p.count) }
+
+// First makes the first n of the messages, or all if there are no more.
+func (p Payload) First(n int) [][]byte {
+	t := text{rand.New(rand.NewPCG(1, 2))} //nolint:gosec // no secret
+	messages := make([][]byte, min(n, p.count))
 	for i := range messages {
-		messages[i] = generate(t, size)[:size]
+		messages[i] = p.generate(t, p.size)[:p.size]
 	}
 	return messages
 }
@@ -41,8 +52,8 @@ func several(count, size int, generate func(t text, size int) []byte) [][]byte {
 type text struct{ *rand.Rand }
 
 // vocabulary is ordered by how often its words are used, as in a language.
-var vocabulary = func() []string {
-	r := rand.New(rand.NewPCG(3, 4))
+var vocabulary = sync.OnceValue(func() []string {
+	r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // no secret
 	const syllables = "ba ce di fo gu ha ken lor min nat op pre qui ra ser ti un ver win ex yo za con ate ing ment"
 	parts := strings.Fields(syllables)
 	words := make([]string, 4000)
@@ -52,11 +63,12 @@ var vocabulary = func() []string {
 		}
 	}
 	return words
-}()
+})
 
 func (t text) word() string {
 	f := t.Float64()
-	return vocabulary[int(f*f*f*float64(len(vocabulary)))]
+	words := vocabulary()
+	return words[int(f*f*f*float64(len(words)))]
 }
 
 func (t text) words(n int) string {
@@ -76,22 +88,22 @@ func structuredLogs(t text, size int) []byte {
 		b = fmt.Appendf(b, `{"time":"2024-05-17T%02d:%02d:%02d.%03dZ","level":"%s","logger":"%s","msg":"%s",`+
 			`"trace_id":"%016x%016x","span_id":"%016x","duration_ms":%.3f,"user":%d,"path":"/api/v1/%s/%s"}`+"\n",
 			now/3600e3%24, now/60e3%60, now/1e3%60, now%1e3, levels[t.IntN(len(levels))], t.word(),
-			messages[t.IntN(len(messages))], t.Uint64(), t.Uint64(), t.Uint64(), t.Float64()*100, t.IntN(1e5), t.word(), t.word())
+			sayings()[t.IntN(len(sayings()))], t.Uint64(), t.Uint64(), t.Uint64(), t.Float64()*100, t.IntN(1e5), t.word(), t.word())
 	}
 	return b
 }
 
-var levels = []string{"INFO", "INFO", "INFO", "INFO", "DEBUG", "WARN", "ERROR"}
+var levels = strings.Fields("INFO INFO INFO INFO DEBUG WARN ERROR")
 
-// messages is what a program says, over and over.
-var messages = func() []string {
-	t := text{rand.New(rand.NewPCG(5, 6))}
+// sayings are what a program says, over and over.
+var sayings = sync.OnceValue(func() []string {
+	t := text{rand.New(rand.NewPCG(5, 6))} //nolint:gosec // no secret
 	m := make([]string, 80)
 	for i := range m {
 		m[i] = t.words(3 + t.IntN(8))
 	}
 	return m
-}()
+})
 
 // textLogs is lines of prose with numbers in them, hardly two alike.
 func textLogs(t text, size int) []byte {
