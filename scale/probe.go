@@ -150,7 +150,10 @@ func (c *connection) watch() {
 	s.mu.Lock()
 	interval := s.policy.settings.Load().probeInterval
 	due := c.phase == phaseReady && interval > 0 && c.now() >= c.probeDueLocked(interval)
-	patience := c.patienceLocked(s.policy.settings.Load().probeTimeout)
+	var patience time.Duration
+	if due {
+		patience = c.patienceLocked(s.policy.settings.Load().probeTimeout)
+	}
 	s.mu.Unlock()
 	var verdict error
 	if due {
@@ -175,10 +178,15 @@ func (c *connection) watch() {
 func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 	known := c.sub.policy.channel.memory.recall(c.sub.addr())
 	patience := timeout << min(known.ejected, mostDoublings)
-	if took := slices.Sorted(slices.Values(c.probes)); len(took) >= 2 {
-		patience = max(patience, patienceFactor*took[len(took)-2])
+	slowest, second := time.Duration(0), time.Duration(0)
+	for _, took := range c.probes {
+		if took > slowest {
+			slowest, second = took, slowest
+		} else {
+			second = max(second, took)
+		}
 	}
-	return min(patience, mostPatience*timeout)
+	return min(max(patience, patienceFactor*second), mostPatience*timeout)
 }
 
 // probe asks the server for a sign of life, and returns why c is to be ejected,
