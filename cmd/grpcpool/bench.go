@@ -40,6 +40,7 @@ const benchNext = `Examples:
   grpcpool bench --plaintext --callers 1000 localhost:50051
   grpcpool bench --ca ca.pem --method shop.v1.Orders/Get --data '{"id": 7}' api:443
   grpcpool bench --json --duration 30s api:443 | jq .results
+  grpcpool bench --svg bench.svg --callers 1000 api:443
 `
 
 // benchFlags is bench's command line.
@@ -52,6 +53,7 @@ type benchFlags struct {
 	data     string
 	maxConns int
 	json     bool
+	svg      string
 }
 
 func newBenchFlags() (*flag.FlagSet, *benchFlags) {
@@ -66,6 +68,7 @@ func newBenchFlags() (*flag.FlagSet, *benchFlags) {
 	fs.StringVar(&f.data, "data", "", "the method's request, as a `message` in JSON; @file reads it from a file")
 	fs.IntVar(&f.maxConns, "max-connections", 10, "`connections` of the pool to one address, at most (1 to 1000)")
 	fs.BoolVar(&f.json, "json", false, "print one JSON document at the end on stdout, and nothing else there")
+	fs.StringVar(&f.svg, "svg", "", "also draw the latencies into this `file`, as SVG; it is written when there are\nresults, and until then left as it was")
 	return fs, f
 }
 
@@ -124,6 +127,10 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		factory, err = flags.factory(flags.target, grpcpool.WithPing(anyAnswer), //nolint:contextcheck // checks names of ports only
 			grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)))
 	}
+	var picture *pictureFile
+	if err == nil {
+		picture, err = openPicture(flags.svg)
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		say(stdout, benchHelp())
@@ -132,8 +139,9 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		say(stderr, fmt.Sprintf("grpcpool bench: %v; see \"grpcpool bench --help\"\n", err))
 		return exitMisuse
 	}
+	defer picture.close()
 	screen := newScreen(stdout, stderr)
-	err = showBench(ctx, flags, factory, screen)
+	err = showBench(ctx, flags, factory, screen, picture)
 	switch {
 	case ctx.Err() != nil:
 		say(stderr, "grpcpool bench: interrupted\n")
@@ -149,7 +157,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 }
 
 // showBench measures and puts what comes of it on the screen.
-func showBench(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory, screen *screen) error {
+func showBench(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory, screen *screen, picture *pictureFile) error {
 	defer screen.clear()
 	doc := &benchDocument{Target: flags.target, Callers: flags.Callers}
 	method, err := findMethod(ctx, flags, factory, doc)
@@ -173,6 +181,9 @@ func showBench(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory
 			return fmt.Errorf("bench: %w", err)
 		}
 		screen.print(string(text) + "\n")
+	}
+	if err := picture.write(benchPicture(doc, flags.Duration)); err != nil {
+		return err
 	}
 	for _, r := range doc.Results {
 		if r.Calls == r.Failed {

@@ -12,12 +12,15 @@ import (
 )
 
 func benchTitle(doc *benchDocument, each time.Duration) string {
-	limit := "no limit on streams"
-	if doc.Limit != nil {
-		limit = fmt.Sprintf("%d streams on a connection", *doc.Limit)
+	return fmt.Sprintf("BENCH %s %s\n%s callers, %v each way, %s\n\n",
+		doc.Target, doc.Method, group(uint64(doc.Callers)), each, doc.allowed()) //nolint:gosec // callers are counted from 1
+}
+
+func (d *benchDocument) allowed() string {
+	if d.Limit == nil {
+		return "the server sets no limit on streams"
 	}
-	return fmt.Sprintf("BENCH %s %s\n%s callers, %v each way, the server allows %s\n\n",
-		doc.Target, doc.Method, group(uint64(doc.Callers)), each, limit) //nolint:gosec // callers are counted from 1
+	return fmt.Sprintf("the server allows %d streams on a connection", *d.Limit)
 }
 
 const barWidth = 30
@@ -62,6 +65,17 @@ func figure(ms float64) string {
 
 const plotWidth = 50
 
+// quantiles are those that are drawn.
+var quantiles = []struct {
+	name string
+	of   func(load.Result) float64
+}{
+	{"p50", func(r load.Result) float64 { return r.P50 }},
+	{"p90", func(r load.Result) float64 { return r.P90 }},
+	{"p99", func(r load.Result) float64 { return r.P99 }},
+	{"p99.9", func(r load.Result) float64 { return r.P999 }},
+}
+
 // benchPlot draws latencies as bars, all to one scale.
 func benchPlot(results []load.Result) string {
 	var text strings.Builder
@@ -72,15 +86,7 @@ func benchPlot(results []load.Result) string {
 	if longest == 0 {
 		return ""
 	}
-	for _, row := range []struct {
-		name string
-		of   func(load.Result) float64
-	}{
-		{"p50", func(r load.Result) float64 { return r.P50 }},
-		{"p90", func(r load.Result) float64 { return r.P90 }},
-		{"p99", func(r load.Result) float64 { return r.P99 }},
-		{"p99.9", func(r load.Result) float64 { return r.P999 }},
-	} {
+	for _, row := range quantiles {
 		name := row.name
 		for _, r := range results {
 			columns := max(1, int(plotWidth*row.of(r)/longest+0.5))

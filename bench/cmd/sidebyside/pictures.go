@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/bench/peers"
-	"github.com/davidwartell/go-grpcpool/bench/plot"
 	"github.com/davidwartell/go-grpcpool/bench/scenario"
+	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 
 type named struct {

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/bench/plot"
 	"github.com/davidwartell/go-grpcpool/bench/scenario"
+	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 
 func TestTheReportHasWhatWasRecorded(t *testing.T) {

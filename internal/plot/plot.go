@@ -1,10 +1,10 @@
-// Package plot draws the two kinds of pictures of the bench report as SVG, with
-// text that can be read on a light and on a dark page.
+// Package plot draws figures as SVG, with text that can be read on a light and on a
+// dark page: lines and strips for the bench report, bars for "grpcpool bench".
 package plot
 
 import (
+	"encoding/xml"
 	"fmt"
-	"html"
 	"io"
 	"math"
 	"slices"
@@ -207,9 +207,17 @@ func linear(low, high float64) []float64 {
 }
 
 func open(b *strings.Builder, height int, title string) {
+	begin(b, height, title)
+	heading(b, 4, 18, title)
+}
+
+func begin(b *strings.Builder, height int, title string) {
 	fmt.Fprintf(b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n", width, height, width, height)
-	fmt.Fprintf(b, "<title>%s</title>\n%s", html.EscapeString(title), style)
-	fmt.Fprintf(b, `<text class="title" x="4" y="18">%s</text>`+"\n", html.EscapeString(title))
+	fmt.Fprintf(b, "<title>%s</title>\n%s", escape(title), style)
+}
+
+func heading(b *strings.Builder, x, y int, s string) {
+	fmt.Fprintf(b, `<text class="title" x="%d" y="%d">%s</text>`+"\n", x, y, escape(s))
 }
 
 func finish(w io.Writer, b *strings.Builder) (int64, error) {
@@ -227,7 +235,15 @@ func rect(b *strings.Builder, x, y, w, h float64, color string) {
 }
 
 func text(b *strings.Builder, x, y float64, anchor, s string) {
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", x, y, anchor, html.EscapeString(s))
+	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", x, y, anchor, escape(s))
+}
+
+// escape also replaces what no XML may hold, such as control characters: one of them
+// and a browser shows nothing of the picture.
+func escape(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes everything
+	return b.String()
 }
 
 // short writes 10000 as 10k.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/davidwartell/go-grpcpool/bench/plot"
+	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 
 func TestAChartIsWellFormedAndNamesItsSeries(t *testing.T) {
@@ -31,6 +31,7 @@ func TestStripsShowValuesAndFailures(t *testing.T) {
 
 func TestNothingToDrawIsAnEmptyPicture(t *testing.T) {
 	check(t, plot.Lines{Title: "empty"}, "empty")
+	check(t, plot.Bars{Title: "bare"}, "bare")
 	check(t, plot.Strips{Title: "none", Step: 1, Strips: []plot.Strip{{Name: "x", Points: make([]plot.Point, 2)}}}, "none")
 }
 
