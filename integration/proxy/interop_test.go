@@ -13,9 +13,10 @@ import (
 	"github.com/davidwartell/go-grpcpool/snappy"
 )
 
-// The cases that need neither Google's credentials nor a server made to misbehave
-// (doc/interop-test-descriptions.md in grpc/grpc). A case that fails ends the
-// program with its reason.
+// The cases that need neither credentials nor a server made to misbehave
+// (doc/interop-test-descriptions.md in grpc/grpc). Those with credentials are in
+// credentials_test.go, load reports, soaking and several servers in cases_test.go. A
+// case that fails ends the program with its reason.
 func TestGRPCsOwnCasesPass(t *testing.T) {
 	s := startServer(t, interop.NewTestServer())
 	p := startProxy(t, s.certs, s.addr)

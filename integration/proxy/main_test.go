@@ -153,9 +153,14 @@ func (r *running) files() int {
 	return len(entries)
 }
 
-func (r *running) client() *grpc.ClientConn {
+func (r *running) client(opts ...grpc.DialOption) *grpc.ClientConn {
 	r.t.Helper()
-	cc, err := grpc.NewClient("unix:"+r.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return r.clientAt("unix:"+r.socket, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+}
+
+func (r *running) clientAt(target string, opts ...grpc.DialOption) *grpc.ClientConn {
+	r.t.Helper()
+	cc, err := grpc.NewClient(target, opts...)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -169,6 +174,7 @@ type server struct {
 	addr     string
 	accepted atomic.Int64
 	streams  atomic.Int64 // of streaming calls, open now
+	stop     func()       // at once; the test's end does it too
 }
 
 func startServer(t *testing.T, service testpb.TestServiceServer) *server {
@@ -177,24 +183,30 @@ func startServer(t *testing.T, service testpb.TestServiceServer) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startServerAt(t, "127.0.0.1:0", certs, func(g *grpc.Server) { testpb.RegisterTestServiceServer(g, service) })
+}
+
+func startServerAt(t *testing.T, address string, certs *pki.Localhost, register func(*grpc.Server), opts ...grpc.ServerOption) *server {
+	t.Helper()
 	config, err := certs.CA.ServerConfig(certs.Server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{certs: certs, addr: l.Addr().String()}
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(opts,
 		grpc.Creds(credentials.NewTLS(config)), grpc.WaitForHandlers(true),
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 			s.streams.Add(1)
 			defer s.streams.Add(-1)
 			return h(srv, stream)
 		}),
-	)
-	testpb.RegisterTestServiceServer(g, service)
+	)...)
+	s.stop = g.Stop
+	register(g)
 	reflection.Register(g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(counting{l, &s.accepted}) }()
