@@ -30,27 +30,31 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
-	os.Exit(testMain(m))
+	code := m.Run()
+	os.RemoveAll(buildDir)
+	os.Exit(code)
 }
 
-func testMain(m *testing.M) int {
+// buildDir is where program has built it; "" if it has not.
+var buildDir string
+
+// program is the path of the command. It is built the first time.
+func program(b *testing.B) string {
+	b.Helper()
 	if *command != "" {
-		return m.Run()
+		return *command
 	}
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	var err error
+	if buildDir, err = os.MkdirTemp("", "bench"); err != nil { //nolint:usetesting // for all benchmarks
+		b.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	*command = filepath.Join(dir, "grpcpool")
+	*command = filepath.Join(buildDir, "grpcpool")
 	build := exec.Command("go", "build", "-o", *command, "./cmd/grpcpool")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the command: %v\n%s", err, out)
-		return 1
+		b.Fatalf("building the command: %v\n%s", err, out)
 	}
-	return m.Run()
+	return *command
 }
 
 // cpu measures the CPU time of a benchmark's loop, in all processes.

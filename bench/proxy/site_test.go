@@ -61,7 +61,7 @@ func newSite(b *testing.B) *site {
 	s.target = s.start(b, roleServer)
 	s.start(b, roleRelay, s.target)
 	s.start(b, roleDecoding, s.target)
-	s.startCommand(b, exec.Command(*command, roleProxy, "--to", s.target, "--listen", "unix://"+filepath.Join(s.dir, roleProxy),
+	s.startCommand(b, exec.Command(program(b), roleProxy, "--to", s.target, "--listen", "unix://"+filepath.Join(s.dir, roleProxy),
 		"--ca", filepath.Join(s.dir, caFile), "--cert", filepath.Join(s.dir, certFile), "--key", filepath.Join(s.dir, keyFile)))
 	awaitSocket(b, filepath.Join(s.dir, roleProxy))
 	return s

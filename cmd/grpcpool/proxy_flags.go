@@ -35,6 +35,10 @@ const proxyWho = `Who may call:
                     (--listen-cert, --listen-key, --listen-ca), on any address
   systemd           the sockets that systemd passes (LISTEN_FDS); the same rules apply
 
+Credentials in a call's metadata pass to the server. Those that say whom they are for, in
+the name that the client calls (gRPC's self-signed JWTs), need the server's name as the
+client's authority, and in the certificate of --listen-cert.
+
 Signals:
   HUP               read all certificates, keys and the token anew; calls under way go on
                     (--cert, --key and --ca are also read again when they change)

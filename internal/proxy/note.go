@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/stats"
@@ -14,7 +15,7 @@ import (
 type note struct {
 	context.Context
 
-	tagged  bool // a noteHandler is there; set before the stream is made
+	tagged  atomic.Bool // a noteHandler is there; set before the stream is made, and by each retry
 	written sync.Once
 	told    sync.WaitGroup // of name
 	name    string
@@ -38,7 +39,7 @@ func (n *note) Value(key any) any {
 // encoding returns the name, "" for none. To be called when there are headers: gRPC
 // shows them a moment before it tells of them.
 func (n *note) encoding() string {
-	if !n.tagged {
+	if !n.tagged.Load() {
 		return "" // a channel without DialOptions: nothing is compressed
 	}
 	n.told.Wait()
@@ -70,7 +71,7 @@ func (noteHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 // TagRPC implements stats.Handler.
 func (noteHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
 	if n, ok := ctx.Value(noteKey{}).(*note); ok {
-		n.tagged = true
+		n.tagged.Store(true)
 	}
 	return ctx
 }
