@@ -38,8 +38,8 @@ bench: tools ## lease and RPC of the pool; see bench/ for peers
 	go test ./shared -run '^$$' -bench . -count 10 | tee bench.out
 	$(GOBIN)/benchstat bench.out
 
-bench-peers: ## every benchmark beside its peers, about 35 minutes; writes bench/results
-	$(MAKE) -C bench scale snappy bench
+bench-peers: ## every benchmark beside its peers, about 50 minutes; writes bench/results
+	$(MAKE) -C bench scale snappy proxy bench
 
 bench-quick: ## every benchmark once, without judging figures
 	go test -run '^$$' -bench . -benchtime 1x ./...

@@ -71,8 +71,8 @@ func followLoad() (stop func()) {
 		c := cores{most: most, inUse: 1}
 		tick := time.NewTicker(corePeriod)
 		defer tick.Stop()
-		at, used := time.Now(), time.Duration(0)
-		used, _ = cpuTime()
+		at := time.Now()
+		used, _ := cpuTime()
 		for {
 			select {
 			case <-end:

@@ -43,6 +43,10 @@ Signals:
   HUP               read all certificates, keys and the token anew; calls under way go on
                     (--cert, --key and --ca are also read again when they change)
   TERM, INT         take no more calls and wait for those under way, up to --drain
+
+Environment:
+  GOMAXPROCS, GOGC  are obeyed; without them it begins on one core, takes more when it is
+                    busy and gives them back, and lets some 8 MB of garbage gather
 `
 
 const proxyStatus = `Exit status:

@@ -13,7 +13,7 @@ import (
 // grpc.ClientStream does not: the encoding of its compressed messages. gRPC tells it
 // to stats handlers.
 type note struct {
-	context.Context
+	context.Context //nolint:containedctx // it is one
 
 	tagged  atomic.Bool // a noteHandler is there; set before the stream is made, and by each retry
 	written sync.Once
