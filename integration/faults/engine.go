@@ -80,6 +80,7 @@ type world struct {
 
 // faultTimes is when the last fault came and went, and what it hit.
 type faultTimes struct {
+	begun    time.Time // the command that injects it; the fault came then or later
 	at       time.Time
 	healed   time.Time // zero: not yet
 	detected time.Time // zero: not yet
@@ -297,7 +298,7 @@ func (w *world) inject(f faultStep) error {
 	if err != nil {
 		return err
 	}
-	w.fault = faultTimes{bad: bad}
+	w.fault = faultTimes{bad: bad, begun: time.Now()}
 	w.fault.at, err = begin()
 	w.logf("the fault is there, which took %v", time.Since(w.fault.at).Round(time.Microsecond))
 	if err == nil && seen != nil {

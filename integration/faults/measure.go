@@ -131,16 +131,17 @@ func (w *world) detect(bound time.Duration) (time.Duration, bool) {
 	w.fault.detected = since
 	w.dials.begin()
 	took := min(since.Sub(w.fault.at), w.lastSign().Sub(w.fault.at))
-	return took, took <= bound
+	return max(took, 0), took <= bound
 }
 
 // lastSign is when the last call on a connection that the fault hit ended, or the
 // channel lost the last of them, whichever was later: the same as detect sees, but
 // exact where it only looked later, because the command that injected the fault was
-// still under way.
+// still under way. Where a witness tells when the fault came, the client may have seen
+// it a moment before the witness did.
 func (w *world) lastSign() time.Time {
 	last := w.events.lastEnd()
-	if last.Before(w.fault.at) {
+	if last.Before(w.fault.begun) {
 		return time.Now()
 	}
 	w.load.each(func(c *call) bool {
