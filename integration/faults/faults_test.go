@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,8 +24,9 @@ var (
 )
 
 // atOnce is how many scenarios are played at a time, beside those that take long
-// and little of the machine. Most of the time they wait.
-const atOnce = 5
+// and little of the machine. Most of the time they wait; more than one for each of two
+// cores would be in the way of each other's milliseconds.
+const atOnce = 2
 
 func TestMain(m *testing.M) {
 	faults.ServeIfAsked()
@@ -81,7 +81,7 @@ func TestTheMatrix(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	m := &machine{slots: make(chan struct{}, atOnce)}
+	slots := make(chan struct{}, atOnce)
 	for _, file := range files {
 		script := readScript(t, file)
 		for _, client := range script.Clients {
@@ -90,61 +90,32 @@ func TestTheMatrix(t *testing.T) {
 					t.Parallel() // goes on when all that want the machine alone are done
 				}
 				if script.Once {
-					m.play(t, file, client, 0)
+					play(t, file, client)
 					return
 				}
 				for range *repeat {
-					m.play(t, file, client, 1)
+					slots <- struct{}{}
+					play(t, file, client)
+					<-slots
 				}
 			})
 		}
 	}
 }
 
-// machine is what plays share.
-type machine struct {
-	slots chan struct{} // for so many at once
-
-	mu sync.Mutex // held by the play that has all of them
-}
-
-// play plays a script in a process of its own. What is promised in milliseconds may
-// not hold beside others on few cores: outside a measurement (-repeat), a script whose
-// promises did not hold is played again without the others, and has to hold then. It
-// takes so many slots at first: none, if it takes long.
-func (m *machine) play(t *testing.T, file, client string, slots int) {
-	t.Helper()
-	for range slots {
-		m.slots <- struct{}{}
-	}
-	out, err := inside(t, file, client)
-	for range slots {
-		<-m.slots
-	}
-	if err != nil && *repeat == 1 {
-		t.Logf("not held beside others (%v), so once more alone; then it was:\n%s", err, out)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for range cap(m.slots) {
-			m.slots <- struct{}{}
-			defer func() { <-m.slots }()
-		}
-		out, err = inside(t, file, client)
-	}
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-		return
-	}
-	t.Log(out)
-}
-
-func inside(t *testing.T, file, client string) (string, error) {
+// play plays a script in a process of its own.
+func play(t *testing.T, file, client string) {
 	t.Helper()
 	env := []string{scriptFile + "=" + file, clientKind + "=" + client}
 	if *full {
 		env = append(env, inFull+"=1")
 	}
-	return faults.Inside(t.Context(), "TestInside", time.Hour, env...)
+	out, err := faults.Inside(t.Context(), "TestInside", time.Hour, env...)
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+		return
+	}
+	t.Log(out)
 }
 
 // TestInside is what play starts.
