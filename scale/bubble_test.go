@@ -69,6 +69,15 @@ func elapse(d time.Duration) {
 	synctest.Wait()
 }
 
+// afterAProbe returns in the bubble when a probe of the only subchannel has just
+// ended, so that the next one is far off.
+func (c *channel) afterAProbe() {
+	probes := func() uint64 { return c.observer.Snapshot().Subchannels[0].Probes }
+	for before := probes(); probes() == before; {
+		elapse(time.Millisecond)
+	}
+}
+
 // quickly makes gRPC try failed dials again soon.
 var quickly = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond},

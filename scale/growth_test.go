@@ -47,6 +47,7 @@ func TestConnectionsThatAreNotNeededAreClosedAndOneIsKept(t *testing.T) {
 		if sub := c.observer.Snapshot().Subchannels[0]; sub.Shrunk != 5 || sub.Lost != 0 || sub.LastError != "" {
 			t.Errorf("the snapshot is %+v, want 5 shrunk and none lost", sub)
 		}
+		c.afterAProbe() // one in flight would have a stream of its own
 		mustHammer(t, c.stub, 4, 3)
 		if got := c.connections(); got != 2 {
 			t.Errorf("%d connections for 4 callers afterwards, want 2", got)
