@@ -65,11 +65,11 @@ func (s *Server) Listen(ctx context.Context) error {
 
 // Serve begins to serve. Undone by Stop.
 func (s *Server) Serve() {
-	s.grpc = grpc.NewServer(s.opts...)
-	testpb.RegisterBenchmarkServiceServer(s.grpc, echo{})
-	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
-	s.served = make(chan error, 1)
-	go func() { s.served <- s.grpc.Serve(s.listener) }()
+	server, listener, served := grpc.NewServer(s.opts...), s.listener, make(chan error, 1)
+	testpb.RegisterBenchmarkServiceServer(server, echo{})
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	s.grpc, s.served = server, served
+	go func() { served <- server.Serve(listener) }() // Stop may come before it has begun
 }
 
 // Stop closes the listener and all connections, and waits for the handlers. RPCs

@@ -108,3 +108,15 @@ func TestAWaitForConnectionsEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAServerMayBeStoppedBeforeItHasBegunToServe(t *testing.T) {
+	for range 200 {
+		server := testserver.New()
+		if err := server.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
