@@ -16,8 +16,9 @@ import (
 //
 // A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
-// the connection was lost, and TCP asks again ever more seldom. An address that
-// never was reached gets firstConnect.
+// the connection was lost, and TCP asks again ever more seldom. Or the network has
+// become slow: one in patientEvery such dials in a row is given patientConnect. An
+// address that never was reached gets firstConnect.
 //
 // A server that took the connection has to finish the handshakes, of TLS and of
 // HTTP/2 (RFC 9113, section 3.4), within patientHandshake. Every such timeout in a
@@ -28,6 +29,9 @@ const (
 
 	firstConnect     = 3 * time.Second
 	connectFactor    = 3
+	patientEvery     = 16
+	patientConnect   = 1750 * time.Millisecond // the end of an outage is seen when TCP asks again
+	asksAgain        = time.Second             // after which TCP does, the first time (RFC 6298, section 2)
 	patientHandshake = 2500 * time.Millisecond
 	mostDoublings    = 3
 )
@@ -151,10 +155,14 @@ func (c *connection) reached() time.Time {
 
 func (s *subchannel) connectPatience() time.Duration {
 	known := s.policy.channel.memory.recall(s.addr())
-	if known.connect > 0 {
+	switch {
+	case known.connect == 0:
+		return firstConnect << min(known.timeouts, mostDoublings)
+	case (known.unanswered+1)%patientEvery == 0:
+		return max(patientConnect, connectFactor*known.connect)
+	default:
 		return max(leastPause, connectFactor*known.connect)
 	}
-	return firstConnect << min(known.timeouts, mostDoublings)
 }
 
 func (s *subchannel) handshakePatience() time.Duration {
@@ -179,9 +187,13 @@ func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
 func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	took := time.Since(c.dialledAt)
 	err := fmt.Errorf("scale: dialling %s: no answer within %v", s.addr(), took.Round(time.Millisecond))
-	if known := s.policy.channel.memory.recall(s.addr()); known.connect == 0 {
-		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
-	}
+	s.policy.channel.memory.note(s.addr(), func(l *learned) {
+		if l.connect == 0 {
+			l.timeouts++
+		} else {
+			l.unanswered++
+		}
+	})
 	s.lastErr = err
 	s.stats.failed++
 	s.dialFails++

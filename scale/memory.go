@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // Memory is what channels learn of the addresses that they connect to: how many
@@ -35,9 +37,10 @@ type learned struct {
 	limit   uint32
 	limited bool // limit is known
 
-	connect   time.Duration // from the dial to the handshake, the last time
-	handshake time.Duration // from there to READY, the last time
-	timeouts  int           // dials in a row that ran into their patience
+	connect    time.Duration // from the dial to the handshake, the last time that no packet was lost
+	handshake  time.Duration // from there to READY, the last time
+	timeouts   int           // dials in a row that ran into their patience
+	unanswered int           // of an address whose connect is known: dials in a row that did not reach it in time
 
 	ejected int // connections in a row, none of which answered a probe soon
 
@@ -105,9 +108,25 @@ func (c *connection) rememberDialLocked() {
 	if reached.IsZero() {
 		return
 	}
+	connect := max(reached.Sub(c.dialledAt), 1)
+	p, told := c.tap.Progress()
 	c.sub.policy.channel.memory.note(c.sub.addr(), func(l *learned) {
-		l.connect, l.handshake, l.timeouts = max(reached.Sub(c.dialledAt), 1), c.readyAt.Sub(reached), 0
+		l.noteConnect(connect, p, told)
+		l.handshake, l.timeouts, l.unanswered = c.readyAt.Sub(reached), 0, 0
 	})
+}
+
+// noteConnect notes that it took so long to connect. A dial whose packets were lost
+// took as long as TCP waits before it asks again, which says nothing of the next one:
+// then the round trip counts, if it is longer than what is known. Where the platform
+// does not tell, a second or more is taken for that wait, unless nothing better is known.
+func (l *learned) noteConnect(took time.Duration, p tap.Progress, told bool) {
+	switch {
+	case p.Resent > 0:
+		l.connect = max(l.connect, min(took, p.RoundTrip))
+	case told || l.connect == 0 || took < asksAgain:
+		l.connect = took
+	}
 }
 
 // recall copies what is known of addr.

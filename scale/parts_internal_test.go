@@ -175,3 +175,29 @@ func TestTheBucketGivesABurstAndThenARate(t *testing.T) {
 		t.Errorf("the next token comes in %v, want %v", got, dialEvery)
 	}
 }
+
+func TestALostPacketSaysNothingOfTheTimeThatADialNeeds(t *testing.T) {
+	const ms = time.Millisecond
+	for name, tc := range map[string]struct {
+		known, took time.Duration
+		progress    tap.Progress
+		told        bool
+		want        time.Duration
+	}{
+		"a first dial":                         {0, 20 * ms, tap.Progress{RoundTrip: 10 * ms}, true, 20 * ms},
+		"a later one, slower":                  {20 * ms, 1200 * ms, tap.Progress{RoundTrip: 10 * ms}, true, 1200 * ms},
+		"its first packet was lost":            {20 * ms, 7020 * ms, tap.Progress{RoundTrip: 10 * ms, Resent: 3}, true, 20 * ms},
+		"the first dial's first packet":        {0, 1020 * ms, tap.Progress{RoundTrip: 10 * ms, Resent: 1}, true, 10 * ms},
+		"the answer was late":                  {20 * ms, 1500 * ms, tap.Progress{RoundTrip: 1490 * ms, Resent: 1}, true, 1490 * ms},
+		"nobody tells":                         {20 * ms, 900 * ms, tap.Progress{}, false, 900 * ms},
+		"nobody tells, and a packet is missed": {20 * ms, 1020 * ms, tap.Progress{}, false, 20 * ms},
+		"nobody tells, of a first dial":        {0, 1020 * ms, tap.Progress{}, false, 1020 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := learned{connect: tc.known}
+			if l.noteConnect(tc.took, tc.progress, tc.told); l.connect != tc.want {
+				t.Errorf("a dial is thought to take %v, want %v", l.connect, tc.want)
+			}
+		})
+	}
+}

@@ -387,3 +387,25 @@ func TestConnectionsToASlowServerAreNotEjectedForEver(t *testing.T) {
 		}
 	})
 }
+
+// Dials of an address that is known to be near are given up soon. If it is not near
+// any more, that must not go on for ever.
+func TestAnAddressThatHasBecomeFarIsReachedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLinked(t, serverConfig{})
+		defer l.calls(2, 20*time.Millisecond)()
+		elapse(time.Second)
+		l.link.Delay(450 * time.Millisecond) // a dial takes twice that
+		l.link.Reset()
+		elapse(20 * time.Second)
+		if sub := l.subchannel(); len(sub.Connections) != 1 {
+			t.Errorf("after 20 s: %+v", sub)
+		}
+		before := l.link.Dials()
+		l.link.Reset()
+		elapse(4 * time.Second)
+		if sub := l.subchannel(); len(sub.Connections) != 1 || l.link.Dials() != before+1 {
+			t.Errorf("lost and dialled again, %d times: %+v", l.link.Dials()-before, sub)
+		}
+	})
+}

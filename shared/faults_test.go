@@ -137,3 +137,22 @@ func TestASlowNetworkIsNotADeadOne(t *testing.T) {
 		}
 	})
 }
+
+// Dials of an address that is known to be near are given up soon. If it is not near
+// any more, that must not go on for ever.
+func TestAnAddressThatHasBecomeFarIsReachedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, link := linked(t)
+		good, stop := callEvery(20*time.Millisecond, p)
+		defer stop()
+		time.Sleep(time.Second)            // virtual, as what follows
+		link.Delay(450 * time.Millisecond) // a dial takes twice that
+		link.Reset()
+		time.Sleep(20 * time.Second)
+		before := good.Load()
+		time.Sleep(6 * time.Second)
+		if n := good.Load() - before; n < 2 { // each after a test, which takes as long
+			t.Errorf("%d good calls in 6 s, want one every 2.4 s or so", n)
+		}
+	})
+}

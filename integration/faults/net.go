@@ -99,6 +99,7 @@ func newNetwork(tb testing.TB) *network {
 	if err := inOwnNamespace(); err != nil {
 		tb.Fatal(err)
 	}
+	retransmitSeldom(tb)
 	holder := hold(tb)
 	n := &network{tb: tb, server: fmt.Sprintf("/proc/%d/ns/net", holder.Pid)}
 	n.ip("", "link", "set", "lo", "up")
@@ -110,6 +111,17 @@ func newNetwork(tb testing.TB) *network {
 	n.ip(n.server, "address", "add", serverAddress+prefix, "dev", serverDevice)
 	n.ip(n.server, "link", "set", serverDevice, "up")
 	return n
+}
+
+// retransmitSeldom has the kernel ask for a connection again after 1, 3, 7 and 15
+// seconds, as every Linux before 6.5 does. Newer ones ask every second at first, which
+// hides from the scenarios what a client that counts on the kernel would miss.
+func retransmitSeldom(tb testing.TB) {
+	tb.Helper()
+	err := os.WriteFile("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", []byte("0"), 0o600)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // an older kernel has no such setting
+		tb.Logf("faults: the kernel may ask for connections every second: %v", err)
+	}
 }
 
 // hold starts the process that keeps the server's namespace when the server is dead.

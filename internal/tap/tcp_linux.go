@@ -31,6 +31,7 @@ func progress(conn net.Conn) (p Progress, ok bool) {
 		p, ok = Progress{
 			Acked:     info.Bytes_acked,
 			Left:      uint64(left),
+			Resent:    uint64(info.Total_retrans),
 			RoundTrip: time.Duration(info.Rtt) * time.Microsecond,
 		}, true
 	})
