@@ -21,6 +21,7 @@ type call struct {
 	lent  time.Time // when it had the channel; zero: never
 	sent  time.Time // when it was last put on a connection; zero: never
 	on    string    // this side's address of that connection
+	there bool      // it still is on it; else gRPC puts it on another one, or it has ended
 	ended time.Time
 	err   error
 }
@@ -35,10 +36,12 @@ type load struct {
 	mu     sync.Mutex         // guards what follows and every call
 	active map[*call]struct{} // not ended
 	ended  []*call            // in the order of their ends
+
+	left map[string]time.Time // when a call was last on the connection of that address, and no more
 }
 
 func newLoad() *load {
-	l := &load{active: make(map[*call]struct{})}
+	l := &load{active: make(map[*call]struct{}), left: make(map[string]time.Time)}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	return l
 }
@@ -161,16 +164,25 @@ type callKey struct{}
 // TagRPC does nothing.
 func (*load) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
-// HandleRPC notes when a call is put on a connection.
+// HandleRPC notes when a call is put on a connection, and when it is off it again: a
+// call that the server has not seen then waits for another connection.
 func (l *load) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	header, ok := s.(*stats.OutHeader)
 	c, isOurs := ctx.Value(callKey{}).(*call)
-	if !ok || !isOurs || header.LocalAddr == nil {
+	if !isOurs {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c.sent, c.on = time.Now(), header.LocalAddr.String()
+	switch s := s.(type) {
+	case *stats.OutHeader:
+		if s.LocalAddr != nil {
+			c.sent, c.on, c.there = time.Now(), s.LocalAddr.String(), true
+		}
+	case *stats.End: // of one attempt
+		if c.there {
+			c.there, l.left[c.on] = false, time.Now()
+		}
+	}
 }
 
 // TagConn does nothing.

@@ -134,7 +134,7 @@ func (w *world) detect(bound time.Duration) (time.Duration, bool) {
 	return max(took, 0), took <= bound
 }
 
-// lastSign is when the last call on a connection that the fault hit ended, or the
+// lastSign is when the last call left a connection that the fault hit, or the
 // channel lost the last of them, whichever was later: the same as detect sees, but
 // exact where it only looked later, because the command that injected the fault was
 // still under way. Where a witness tells when the fault came, the client may have seen
@@ -144,12 +144,9 @@ func (w *world) lastSign() time.Time {
 	if last.Before(w.fault.begun) {
 		return time.Now()
 	}
-	w.load.each(func(c *call) bool {
-		if slices.Contains(w.fault.bad, c.on) && c.ended.After(last) {
-			last = c.ended
-		}
-		return true
-	})
+	if left := w.load.lastOn(w.fault.bad); left.After(last) {
+		last = left
+	}
 	return last
 }
 
@@ -165,11 +162,23 @@ func (l *load) anyOn(bad []string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.active {
-		if slices.Contains(bad, c.on) {
+		if c.there && slices.Contains(bad, c.on) {
 			return true
 		}
 	}
 	return false
+}
+
+// lastOn is when a call last left one of these connections; zero: never.
+func (l *load) lastOn(bad []string) (last time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, on := range bad {
+		if left := l.left[on]; left.After(last) {
+			last = left
+		}
+	}
+	return last
 }
 
 // recovered waits for the end of the first good call after the healing; or, after a
