@@ -31,6 +31,9 @@ type sequel struct {
 func (q *sequel) do(s *subchannel) {
 	for _, state := range q.tell {
 		s.child.tell(s, state)
+		if state.ConnectivityState == connectivity.Connecting {
+			s.policy.lookCold()
+		}
 	}
 	if q.serve {
 		s.mu.Lock()
