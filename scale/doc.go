@@ -55,6 +55,7 @@
 //	probe.go        the watch over a connection, and its ejection
 //	dialling.go     the supervision of dials
 //	replace.go      replacing connections before they end
+//	draining.go     not trusting those whose server shuts down
 //	memory.go       what is remembered of an address
 //	event.go        what is told of all this
 //	connection.go   one connection and the count of its streams

@@ -45,6 +45,9 @@ func (s *subchannel) growLocked() int {
 	if demand <= 0 {
 		return 0
 	}
+	if ready := *s.ready.Load(); len(s.suspects.trusted(ready)) < len(ready) {
+		return 0 // they may well go on, and take the calls then
+	}
 	n := s.countLocked()
 	if n[phaseBackoff] > 0 {
 		return 0

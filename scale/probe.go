@@ -80,6 +80,9 @@ func (l *lap) onDone(info balancer.DoneInfo) {
 		l.answered.Store(true)
 		c.prove(l.at)
 	}
+	if info.Err != nil && !info.BytesReceived && c.drained.Load() {
+		c.sub.suspect()
+	}
 	c.release()
 }
 

@@ -189,7 +189,7 @@ func (s *subchannel) eachLocked() (each int64) {
 // without a limit has a room that it may exceed: when all of that is taken the
 // least loaded connection takes the stream, and the subchannel ought to grow.
 func (s *subchannel) take() (c *connection, exceeded bool) {
-	ready := *s.ready.Load()
+	ready := s.suspects.trusted(*s.ready.Load())
 	for i, c := range ready {
 		if c.take(c.room.Load()) {
 			if i > 0 && !c.used.Load() {

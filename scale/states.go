@@ -311,6 +311,9 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 // goes to c, and its successor is dialled. It must not block.
 func (c *connection) onGoAway(g tap.GoAway) {
 	s := c.sub
+	if !g.Graceful() {
+		c.drained.Store(true)
+	}
 	s.mu.Lock()
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
 		s.mu.Unlock()

@@ -31,6 +31,8 @@ type subchannel struct {
 	ready   atomic.Pointer[[]*connection] // oldest first; replaced under mu
 	waiting atomic.Int64                  // calls in the queue, or about to be
 
+	suspects suspects // written under mu
+
 	waiters waiterPool
 	addrs   atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
 
@@ -54,6 +56,7 @@ type subchannel struct {
 	distrust      bool               // a connection was ejected, and none has become READY since
 	superviseTick timer              // looks at dials
 	replaceTick   timer              // carries out replacements
+	trustTick     timer              // ends a suspicion
 	health        health
 	face          *connection // the oldest, as far as health and the child's producers are concerned
 	produced      bool        // the child has producers on it
@@ -198,6 +201,7 @@ func (s *subchannel) stopTimersLocked() {
 	s.held.stop()
 	s.superviseTick.stop()
 	s.replaceTick.stop()
+	s.trustTick.stop()
 	for c := range s.all {
 		c.look.stop()
 	}

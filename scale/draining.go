@@ -1,0 +1,58 @@
+package scale
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A server that shuts down ends all its connections at about the same time. The calls
+// that it has not begun gRPC makes again on another connection, once: whose second
+// connection is ended in the same way has failed. So when a connection is ended with
+// such calls on it, those that are as old are under suspicion for suspectFor, and calls
+// wait for that long, or until a connection stands that was made since.
+//
+// The ends of a server's connections were seen to arrive within a millisecond. Most
+// servers let calls that are under way in, and end connections one at a time; those are
+// never under suspicion.
+const suspectFor = 5 * time.Millisecond
+
+// suspicion is against every connection that was made before since.
+type suspicion struct{ since time.Time }
+
+// suspects are what picks, which hold no lock, see of it.
+type suspects struct{ now atomic.Pointer[suspicion] }
+
+// trusted are those of the connections that are not under suspicion.
+func (s *suspects) trusted(ready []*connection) []*connection {
+	now := s.now.Load()
+	if now == nil {
+		return ready
+	}
+	return slices.DeleteFunc(slices.Clone(ready), func(c *connection) bool { return c.made.Before(now.since) })
+}
+
+// suspect is told that a call, which gRPC may make again, was on a connection that the
+// server ended without having begun it. It returns before gRPC picks for that call.
+func (s *subchannel) suspect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	if s.suspects.now.Load() == nil {
+		s.suspects.now.Store(&suspicion{time.Now()})
+	}
+	s.trustTick.stop()
+	s.setLocked(&s.trustTick, suspectFor, s.trust)
+}
+
+// trust ends the suspicion.
+func (s *subchannel) trust() {
+	s.mu.Lock()
+	s.suspects.now.Store(nil)
+	s.dispatchLocked()
+	dials := s.growLocked()
+	s.mu.Unlock()
+	s.dial(dials)
+}
