@@ -251,6 +251,7 @@ func TestRPCsOnAnOldLeaseGoThroughWithinASecondOfTheServersReturn(t *testing.T) 
 		p, server := inMemory(t, 0)
 		l := get(t, p)
 		server.Stop()
+		synctest.Wait() // the channel knows: a call that is on its way then has failed
 		var back time.Time
 		time.AfterFunc(10*time.Minute, func() { back = time.Now(); server.Start() })
 		_, err := testpb.NewTestServiceClient(l.Connection()).EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true))
