@@ -297,7 +297,7 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 		"certificate expired":   {func(t *testing.T, b *inBubble) { b.putExpired(t) }, "expired at"},
 		"certificate as server": {func(t *testing.T, b *inBubble) { b.files.put(t, b.l.CA.PEM, b.l.Server) }, "not for client authentication"},
 		"key gone":              {func(t *testing.T, b *inBubble) { remove(t, b.files.key) }, "no such file"},
-		"key garbage":           {func(t *testing.T, b *inBubble) { write(t, b.files.key, []byte("FIXME")) }, "not PEM"},
+		"key garbage":           {func(t *testing.T, b *inBubble) { write(t, b.files.key, []byte("garbage")) }, "not PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -244,7 +244,7 @@ func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
 		want    string
 	}{
 		"missing":     {nil, "no such file"},
-		"garbage":     {[]byte("FIXME"), "not a revocation list"},
+		"garbage":     {[]byte("garbage"), "not a revocation list"},
 		"certificate": {l.CA.PEM, "0 revocation lists"},
 		"cut off":     {cutOff(good), "of which 0 can be read"},
 	} {
@@ -282,7 +282,7 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 		write(t, path, crl(t, l.CA, later, l.Server))
 		time.Sleep(12 * time.Second)
 		wantConnection(t, f, "was revoked at")
-		write(t, path, []byte("FIXME"))
+		write(t, path, []byte("garbage"))
 		time.Sleep(12 * time.Second)
 		wantConnection(t, f, "was revoked at")
 		wantError(t, f.Identity().LastError, path, "not a revocation list")
@@ -312,12 +312,12 @@ func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
 	}
 	wantConnection(t, f)
 
-	write(t, files.key, []byte("FIXME"))
+	write(t, files.key, []byte("garbage"))
 	write(t, path, crl(t, l.CA, later, l.Server))
 	wantError(t, f.Reload(testContext(t)), files.key, "not PEM")
 	wantConnection(t, f, "was revoked at")
 
-	write(t, path, []byte("FIXME"))
+	write(t, path, []byte("garbage"))
 	next := issue(t, l.CA, pki.Request{})
 	files.put(t, l.CA.PEM, next)
 	wantError(t, f.Reload(testContext(t)), path, "not a revocation list")
