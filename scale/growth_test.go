@@ -235,6 +235,7 @@ func TestAConnectionThatLivedIsReplacedAtOnce(t *testing.T) {
 			mustHammer(t, c.stub, 1, 1)
 			elapse(2 * time.Second)
 			s.GoAway(false)
+			synctest.Wait() // it has arrived, or the call might be served before it
 			start := time.Now()
 			mustHammer(t, c.stub, 1, 1)
 			if took := time.Since(start); took > 0 {
