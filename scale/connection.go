@@ -48,11 +48,12 @@ type connection struct {
 	room     atomic.Int64 // streams it takes before the next connection is asked
 	limit    atomic.Int64 // streams it takes at all; room <= limit
 	quota    atomic.Int64 // streams the server allows, for probes; limit <= quota
-	drained  atomic.Bool  // the server has ended it, and named the last stream that it has begun
 	proved   atomic.Bool  // the server answered a call on it
 	provedAt atomic.Int64 // the latest time at which it is known to have been alive, on its clock
 	probing  atomic.Bool  // one of its streams is a probe's, or is about to be
 	used     atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
+
+	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
 
 	// The rest is guarded by sub.mu.
 	phase     phase

@@ -17,7 +17,8 @@ import (
 // never under suspicion.
 const suspectFor = 5 * time.Millisecond
 
-// suspicion is against every connection that was made before since.
+// suspicion is against every connection that was made before since, when the server
+// began to end connections.
 type suspicion struct{ since time.Time }
 
 // suspects are what picks, which hold no lock, see of it.
@@ -32,16 +33,17 @@ func (s *suspects) trusted(ready []*connection) []*connection {
 	return slices.DeleteFunc(slices.Clone(ready), func(c *connection) bool { return c.made.Before(now.since) })
 }
 
-// suspect is told that a call, which gRPC may make again, was on a connection that the
-// server ended without having begun it. It returns before gRPC picks for that call.
-func (s *subchannel) suspect() {
+// orphaned is told that c was ended with a call on it that the server may not have
+// begun. It returns before gRPC picks for that call again.
+func (c *connection) orphaned() {
+	s, since := c.sub, c.made.Add(time.Duration(c.drainedAt.Load()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	if s.suspects.now.Load() == nil {
-		s.suspects.now.Store(&suspicion{time.Now()})
+	if now := s.suspects.now.Load(); now == nil || since.Before(now.since) {
+		s.suspects.now.Store(&suspicion{since})
 	}
 	s.trustTick.stop()
 	s.setLocked(&s.trustTick, suspectFor, s.trust)

@@ -9,7 +9,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
@@ -80,8 +82,8 @@ func (l *lap) onDone(info balancer.DoneInfo) {
 		l.answered.Store(true)
 		c.prove(l.at)
 	}
-	if info.Err != nil && !info.BytesReceived && c.drained.Load() {
-		c.sub.suspect()
+	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
+		c.orphaned()
 	}
 	c.release()
 }

@@ -312,7 +312,7 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 func (c *connection) onGoAway(g tap.GoAway) {
 	s := c.sub
 	if !g.Graceful() {
-		c.drained.Store(true)
+		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
