@@ -17,7 +17,8 @@ import (
 // grpc-go puts around it; the code is left out where it is the Unavailable that
 // the error carries anyway.
 func told(cause error) string {
-	if known, ok := errors.AsType[*reason.Error](cause); ok {
+	var known *reason.Error
+	if errors.As(cause, &known) {
 		return known.Error()
 	}
 	if reason.Of(cause) != reason.Unknown && !isContextEnd(cause) {
