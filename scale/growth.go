@@ -246,7 +246,7 @@ type bucket struct {
 }
 
 func (b *bucket) take(now time.Time, n int) int {
-	refilled := int(now.Sub(b.at) / dialEvery)
+	refilled := int(min(now.Sub(b.at)/dialEvery, dialBurst)) // bounded first: an int may have 32 bits
 	if b.spent = max(b.spent-refilled, 0); b.spent == 0 {
 		b.at = now
 	} else {
