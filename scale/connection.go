@@ -78,7 +78,7 @@ type connection struct {
 // newConnection makes a connection, without connecting it. sub.mu must not be
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
-	c := &connection{sub: s, id: s.policy.connections.Add(1), made: time.Now()}
+	c := &connection{sub: s, id: s.policy.channel.connections.Add(1), made: time.Now()}
 	c.newLap()
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,

@@ -41,12 +41,11 @@ type policy struct {
 	// Set by the first UpdateClientConnState, before there is a child.
 	channel *channel
 
-	settings    atomic.Pointer[settings]
-	picker      atomic.Pointer[picker] // published last
-	connections atomic.Uint64          // made so far; numbers them
-	nudged      atomic.Bool            // a look at the calls that wait for READY is on its way
-	demanded    atomic.Bool            // the subchannels know that calls find no connection
-	tasks       tasks
+	settings atomic.Pointer[settings]
+	picker   atomic.Pointer[picker] // published last
+	nudged   atomic.Bool            // a look at the calls that wait for READY is on its way
+	demanded atomic.Bool            // the subchannels know that calls find no connection
+	tasks    tasks
 
 	// mu guards all below. It is held while the picker is handed to gRPC, as
 	// gRPC's own policies do it, or two updates could change places; gRPC takes
