@@ -29,6 +29,7 @@ const (
 	phaseIdle     phase = iota // made, and not told to connect
 	phaseDialling              // told to connect
 	phaseBackoff               // the dial failed; gRPC sits out the backoff
+	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
 	phaseReady                 // in subchannel.ready
 	phaseOut                   // lost, or going: it takes no new streams
 	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
@@ -60,6 +61,7 @@ type connection struct {
 	dialledAt time.Time     // when it was last told to connect
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
+	opened    bool          // it was put to use
 	judged    bool          // its end has been judged, see subchannel.judgeLocked
 	counted   bool          // its end has been counted
 	watched   bool          // one of its streams is set aside for a health watch, see health.go

@@ -103,7 +103,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.TransientFailure && s.wanted {
 			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
-	case phaseIdle, phaseReady, phaseOut, phaseHeld:
+	case phaseIdle, phaseTrial, phaseReady, phaseOut, phaseHeld:
 	}
 	return time.Time{}
 }

@@ -57,7 +57,7 @@ func (s *subchannel) growLocked() int {
 		return 0
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
-	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseDialling])
+	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 	if want <= 0 {
 		return 0
 	}

@@ -111,21 +111,14 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	if c.phase != phaseDialling { // a GOAWAY was here first, or it is being closed
 		return
 	}
-	c.phase, c.readyAt = phaseReady, time.Now()
-	q.warn = !c.tap.Attached()
-	c.setLimitLocked()
-	c.rememberLocked()
+	c.readyAt = time.Now()
 	c.rememberDialLocked()
-	ready := append(slices.Clone(*s.ready.Load()), c)
-	s.ready.Store(&ready)
-	s.stats.opened++
-	s.dialFails, s.parked, s.distrust = 0, 0, false
-	s.useDemandLocked()
-	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
-	s.watchLocked(c)
-	s.planByAgeLocked(c)
+	if s.tryLocked(c) {
+		return
+	}
+	q.warn = !c.tap.Attached()
+	s.putToUseLocked(c)
 	s.succeedLocked(c, q)
-	s.armReplaceLocked()
 	if s.state == connectivity.Idle {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
@@ -136,6 +129,22 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Ready, nil)
 	}
 	q.serve = true
+}
+
+// putToUseLocked has c, which is READY, take streams.
+func (s *subchannel) putToUseLocked(c *connection) {
+	c.phase, c.opened = phaseReady, true
+	c.setLimitLocked()
+	c.rememberLocked()
+	ready := append(slices.Clone(*s.ready.Load()), c)
+	s.ready.Store(&ready)
+	s.stats.opened++
+	s.dialFails, s.parked, s.distrust = 0, 0, false
+	s.useDemandLocked()
+	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
+	s.watchLocked(c)
+	s.planByAgeLocked(c)
+	s.armReplaceLocked()
 	s.armShrinkLocked()
 }
 
@@ -199,6 +208,7 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 	}
 	s.removeLocked(c)
 	s.loseLocked(c)
+	s.failToSucceedLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
 		q.retireLocked(c)
@@ -297,8 +307,12 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 		}
 		return
 	}
+	s.failToSucceedLocked(c)
+	if s.face == c && s.oldest() != nil {
+		s.changeFaceLocked(q)
+	}
 	n := s.countLocked()
-	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseReady] + n[phaseHeld]
+	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseTrial] + n[phaseReady] + n[phaseHeld]
 	if alive == 0 && s.state != connectivity.Idle {
 		s.wakeLocked()
 		q.publish = true
@@ -315,7 +329,7 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
-	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
+	if s.closed || c.phase != phaseReady && c.phase != phaseDialling && c.phase != phaseTrial {
 		s.mu.Unlock()
 		return
 	}
@@ -342,6 +356,7 @@ func (s *subchannel) outLocked(c *connection) (dials int) {
 	c.takeOut()
 	s.removeLocked(c)
 	s.judgeLocked(c)
+	s.failToSucceedLocked(c)
 	dials = s.growLocked()
 	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
 		s.starting++
@@ -357,7 +372,7 @@ func (s *subchannel) loseLocked(c *connection) {
 	}
 	c.counted = true
 	s.judgeLocked(c)
-	if !c.readyAt.IsZero() {
+	if c.opened {
 		s.stats.lost++
 		s.event(EventLost, c, time.Since(c.readyAt), oneLine(s.lastErr))
 	}

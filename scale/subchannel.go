@@ -162,12 +162,12 @@ func (s *subchannel) dialOne(predecessor *connection) {
 		return
 	}
 	s.all[c] = struct{}{}
+	c.predecessor = predecessor
 	if s.closed {
 		s.mu.Unlock()
 		c.sc.Shutdown()
 		return
 	}
-	c.predecessor = predecessor
 	s.beginDialLocked(c)
 	s.mu.Unlock()
 	c.sc.Connect()
@@ -207,13 +207,21 @@ func (s *subchannel) stopTimersLocked() {
 	}
 }
 
-// removeLocked takes c from the ready list, and ends the watch over it.
+// removeLocked takes c from the ready list, and ends the watch over it. A successor
+// of c that is on trial is put to use.
 func (s *subchannel) removeLocked(c *connection) {
 	c.look.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
 		ready = slices.Delete(ready, i, i+1)
 		s.ready.Store(&ready)
+	}
+	for successor := range s.all {
+		if successor.predecessor == c && successor.phase == phaseTrial {
+			successor.predecessor = nil
+			s.putToUseLocked(successor)
+			s.dispatchLocked()
+		}
 	}
 }
 
