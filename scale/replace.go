@@ -32,10 +32,10 @@ func ReplaceWith(r *Replacer) grpc.DialOption {
 // Replace has every connection that there is now, or that is being dialled, make
 // way for a new one within the given time: at a random moment of its first half,
 // so that not all of them are dialled at once. The successor is dialled first. When
-// it has answered a question (where probes are on), new calls go there, and the old connection is closed when its last
-// stream has ended, however long that takes. If the successor cannot be had, the
-// old connection stays in use and the dial is tried again. why goes into events
-// and is one line. Replace does not wait.
+// it has answered a question (where probes are on), new calls go there, and the old
+// connection is closed when its last stream has ended, however long that takes. If
+// the successor cannot be had, the old connection stays in use and the dial is tried
+// again. why goes into events and is one line. Replace does not wait.
 func (r *Replacer) Replace(why string, within time.Duration) {
 	r.mu.Lock()
 	policies := make([]*policy, 0, len(r.policies))

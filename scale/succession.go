@@ -93,7 +93,7 @@ func (c *connection) question(patience time.Duration) answer.Answer {
 	if !ok {
 		return answer.Answer{Kind: answer.GRPC} // this grpc-go has no such thing
 	}
-	heard := &listening{ClientConnInterface: direct}
+	heard := &askedConn{ClientConnInterface: direct}
 	if ask := c.sub.policy.channel.ask; ask != nil {
 		if err := ask(ctx, heard); err == nil {
 			return answer.Answer{Kind: answer.GRPC}
@@ -104,23 +104,23 @@ func (c *connection) question(patience time.Duration) answer.Answer {
 	return heard.last
 }
 
-// listening makes unary RPCs on one connection and notes who answered the last. It is
+// askedConn makes unary RPCs on one connection and notes who answered the last. It is
 // for one goroutine.
-type listening struct {
+type askedConn struct {
 	grpc.ClientConnInterface
 
 	last answer.Answer
 }
 
 // Invoke implements grpc.ClientConnInterface.
-func (l *listening) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	stream, err := l.NewStream(ctx, new(grpc.StreamDesc), method, opts...)
+func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	stream, err := a.NewStream(ctx, new(grpc.StreamDesc), method, opts...)
 	if err == nil {
 		if err = stream.SendMsg(args); err == nil || errors.Is(err, io.EOF) { // EOF: the stream has ended, and RecvMsg says how
 			err = stream.RecvMsg(reply)
 		}
 	}
-	l.last = answer.OfStream(stream, err)
+	a.last = answer.OfStream(stream, err)
 	return err //nolint:wrapcheck // the RPC's status
 }
 
