@@ -71,7 +71,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	if old := p.settings.Swap(&c.settings); old != nil && *old != c.settings {
 		for _, sub := range p.subchannels() {
-			sub.settingsChanged()
+			sub.settingsChanged(old, &c.settings)
 		}
 	}
 	child := p.latest()

@@ -391,3 +391,56 @@ func TestOfDialsThatAreGivenUpTogetherTheChildHearsOneFailure(t *testing.T) {
 		st.expect("and not again")
 	})
 }
+
+func TestSettingsThatChangeWhileAProbeIsOutDoNotBeginASecondWatch(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		s, c := st.subchannel(), st.connection(0)
+		st.conns[0].deaf.Store(true)
+		for !c.probing.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		old := defaultSettings()
+		for _, interval := range []time.Duration{time.Second / 2, time.Second / 3, time.Second / 2} {
+			changed := old
+			changed.probeInterval = interval
+			st.policy.settings.Store(&changed)
+			s.settingsChanged(&old, &changed)
+			old = changed
+		}
+		st.conns[0].deaf.Store(false)
+		time.Sleep(800 * time.Millisecond)
+		s.mu.Lock()
+		probes := s.stats.probes
+		s.mu.Unlock()
+		if probes != 0 {
+			t.Errorf("%d probes have ended beside the one that is out", probes)
+		}
+	})
+}
+
+func TestSettingsThatChangeAllTheTimeDoNotPutTimersOff(t *testing.T) {
+	play(t, `{"shrinkAfter": "4s"}`, func(st *stage) {
+		st.conns[0].connects(1)
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(1)
+		first.end()
+		second.end()
+		st.happened()
+		s, old := st.subchannel(), *st.policy.settings.Load()
+		for i := range 100 {
+			changed := old
+			changed.unlimitedStreams = 50 + i
+			st.policy.settings.Store(&changed)
+			s.settingsChanged(&old, &changed)
+			old = changed
+			time.Sleep(100 * time.Millisecond)
+		}
+		st.expect("the connection that nobody uses is closed", "picker READY", "shutdown 1")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.stats.probes < 5 {
+			t.Errorf("%d probes in ten seconds", s.stats.probes)
+		}
+	})
+}

@@ -258,15 +258,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 	return c.sc.GetOrBuildProducer(countedBuilder{b, c})
 }
 
-// settingsChanged applies new settings to what is there.
-func (s *subchannel) settingsChanged() {
+// settingsChanged applies new settings to what is there. Timers whose settings are the
+// old ones go on: a config that changes often must not put them off for ever.
+func (s *subchannel) settingsChanged(old, now *settings) {
 	s.mu.Lock()
 	for c := range s.all {
 		c.setLimitLocked()
-		c.look.stop()
-		s.armLookLocked(c)
+		if now.probeInterval != old.probeInterval {
+			c.look.stop()
+			s.armLookLocked(c)
+		}
 	}
 	s.dispatchLocked()
+	if now.shrinkAfter != old.shrinkAfter {
+		s.shrinkTick.stop()
+	}
 	s.armShrinkLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()
