@@ -35,6 +35,7 @@ type stage struct {
 	conns  []*scripted
 	picker balancer.Picker
 	state  connectivity.State
+	told   []connectivity.State // to the child, in order
 }
 
 // scripted is a SubConn, and the connection that it would have.
@@ -106,6 +107,9 @@ func (l listening) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConn
 		if !l.stage.speaking.Load() {
 			l.stage.t.Errorf("the child is told %v, and not on gRPC's goroutine", state.ConnectivityState)
 		}
+		l.stage.mu.Lock()
+		l.stage.told = append(l.stage.told, state.ConnectivityState)
+		l.stage.mu.Unlock()
 		listener(state)
 	}
 	return l.ClientConn.NewSubConn(addrs, opts)

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -441,6 +442,39 @@ func TestSettingsThatChangeAllTheTimeDoNotPutTimersOff(t *testing.T) {
 		defer s.mu.Unlock()
 		if s.stats.probes < 5 {
 			t.Errorf("%d probes in ten seconds", s.stats.probes)
+		}
+	})
+}
+
+func TestAChildThatShutsDownWhatIsLostHearsOfIt(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		time.Sleep(time.Minute)
+		st.conns[0].becomes(connectivity.Idle)
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.told = nil
+		st.happened()
+		st.subchannel().Shutdown()
+		st.expect("there is no SubConn whose SHUTDOWN could tell it, so one is made", "shutdown 1")
+		if len(st.conns) != 2 {
+			t.Fatalf("%d SubConns, want another one", len(st.conns))
+		}
+		st.conns[1].becomes(connectivity.Shutdown)
+		if want := []connectivity.State{connectivity.Shutdown}; !slices.Equal(st.told, want) {
+			t.Errorf("the child was told %v, want %v", st.told, want)
+		}
+	})
+}
+
+func TestClosingWhatIsLostMakesNoSubConn(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		time.Sleep(time.Minute)
+		st.conns[0].becomes(connectivity.Idle)
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.policy.Close()
+		if len(st.conns) != 1 {
+			t.Errorf("%d SubConns were made, and nobody listens any more", len(st.conns)-1)
 		}
 	})
 }
