@@ -478,3 +478,20 @@ func TestClosingWhatIsLostMakesNoSubConn(t *testing.T) {
 		}
 	})
 }
+
+func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.happened()
+		st.policy.current.UpdateState(balancer.State{ConnectivityState: connectivity.Ready})
+		st.expect("the child has a state and no picker", "picker READY")
+		if st.picker != nil {
+			t.Errorf("gRPC got a %T, want none, so that calls wait", st.picker)
+		}
+		st.policy.nudge() // by a call that has the picker of before
+		st.conns[0].connects(5)
+		st.expect("pick_first goes on", "picker READY")
+		if got := st.begin(); got.on() != 0 {
+			t.Errorf("a call is on %d", got.on())
+		}
+	})
+}
