@@ -64,6 +64,7 @@ type connection struct {
 	opened    bool          // it was put to use
 	judged    bool          // its end has been judged, see subchannel.judgeLocked
 	counted   bool          // its end has been counted
+	givenUp   error         // why its dial was given up; nil: it was not
 	watched   bool          // one of its streams is set aside for a health watch, see health.go
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used

@@ -298,7 +298,7 @@ func (s *subchannel) endHold(c *connection) {
 
 // onShutdownLocked is told that a SubConn is gone. The child hears of it if it was
 // the last one, be it that the child shut the subchannel down, gave it other
-// addresses, or waited for the end of a hold.
+// addresses, waited for the end of a hold, or that the dial was given up.
 func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 	delete(s.all, c)
 	if s.closed {
@@ -316,6 +316,12 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 	if alive == 0 && s.state != connectivity.Idle {
 		s.wakeLocked()
 		q.publish = true
+		if c.givenUp != nil {
+			s.useDemandLocked()
+			if s.state != connectivity.TransientFailure {
+				s.tellLocked(q, connectivity.TransientFailure, c.givenUp)
+			}
+		}
 		s.tellLocked(q, connectivity.Idle, nil)
 	}
 }

@@ -174,8 +174,10 @@ func (s *subchannel) dialOne(predecessor *connection) {
 }
 
 // Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
-// wait pick again.
+// wait pick again. The last SHUTDOWN of a SubConn tells the child its own. If the
+// last SubConn is gone already, one is made for that.
 func (s *subchannel) Shutdown() {
+	listens := s.child.inUse()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -190,9 +192,14 @@ func (s *subchannel) Shutdown() {
 	for c := range s.all {
 		q.retireLocked(c)
 	}
+	gone := listens && len(s.all) == 0 && s.starting == 0
+	s.starting += boolToInt(gone)
 	s.mu.Unlock()
 	s.child.forget(s)
 	q.do(s)
+	if gone {
+		s.dial(1) // which comes to nothing, as the subchannel is closed
+	}
 }
 
 func (s *subchannel) stopTimersLocked() {
@@ -266,15 +273,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 	return c.sc.GetOrBuildProducer(countedBuilder{b, c})
 }
 
-// settingsChanged applies new settings to what is there.
-func (s *subchannel) settingsChanged() {
+// settingsChanged applies new settings to what is there. Timers whose settings are the
+// old ones go on: a config that changes often must not put them off for ever.
+func (s *subchannel) settingsChanged(old, now *settings) {
 	s.mu.Lock()
 	for c := range s.all {
 		c.setLimitLocked()
-		c.look.stop()
-		s.armLookLocked(c)
+		if now.probeInterval != old.probeInterval {
+			c.look.stop()
+			s.armLookLocked(c)
+		}
 	}
 	s.dispatchLocked()
+	if now.shrinkAfter != old.shrinkAfter {
+		s.shrinkTick.stop()
+	}
 	s.armShrinkLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()
