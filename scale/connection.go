@@ -59,6 +59,8 @@ type connection struct {
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
+	lingers   bool          // its dial is left to itself, see dialling.go
+	beside    bool          // it was dialled while another lingered
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
 	opened    bool          // it was put to use

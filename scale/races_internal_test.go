@@ -495,3 +495,22 @@ func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
 		}
 	})
 }
+
+func TestADialThatWasSentAwayAndThenFailedLeavesTheOthersReady(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		first, second := st.begin(), st.begin() // the second waits, and makes the subchannel grow
+		st.conns[1].becomes(connectivity.Connecting)
+		st.conns[1].handshakes(1)
+		st.conns[1].goesAway()
+		st.happened()
+		st.conns[1].becomes(connectivity.TransientFailure)
+		st.expect("only its SubConn is shut down", "shutdown 1")
+		first.end()
+		if second.on() != 0 {
+			t.Errorf("the call that waited is on %d, want it on 0", second.on())
+		}
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.expect("and that is all")
+	})
+}

@@ -123,6 +123,7 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	if s.state != connectivity.Ready {
+		s.dropDialsLocked(c, q)
 		s.face = c
 		s.resetHealthLocked()
 		s.produced = false
@@ -157,7 +158,11 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(s.lastErr))
 	s.failToSucceedLocked(c)
 	if c.phase == phaseOut && c.judged { // a GOAWAY came first
-		s.exitLocked(c, q)
+		if s.oldest() != nil {
+			q.retireLocked(c)
+		} else {
+			s.exitLocked(c, q)
+		}
 		return
 	}
 	if c.phase != phaseDialling {
@@ -172,6 +177,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 		}
 		return
 	}
+	s.dropDialsLocked(c, q)
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
 		q.retireLocked(c)
 		return

@@ -53,6 +53,7 @@ type subchannel struct {
 	shrinkTick    timer              // looks for connections to close
 	held          timer              // ends the hold of the connection in phaseHeld
 	wanted        bool               // there is demand, see dialling.go
+	begunAt       time.Time          // when the last dial was
 	distrust      bool               // a connection was ejected, and none has become READY since
 	superviseTick timer              // looks at dials
 	replaceTick   timer              // carries out replacements
