@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -129,6 +131,36 @@ func TestALongPatienceDoesNotDelayTheWayBack(t *testing.T) {
 			if took := (<-done).Sub(healed); took > time.Second {
 				t.Errorf("the call went through %v after an outage of %v", took, outage)
 			}
+		})
+	}
+}
+
+// A server that is restarted twice in a row gives no reason to fail calls: those that
+// come meanwhile wait.
+func TestCallsWaitWhileADialIsHeldBackForAMoment(t *testing.T) {
+	for _, policy := range []string{"pick_first", "round_robin"} {
+		t.Run(policy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				l := newLinked(t, serverConfig{gate: gate}, grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy": "`+policy+`"}`))
+				for range 3 {
+					done := make(chan error)
+					go func() { done <- l.call() }()
+					elapse(200 * time.Millisecond) // it is connected, and a call is under way
+					l.link.Reset()
+					if err := <-done; status.Code(err) != codes.Unavailable {
+						t.Errorf("the call on the lost connection ended with %v", err)
+					}
+				}
+				close(gate)
+				start := time.Now()
+				if err := l.call(); err != nil {
+					t.Errorf("the next call failed: %v", err)
+				}
+				if took := time.Since(start); took > 850*time.Millisecond {
+					t.Errorf("the next call took %v", took)
+				}
+			})
 		})
 	}
 }

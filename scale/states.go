@@ -168,6 +168,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	if c.phase != phaseDialling {
 		return
 	}
+	s.judgeDialLocked(c)
 	c.phase = phaseBackoff
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
@@ -189,8 +190,12 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 }
 
 // onBackoffOverLocked may try c again. It is the child's to decide while it is
-// not READY.
+// not READY, once no hold is left.
 func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
+	if hold := time.Until(s.heldUntil); hold > 0 && s.state == connectivity.TransientFailure {
+		s.holdLocked(c, hold, q)
+		return
+	}
 	c.phase = phaseIdle
 	if s.state != connectivity.Ready {
 		s.tellLocked(q, connectivity.Idle, nil)
@@ -248,7 +253,7 @@ func (s *subchannel) changeFaceLocked(q *sequel) {
 // connection.
 func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	s.wakeLocked()
-	if s.state == connectivity.TransientFailure { // another one backs off, or is held
+	if s.state == connectivity.TransientFailure || s.countLocked()[phaseHeld] > 0 { // another one backs off, or is held
 		q.retireLocked(c)
 		return
 	}
@@ -275,16 +280,18 @@ func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	}
 }
 
-// holdLocked behaves towards the child like a dial that failed and backs off. The
-// lost connection stays for that time: its SHUTDOWN, told on gRPC's goroutine,
-// ends the hold.
+// holdLocked behaves towards the child like a dial that takes its time, and when the
+// hold is long like one that failed and backs off. The lost connection stays for that
+// time: its SHUTDOWN, told on gRPC's goroutine, ends the hold.
 func (s *subchannel) holdLocked(c *connection, hold time.Duration, q *sequel) {
 	c.phase = phaseHeld
 	c.takeOut()
 	if s.state == connectivity.Idle {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
-	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	if hold > shortHold && s.state != connectivity.TransientFailure {
+		s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	}
 	s.setLocked(&s.held, hold, func() { s.endHold(c) })
 }
 
