@@ -108,6 +108,8 @@ type channel struct {
 	events    events
 	replacers []*Replacer
 
+	connections atomic.Uint64 // made so far; numbers them
+
 	configured atomic.Bool
 	tapless    sync.Once
 

@@ -29,6 +29,7 @@ const (
 	phaseIdle     phase = iota // made, and not told to connect
 	phaseDialling              // told to connect
 	phaseBackoff               // the dial failed; gRPC sits out the backoff
+	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
 	phaseReady                 // in subchannel.ready
 	phaseOut                   // lost, or going: it takes no new streams
 	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
@@ -58,10 +59,14 @@ type connection struct {
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
+	lingers   bool          // its dial is left to itself, see dialling.go
+	beside    bool          // it was dialled while another lingered
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
+	opened    bool          // it was put to use
 	judged    bool          // its end has been judged, see subchannel.judgeLocked
 	counted   bool          // its end has been counted
+	givenUp   error         // why its dial was given up; nil: it was not
 	watched   bool          // one of its streams is set aside for a health watch, see health.go
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used
@@ -78,7 +83,7 @@ type connection struct {
 // newConnection makes a connection, without connecting it. sub.mu must not be
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
-	c := &connection{sub: s, id: s.policy.connections.Add(1), made: time.Now()}
+	c := &connection{sub: s, id: s.policy.channel.connections.Add(1), made: time.Now()}
 	c.newLap()
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,

@@ -55,6 +55,7 @@
 //	probe.go        the watch over a connection, and its ejection
 //	dialling.go     the supervision of dials
 //	replace.go      replacing connections before they end
+//	succession.go   what a connection has to show before it takes another's place
 //	draining.go     not trusting those whose server shuts down
 //	memory.go       what is remembered of an address
 //	event.go        what is told of all this
@@ -73,7 +74,7 @@
 // share one word: a connection is shrunk away only while it has no stream, and
 // whoever has picked it has one.
 //
-// A connection is retired only after its successor is READY. It is killed only by
+// A connection is retired only after its successor has answered. It is killed only by
 // the watch, for want of an answer, and then every RPC on it is told so.
 //
 // Whenever a connection ends, gRPC gets a new picker, even when nothing else has

@@ -53,6 +53,7 @@ type subchannel struct {
 	shrinkTick    timer              // looks for connections to close
 	held          timer              // ends the hold of the connection in phaseHeld
 	wanted        bool               // there is demand, see dialling.go
+	begunAt       time.Time          // when the last dial was
 	distrust      bool               // a connection was ejected, and none has become READY since
 	superviseTick timer              // looks at dials
 	replaceTick   timer              // carries out replacements
@@ -162,20 +163,22 @@ func (s *subchannel) dialOne(predecessor *connection) {
 		return
 	}
 	s.all[c] = struct{}{}
+	c.predecessor = predecessor
 	if s.closed {
 		s.mu.Unlock()
 		c.sc.Shutdown()
 		return
 	}
-	c.predecessor = predecessor
 	s.beginDialLocked(c)
 	s.mu.Unlock()
 	c.sc.Connect()
 }
 
 // Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
-// wait pick again.
+// wait pick again. The last SHUTDOWN of a SubConn tells the child its own. If the
+// last SubConn is gone already, one is made for that.
 func (s *subchannel) Shutdown() {
+	listens := s.child.inUse()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -190,9 +193,14 @@ func (s *subchannel) Shutdown() {
 	for c := range s.all {
 		q.retireLocked(c)
 	}
+	gone := listens && len(s.all) == 0 && s.starting == 0
+	s.starting += boolToInt(gone)
 	s.mu.Unlock()
 	s.child.forget(s)
 	q.do(s)
+	if gone {
+		s.dial(1) // which comes to nothing, as the subchannel is closed
+	}
 }
 
 func (s *subchannel) stopTimersLocked() {
@@ -207,13 +215,21 @@ func (s *subchannel) stopTimersLocked() {
 	}
 }
 
-// removeLocked takes c from the ready list, and ends the watch over it.
+// removeLocked takes c from the ready list, and ends the watch over it. A successor
+// of c that is on trial is put to use.
 func (s *subchannel) removeLocked(c *connection) {
 	c.look.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
 		ready = slices.Delete(ready, i, i+1)
 		s.ready.Store(&ready)
+	}
+	for successor := range s.all {
+		if successor.predecessor == c && successor.phase == phaseTrial {
+			successor.predecessor = nil
+			s.putToUseLocked(successor)
+			s.dispatchLocked()
+		}
 	}
 }
 
@@ -258,15 +274,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 	return c.sc.GetOrBuildProducer(countedBuilder{b, c})
 }
 
-// settingsChanged applies new settings to what is there.
-func (s *subchannel) settingsChanged() {
+// settingsChanged applies new settings to what is there. Timers whose settings are the
+// old ones go on: a config that changes often must not put them off for ever.
+func (s *subchannel) settingsChanged(old, now *settings) {
 	s.mu.Lock()
 	for c := range s.all {
 		c.setLimitLocked()
-		c.look.stop()
-		s.armLookLocked(c)
+		if now.probeInterval != old.probeInterval {
+			c.look.stop()
+			s.armLookLocked(c)
+		}
 	}
 	s.dispatchLocked()
+	if now.shrinkAfter != old.shrinkAfter {
+		s.shrinkTick.stop()
+	}
 	s.armShrinkLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()

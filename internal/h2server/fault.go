@@ -54,9 +54,14 @@ const (
 	PushPromise
 
 	lastFault
+
+	// AnswersHTTP answers every call with HTTP 400 and a page, as nginx answers a
+	// client whose certificate it does not believe. That is no hostile server, so
+	// Faults leaves it out.
+	AnswersHTTP
 )
 
-// Faults are all but NoFault.
+// Faults are all that a hostile server may do.
 func Faults() []Fault {
 	all := make([]Fault, 0, lastFault)
 	for f := NoFault + 1; f < lastFault; f++ {
@@ -98,6 +103,7 @@ func (f Fault) String() string {
 		ContinuationFlood: "CONTINUATION flood",
 		EndlessData:       "DATA without end",
 		PushPromise:       "PUSH_PROMISE",
+		AnswersHTTP:       "answers in HTTP",
 	}
 	if f < 0 || int(f) >= len(names) {
 		return "unknown fault"
