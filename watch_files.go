@@ -180,5 +180,6 @@ func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time
 	if err != nil {
 		return Identity{}, fmt.Errorf("%s: cannot be used with %s: %w", names[2], names[1], err)
 	}
+	pair.Leaf = chain[0] // crypto/tls sets it unless GODEBUG has x509keypairleaf=0
 	return Identity{Certificate: pair, Roots: roots}, nil
 }
