@@ -27,7 +27,8 @@ type Identity struct {
 // is never called concurrently by one factory. It is called often (see
 // WithCertificateSource), so it answers from memory or asks a neighbour, and
 // returns the same certificate until there is another: every new one replaces the
-// factory's connections.
+// factory's connections. A new PrivateKey for the same certificate replaces none, and
+// signs from the next handshake on.
 type CertificateSource func(ctx context.Context) (Identity, error)
 
 // IdentityInfo tells about the identity that a factory's channels show. It holds
@@ -123,7 +124,7 @@ func (id *Identity) check(now time.Time) error {
 }
 
 // equal says that nothing on the wire would differ. The key is not compared: it
-// belongs to the leaf.
+// belongs to the leaf, and how it is reached is not seen.
 func (id *Identity) equal(other *Identity) bool {
 	return slices.EqualFunc(id.Certificate.Certificate, other.Certificate.Certificate, bytes.Equal) &&
 		id.Roots.Equal(other.Roots)

@@ -152,36 +152,36 @@ func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (sett
 	return settling, err
 }
 
-// take makes identity and crls the current generation if they differ from it. The
-// caller has the check. The new generation is there before the old one's
-// connections are told: whatever handshakes with the old one has begun before.
+// take makes identity and crls the current generation. The caller has the check. The
+// new one is there before the old one's connections are told: whatever handshakes
+// with the old one has begun before.
+//
+// An identity that shows the same is taken too, as the same generation: its key may be
+// reached by another way than before (a new session with an HSM), and the way before
+// may be closed. What a server sees stays the same, so connections stay.
 func (r *rotation) take(identity Identity, crls *revocations) {
 	old := r.current.Load()
-	sameIdentity := old != nil && identity.equal(&old.identity)
-	if sameIdentity && old.crls == crls {
-		return
-	}
 	g := &generation{number: 1, identity: identity, crls: crls, loadedAt: time.Now()}
 	g.creds = r.newCredentials(g)
-	if old == nil {
-		r.current.Store(g)
-		return
-	}
-	if sameIdentity {
+	same := old != nil && identity.equal(&old.identity)
+	switch {
+	case same:
 		g.number, g.loadedAt = old.number, old.loadedAt
-		r.current.Store(g)
-		if !crls.sameEntries(old.crls) {
-			r.logger.Info("new certificate revocations, replacing connections")
-			r.replacer.Replace("new certificate revocations", r.settings.within)
-		}
-		return
+	case old != nil:
+		g.number = old.number + 1
 	}
-	g.number = old.number + 1
 	r.current.Store(g)
-	leaf := identity.Certificate.Leaf
-	r.logger.Info("new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
-		"serial", serial(leaf), "notAfter", leaf.NotAfter)
-	r.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), r.settings.within)
+	switch {
+	case old == nil:
+	case !same:
+		leaf := identity.Certificate.Leaf
+		r.logger.Info("new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
+			"serial", serial(leaf), "notAfter", leaf.NotAfter)
+		r.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), r.settings.within)
+	case crls != old.crls && !crls.sameEntries(old.crls):
+		r.logger.Info("new certificate revocations, replacing connections")
+		r.replacer.Replace("new certificate revocations", r.settings.within)
+	}
 }
 
 // newCredentials makes what the handshakes of a generation go by. There is no

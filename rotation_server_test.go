@@ -139,6 +139,13 @@ func (d *door) open() map[string]int {
 	return counts
 }
 
+// shown is how many connections have ever shown a certificate.
+func (d *door) shown(serial string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seen[serial]
+}
+
 func (d *door) wantNobodyRefused(t testing.TB) {
 	t.Helper()
 	d.mu.Lock()

@@ -2,10 +2,13 @@ package grpcpool_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -159,6 +162,73 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 		t.Error(err)
 	}
 	d.wantNobodyRefused(t)
+}
+
+// session is a key in an HSM, as one session with it gives access to it.
+type session struct {
+	crypto.Signer
+
+	ended atomic.Bool
+}
+
+func (s *session) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.ended.Load() {
+		return nil, errors.New("pkcs11: CKR_SESSION_HANDLE_INVALID")
+	}
+	return s.Signer.Sign(random, digest, opts)
+}
+
+// A source makes a new session with the HSM each time it is asked, which ends the
+// one before, for a certificate that stays the same. Every handshake signs with the
+// newest session. The connections stay, since nothing that a server could see has
+// changed, and neither the log nor the generation says that something has.
+func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		d := openDoor(t, l.CA, l.Server)
+		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		identity := identityOf(t, l.CA, l.Client)
+		key := identity.Certificate.PrivateKey.(crypto.Signer)
+		var last *session // the factory asks one at a time
+		sessions := 0
+		source := func(context.Context) (grpcpool.Identity, error) {
+			if last != nil {
+				last.ended.Store(true)
+			}
+			last = &session{Signer: key}
+			sessions++
+			renewed := identity
+			renewed.Certificate.PrivateKey = last
+			return renewed, nil
+		}
+		log := new(logBook)
+		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil, grpcpool.WithLogger(log.logger()),
+			grpcpool.WithCertificateSource(source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		made := f.Identity().LoadedAt
+		time.Sleep(5 * time.Minute)
+		if shown := d.shown(serialOf(t, l.Client)); shown != 1 {
+			t.Errorf("%d connections were made in five minutes, want the first only", shown)
+		}
+		if err := f.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantConnection(t, f)
+		if id := f.Identity(); sessions < 30 || id.Generation != 1 || !id.LoadedAt.Equal(made) || id.LastError != nil {
+			t.Errorf("after %d sessions the identity is %+v, want the first generation", sessions, id)
+		}
+		if n := log.count("INFO", "") + log.count("WARN", ""); n != 0 {
+			t.Errorf("%d lines were logged, want none", n)
+		}
+		d.wantNobodyRefused(t)
+	})
 }
 
 func TestAnIdentityThatCannotBeUsedIsRefusedAtConstruction(t *testing.T) {
