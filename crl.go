@@ -40,8 +40,8 @@ func (l *revocationList) signedBy(issuer *x509.Certificate) error {
 
 type signature struct{ err error }
 
-// crlFiles is where lists are read from. Its methods are for the one check at a
-// time of a rotation.
+// crlFiles is where lists are read from. Its methods are called one at a time (see
+// bounded).
 type crlFiles struct {
 	paths      []string
 	failClosed bool
@@ -50,10 +50,17 @@ type crlFiles struct {
 	lists      *revocations
 }
 
-func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
-	if len(f.paths) == 0 {
-		return nil, nil //nolint:nilnil // nil revocations allow everything
+func loadCRLs(paths []string, failClosed bool) bounded[*revocations] {
+	if len(paths) == 0 {
+		return bounded[*revocations]{call: func(context.Context, time.Duration) (*revocations, error) {
+			return nil, nil //nolint:nilnil // nil revocations allow everything
+		}}
 	}
+	f := &crlFiles{paths: paths, failClosed: failClosed}
+	return bounded[*revocations]{call: f.load, late: f.watched.late}
+}
+
+func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
 	contents, err := f.watched.read(settled, f.paths...)
 	if err != nil {
 		if errors.Is(err, errSettling) {

@@ -62,13 +62,14 @@ func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAd
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: %w", err)
 	}
-	return newMutualTLS(serverAddress, func(context.Context, time.Duration) (Identity, error) { return identity, nil }, cfg)
+	fixed := func(context.Context, time.Duration) (Identity, error) { return identity, nil }
+	return newMutualTLS(serverAddress, bounded[Identity]{call: fixed}, cfg)
 }
 
-// newMutualTLS is what the mutual TLS constructors have in common. load is asked
-// for an identity at once, and by the rotation from then on.
-func newMutualTLS(serverAddress string, load loadFunc, cfg *factoryConfig) (*Factory, error) {
-	r, err := newRotation(load, serverAddress, cfg)
+// newMutualTLS is what the mutual TLS constructors have in common. identity is loaded
+// at once, and by the rotation from then on.
+func newMutualTLS(serverAddress string, identity bounded[Identity], cfg *factoryConfig) (*Factory, error) {
+	r, err := newRotation(identity, serverAddress, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,8 @@ func WithReplaceWithin(within time.Duration) FactoryOption {
 // usual ones of its chain and its name, which it cannot weaken: an error refuses
 // the connection and stands in the error of the dial. Its argument's VerifiedChains
 // are set. It is also called when a session is resumed (tls.Config.VerifyConnection),
-// and may be called concurrently. With several, all must agree.
+// and may be called concurrently. With several, all must agree. A handshake waits for
+// it, and is given up with its dial if it does not return.
 func WithVerifyConnection(verify func(tls.ConnectionState) error) FactoryOption {
 	return tlsOption("WithVerifyConnection", func(s *tlsSettings) error {
 		if verify == nil {

@@ -22,23 +22,25 @@ const (
 	loadTimeout      = 10 * time.Second // of one check
 	handshakeTimeout = time.Second      // of a check that a handshake waits for
 	freshFor         = time.Second      // a handshake does not ask again within this time
+	closeTimeout     = time.Second      // to wait for what does not come back
 	warnEvery        = time.Minute      // a source that keeps failing is logged this often
 )
 
-// loadFunc returns the newest identity, or errSettling when there is one that may
-// not be whole yet. It takes what has been there for the time settled.
-type loadFunc func(ctx context.Context, settled time.Duration) (Identity, error)
-
-func loadFrom(source CertificateSource) loadFunc {
-	return func(ctx context.Context, _ time.Duration) (Identity, error) {
-		identity, err := source(ctx)
-		if err == nil {
-			err = identity.check(time.Now())
-		}
-		if err != nil {
-			return Identity{}, fmt.Errorf("WithCertificateSource: %w", err)
-		}
-		return identity, nil
+func loadFrom(source CertificateSource) bounded[Identity] {
+	return bounded[Identity]{
+		call: func(ctx context.Context, _ time.Duration) (Identity, error) {
+			identity, err := source(ctx)
+			if err == nil {
+				err = identity.check(time.Now())
+			}
+			if err != nil {
+				return Identity{}, fmt.Errorf("WithCertificateSource: %w", err)
+			}
+			return identity, nil
+		},
+		late: func(after time.Duration, cause error) error {
+			return fmt.Errorf("WithCertificateSource: the source has not answered after %v: %w; it must return when its context ends", after, cause)
+		},
 	}
 }
 
@@ -48,15 +50,15 @@ func loadFrom(source CertificateSource) loadFunc {
 // A check of the source runs on whatever goroutine wants it: the watch of a
 // channel, a handshake, Reload. The watch of a channel lasts as long as the channel
 // is open, so a factory needs no end of its own; whoever wants to wait for its
-// goroutines calls Close.
+// goroutines calls Close. What is asked may hang: see bounded.
 type rotation struct {
-	load     loadFunc
-	crls     crlFiles
+	identity bounded[Identity]
+	crls     bounded[*revocations]
 	settings tlsSettings
 	logger   *slog.Logger
 	replacer scale.Replacer
 
-	checking chan struct{} // holds an element while a check runs; that check owns load, crls and the store of current
+	checking chan struct{} // holds an element while a check runs; that check owns identity, crls and the store of current
 	current  atomic.Pointer[generation]
 
 	mu        sync.Mutex // guards what follows
@@ -80,10 +82,10 @@ type generation struct {
 	creds    credentials.TransportCredentials
 }
 
-func newRotation(load loadFunc, target string, cfg *factoryConfig) (*rotation, error) {
+func newRotation(identity bounded[Identity], target string, cfg *factoryConfig) (*rotation, error) {
 	r := &rotation{
-		load:     load,
-		crls:     crlFiles{paths: cfg.tls.crlFiles, failClosed: cfg.tls.crlFailClosed},
+		identity: identity,
+		crls:     loadCRLs(cfg.tls.crlFiles, cfg.tls.crlFailClosed),
 		settings: cfg.tls,
 		logger:   cfg.logger.With("target", target),
 		checking: make(chan struct{}, 1),
@@ -125,8 +127,12 @@ func (r *rotation) check(ctx context.Context, timeout, settled time.Duration) er
 // them is taken, and the old stays in place of what cannot: neither waits for the
 // other to be put right. settling says that some may not be whole yet.
 func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (settling bool, err error) {
-	identity, identityErr := r.load(ctx, settled)
-	crls, crlErr := r.crls.load(ctx, settled)
+	var crls *revocations
+	var crlErr error
+	var reading sync.WaitGroup
+	reading.Go(func() { crls, crlErr = r.crls.load(ctx, settled) }) // at the same time: either may take all the time there is
+	identity, identityErr := r.identity.load(ctx, settled)
+	reading.Wait()
 	for _, e := range []error{identityErr, crlErr} {
 		switch {
 		case errors.Is(e, errSettling):
@@ -227,6 +233,9 @@ func (r *rotation) note(err error) {
 // forHandshake is the generation to show now. It asks the source first, unless that
 // was done just now, is being done, or has failed lately: if the source is slow, the
 // handshake need not be. What is missed here is put right by the watch.
+//
+// The check goes on when the handshake's own time ends: else a program whose patience
+// is shorter than the source's would wait for it anew at every dial.
 func (r *rotation) forHandshake(ctx context.Context) *generation {
 	now := time.Now()
 	expired := now.After(r.current.Load().identity.Certificate.Leaf.NotAfter)
@@ -238,7 +247,7 @@ func (r *rotation) forHandshake(ctx context.Context) *generation {
 		enough = r.settings.interval
 	}
 	if expired || age >= enough && len(r.checking) == 0 {
-		_ = r.check(ctx, handshakeTimeout, r.settleTime()) // noted; the handshake goes on with what there is
+		_ = r.check(context.WithoutCancel(ctx), handshakeTimeout, r.settleTime()) // noted; the handshake goes on with what there is
 	}
 	return r.current.Load()
 }
@@ -286,11 +295,26 @@ func (r *rotation) watch(ctx context.Context, observer *scale.Observer) {
 	}
 }
 
-// close ends the watches and waits for them.
-func (r *rotation) close() {
+// close ends the watches and waits for them. The error says what has not come back
+// in closeTimeout, and would end by itself.
+func (r *rotation) close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	r.end()
 	r.running.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	select {
+	case r.checking <- struct{}{}:
+		defer func() { <-r.checking }()
+	case <-ctx.Done():
+		return errors.New("grpcpool: closing: a check of the identity is still under way, for a handshake or Reload")
+	}
+	for _, err := range []error{r.identity.wait(ctx), r.crls.wait(ctx)} {
+		if err != nil {
+			return fmt.Errorf("grpcpool: closing: a goroutine is left: %w", err)
+		}
+	}
+	return nil
 }
