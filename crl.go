@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,9 +91,16 @@ func parseRevocationLists(data []byte) ([]*revocationList, error) {
 		}
 		return []*revocationList{list}, nil
 	}
+	if len(markers(data, revocationListKind)) == 0 {
+		return nil, errors.New("begins 0 revocation lists (X509 CRL)")
+	}
+	read, err := readPEM(data, revocationListKind)
+	if err != nil {
+		return nil, err
+	}
 	var lists []*revocationList
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "X509 CRL" {
+	for _, block := range read.blocks {
+		if !revocationListKind.is(block.Type) {
 			continue
 		}
 		list, err := parseRevocationList(block.Bytes)
@@ -102,9 +108,6 @@ func parseRevocationLists(data []byte) ([]*revocationList, error) {
 			return nil, err
 		}
 		lists = append(lists, list)
-	}
-	if begun := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); begun > len(lists) || begun == 0 {
-		return nil, fmt.Errorf("begins %d revocation lists (X509 CRL) of which %d can be read", begun, len(lists))
 	}
 	return lists, nil
 }

@@ -130,6 +130,7 @@ func (r *rotation) info(now time.Time) IdentityInfo {
 		NotAfter:   leaf.NotAfter,
 		Expiry:     expiryOf(leaf.NotBefore, leaf.NotAfter, now),
 		LoadedAt:   g.loadedAt,
+		Unreadable: g.identity.unreadable,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -63,12 +64,26 @@ func WithMinTLSVersion(version uint16) FactoryOption {
 // unless grpc.WithAuthority sets another.
 func WithServerName(name string) FactoryOption {
 	return tlsOption("WithServerName", func(s *tlsSettings) error {
-		if name == "" || strings.ContainsAny(name, "/ ") {
-			return fmt.Errorf("%q is not a host name or IP address", name)
+		if err := checkServerName(name); err != nil {
+			return err
 		}
 		s.serverName = name
 		return nil
 	})
+}
+
+// checkServerName refuses what stands in no certificate. It does not judge host names
+// otherwise: crypto/x509 compares odd ones too.
+func checkServerName(name string) error {
+	switch {
+	case name != strings.TrimSpace(name):
+		return fmt.Errorf("%q is not a host name or IP address: it begins or ends with white space, such as a line break from a file or a command", name)
+	case name == "", strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("%q is not a host name or IP address", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }):
+		return fmt.Errorf("%q is not ASCII; write an international name as certificates have it (xn--...)", name)
+	}
+	return nil
 }
 
 // WithCertificateSource lets NewMutualTLSFactory take its identity from source,

@@ -26,17 +26,17 @@ const (
 	warnEvery        = time.Minute      // a source that keeps failing is logged this often
 )
 
-func loadFrom(source CertificateSource) bounded[Identity] {
-	return bounded[Identity]{
-		call: func(ctx context.Context, _ time.Duration) (Identity, error) {
+func loadFrom(source CertificateSource) bounded[material] {
+	return bounded[material]{
+		call: func(ctx context.Context, _ time.Duration) (checked material, err error) {
 			identity, err := source(ctx)
 			if err == nil {
-				err = identity.check(time.Now())
+				checked, err = identity.check(time.Now())
 			}
 			if err != nil {
-				return Identity{}, fmt.Errorf("WithCertificateSource: %w", err)
+				return material{}, fmt.Errorf("WithCertificateSource: %w", err)
 			}
-			return identity, nil
+			return checked, nil
 		},
 		late: func(after time.Duration, cause error) error {
 			return fmt.Errorf("WithCertificateSource: the source has not answered after %v: %w; it must return when its context ends", after, cause)
@@ -52,7 +52,7 @@ func loadFrom(source CertificateSource) bounded[Identity] {
 // is open, so a factory needs no end of its own; whoever wants to wait for its
 // goroutines calls Close. What is asked may hang: see bounded.
 type rotation struct {
-	identity bounded[Identity]
+	identity bounded[material]
 	crls     bounded[*revocations]
 	settings tlsSettings
 	logger   *slog.Logger
@@ -76,13 +76,13 @@ type rotation struct {
 // generation is one identity and what goes with it. It is not changed.
 type generation struct {
 	number   uint64
-	identity Identity
+	identity material
 	crls     *revocations
 	loadedAt time.Time
 	creds    credentials.TransportCredentials
 }
 
-func newRotation(identity bounded[Identity], target string, cfg *factoryConfig) (*rotation, error) {
+func newRotation(identity bounded[material], target string, cfg *factoryConfig) (*rotation, error) {
 	r := &rotation{
 		identity: identity,
 		crls:     loadCRLs(cfg.tls.crlFiles, cfg.tls.crlFailClosed),
@@ -165,11 +165,11 @@ func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (sett
 // An identity that shows the same is taken too, as the same generation: its key may be
 // reached by another way than before (a new session with an HSM), and the way before
 // may be closed. What a server sees stays the same, so connections stay.
-func (r *rotation) take(identity Identity, crls *revocations) {
+func (r *rotation) take(identity material, crls *revocations) {
 	old := r.current.Load()
 	g := &generation{number: 1, identity: identity, crls: crls, loadedAt: time.Now()}
 	g.creds = r.newCredentials(g)
-	same := old != nil && identity.equal(&old.identity)
+	same := old != nil && identity.equal(&old.identity.Identity)
 	switch {
 	case same:
 		g.number, g.loadedAt = old.number, old.loadedAt
@@ -177,6 +177,9 @@ func (r *rotation) take(identity Identity, crls *revocations) {
 		g.number = old.number + 1
 	}
 	r.current.Store(g)
+	if identity.unreadable != "" && (old == nil || old.identity.unreadable != identity.unreadable) {
+		r.logger.Warn("some certificates cannot be parsed", "which", identity.unreadable)
+	}
 	switch {
 	case old == nil:
 	case !same:

@@ -3,12 +3,12 @@ package grpcpool
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -51,7 +51,7 @@ func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress strin
 		return nil, errors.New("grpcpool: WithCertificateSource is for NewMutualTLSFactory; with files there is a source already")
 	}
 	files := &identityFiles{ca: caFile, cert: certFile, key: keyFile}
-	return newMutualTLS(serverAddress, bounded[Identity]{call: files.load, late: files.watched.late}, cfg)
+	return newMutualTLS(serverAddress, bounded[material]{call: files.load, late: files.watched.late}, cfg)
 }
 
 // identityFiles is where an identity is read from. Its methods are called one at a
@@ -60,15 +60,15 @@ type identityFiles struct {
 	ca, cert, key string
 	watched       watchedFiles
 	parsed        [][]byte // the content that identity was made of
-	identity      Identity
+	identity      material
 }
 
 // load reads and checks the files. It reads them all at every call: that takes
 // less than a millisecond, and no way of replacing a file escapes it.
-func (f *identityFiles) load(_ context.Context, settled time.Duration) (Identity, error) {
+func (f *identityFiles) load(_ context.Context, settled time.Duration) (material, error) {
 	contents, err := f.watched.read(settled, f.ca, f.cert, f.key)
 	if err != nil {
-		return Identity{}, err
+		return material{}, err
 	}
 	if sameContents(contents, f.parsed) {
 		return f.identity, nil
@@ -78,7 +78,7 @@ func (f *identityFiles) load(_ context.Context, settled time.Duration) (Identity
 	}
 	identity, err := parseIdentity(contents[0], contents[1], contents[2], names, time.Now())
 	if err != nil {
-		return Identity{}, err
+		return material{}, err
 	}
 	f.parsed, f.identity = contents, identity
 	return identity, nil
@@ -155,7 +155,10 @@ func readFile(path string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, errors.New("a file's path is empty")
 	}
 	stat, err := os.Stat(path)
-	if err != nil {
+	switch broken, ok := errors.AsType[*fs.PathError](err); {
+	case ok && path != strings.TrimSpace(path):
+		return nil, time.Time{}, fmt.Errorf("%q begins or ends with white space, such as a line break from a file or a command: %w", path, broken.Err)
+	case err != nil:
 		return nil, time.Time{}, err // has the path
 	}
 	switch mode := stat.Mode(); {
@@ -178,29 +181,4 @@ func readFile(path string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, fmt.Errorf("%q is larger than %d MiB", path, maxFileSize>>20)
 	}
 	return content, stat.ModTime(), nil
-}
-
-// parseIdentity checks three PEM texts and puts them together. names says what to
-// call them in errors.
-func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time) (Identity, error) {
-	roots, err := parseRoots(caPEM, now)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[0], err)
-	}
-	chain, err := parseCertificates(certPEM)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[1], err)
-	}
-	if err := checkClientLeaf(chain[0], now); err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[1], err)
-	}
-	if err := checkKeyPEM(keyPEM); err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[2], err)
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: cannot be used with %s: %w", names[2], names[1], err)
-	}
-	pair.Leaf = chain[0] // crypto/tls sets it unless GODEBUG has x509keypairleaf=0
-	return Identity{Certificate: pair, Roots: roots}, nil
 }
