@@ -23,6 +23,7 @@ type revocations struct {
 type revocationList struct {
 	*x509.RevocationList
 
+	scope   issuingDistributionPoint
 	revoked map[string]time.Time // by the bytes of the serial number
 	signed  sync.Map             // signature by the DER of an issuer: a list may be megabytes long
 }
@@ -117,15 +118,11 @@ func parseRevocationList(der []byte) (*revocationList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a revocation list in PEM or DER: %w", err)
 	}
-	for _, e := range parsed.Extensions {
-		// All that x509 knows of are not critical. Those that are change what the
-		// list says: issuing distribution point, delta (RFC 5280 section 5.2).
-		if e.Critical {
-			return nil, fmt.Errorf("the list of %q has the critical extension %v: lists for a part of the certificates are not supported",
-				parsed.Issuer, e.Id)
-		}
+	scope, err := scopeOf(parsed)
+	if err != nil {
+		return nil, fmt.Errorf("the list of %q cannot be used: %w", parsed.Issuer, err)
 	}
-	list := &revocationList{RevocationList: parsed, revoked: make(map[string]time.Time, len(parsed.RevokedCertificateEntries))}
+	list := &revocationList{RevocationList: parsed, scope: scope, revoked: make(map[string]time.Time, len(parsed.RevokedCertificateEntries))}
 	for _, e := range parsed.RevokedCertificateEntries {
 		list.revoked[string(e.SerialNumber.Bytes())] = e.RevocationTime
 	}
@@ -173,13 +170,18 @@ func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.
 			unusable = fmt.Errorf("not signed by it: %w", err)
 			continue
 		}
-		// What an old list revokes is revoked still.
+		// What an old list revokes is revoked still, and so is what a list outside its
+		// scope revokes.
 		if at, ok := list.revoked[string(cert.SerialNumber.Bytes())]; ok {
 			return fmt.Errorf("CRL: certificate %q (serial %x) was revoked at %s",
 				cert.Subject, cert.SerialNumber, at.UTC().Format(time.RFC3339))
 		}
 		if !list.NextUpdate.IsZero() && now.After(list.NextUpdate) {
 			unusable = fmt.Errorf("out of date since %s", list.NextUpdate.UTC().Format(time.RFC3339))
+			continue
+		}
+		if err := list.scope.covers(cert); err != nil {
+			unusable = err
 			continue
 		}
 		covered = true

@@ -185,7 +185,11 @@ func WithPinnedKeys(pins ...string) FactoryOption {
 //
 // Where no list covers a certificate, or the list's NextUpdate has passed, nothing
 // is known of it: failClosed refuses it then, and otherwise it is accepted. Roots
-// need no list. Delta lists and lists for a part of the certificates are refused.
+// need no list. A list may be for a part of its issuer's certificates (RFC 5280 section
+// 5.2.5): for end entities or authorities only, for some reasons only, or for those
+// that name its distribution point; it covers no others, though what it revokes is
+// revoked. A certificate that names no distribution point is covered by any. Delta
+// and indirect lists, and those of attribute certificates, are refused.
 func WithCRLFiles(failClosed bool, files ...string) FactoryOption {
 	return tlsOption("WithCRLFiles", func(s *tlsSettings) error {
 		if len(files) == 0 || slices.Contains(files, "") {

@@ -40,6 +40,7 @@ type Request struct {
 	NotBefore  time.Time          // default an hour ago
 	NotAfter   time.Time          // default in 24 hours
 	Usage      []x509.ExtKeyUsage // default ClientAuth, or ServerAuth when Hosts is set
+	CRLs       []string           // URLs of the revocation lists that would name it
 }
 
 // Pair is a certificate and its key, both PEM.
@@ -94,6 +95,12 @@ func (ca *CA) Intermediate(name string) (*CA, error) {
 // RevocationList signs a list (RFC 5280 section 5) that revokes the certificates of
 // the pairs, and returns it in PEM. The next one is promised for nextUpdate.
 func (ca *CA) RevocationList(nextUpdate time.Time, revoked ...Pair) ([]byte, error) {
+	return ca.RevocationListWith(func(*x509.RevocationList) {}, nextUpdate, revoked...)
+}
+
+// RevocationListWith is RevocationList with what change makes of the list before it is
+// signed.
+func (ca *CA) RevocationListWith(change func(*x509.RevocationList), nextUpdate time.Time, revoked ...Pair) ([]byte, error) {
 	number, err := serialNumber()
 	if err != nil {
 		return nil, err
@@ -112,6 +119,7 @@ func (ca *CA) RevocationList(nextUpdate time.Time, revoked ...Pair) ([]byte, err
 		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
 			x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: now.Add(-time.Minute)})
 	}
+	change(template)
 	der, err := x509.CreateRevocationList(rand.Reader, template, ca.cert, ca.key)
 	if err != nil {
 		return nil, fmt.Errorf("pki: signing the revocation list of %q: %w", ca.cert.Subject, err)
@@ -160,6 +168,8 @@ func (r Request) template(now time.Time) *x509.Certificate {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: usage,
 		URIs:        r.URIs,
+
+		CRLDistributionPoints: r.CRLs,
 	}
 	if !r.NotBefore.IsZero() {
 		t.NotBefore = r.NotBefore
