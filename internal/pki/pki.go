@@ -49,10 +49,15 @@ type Pair struct {
 }
 
 // NewCA mints an authority that is valid from an hour ago until tomorrow.
-func NewCA(name string) (*CA, error) { return newAuthority(name, nil) }
+func NewCA(name string) (*CA, error) { return NewCAUntil(name, time.Now().Add(lifetime)) }
+
+// NewCAUntil mints an authority that is valid from an hour ago until notAfter.
+func NewCAUntil(name string, notAfter time.Time) (*CA, error) {
+	return newAuthority(name, nil, time.Now().Add(-time.Hour), notAfter)
+}
 
 // newAuthority mints an authority that parent has signed, or, if that is nil, itself.
-func newAuthority(name string, parent *CA) (*CA, error) {
+func newAuthority(name string, parent *CA, notBefore, notAfter time.Time) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("pki: making the key of %q: %w", name, err)
@@ -61,12 +66,11 @@ func newAuthority(name string, parent *CA) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.Add(lifetime),
+		NotBefore:             notBefore,
+		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -89,7 +93,12 @@ func newAuthority(name string, parent *CA) (*CA, error) {
 // Intermediate mints an authority that is signed by this one. Its PEM goes behind
 // the certificates that it issues.
 func (ca *CA) Intermediate(name string) (*CA, error) {
-	return newAuthority(name, ca)
+	return ca.IntermediateBetween(name, time.Now().Add(-time.Hour), time.Now().Add(lifetime))
+}
+
+// IntermediateBetween is Intermediate with a validity of its own.
+func (ca *CA) IntermediateBetween(name string, notBefore, notAfter time.Time) (*CA, error) {
+	return newAuthority(name, ca, notBefore, notAfter)
 }
 
 // RevocationList signs a list (RFC 5280 section 5) that revokes the certificates of
