@@ -223,10 +223,12 @@ func (f *Factory) Reload(ctx context.Context) error {
 // while channels of its are open, and waits for it. It does not close channels, and
 // channels can still be made: handshakes look for new certificates all the same. It
 // need not be called, since what it ends also ends with the factory's last channel;
-// a pool does not call it, as its factory may be another's too. The error is nil.
+// a pool does not call it, as its factory may be another's too. The error, if any,
+// names what hangs and has not come back within a second, such as a file whose file
+// system does not answer; it holds one goroutine until it does.
 func (f *Factory) Close() error {
-	if f.rotation != nil {
-		f.rotation.close()
+	if f.rotation == nil {
+		return nil
 	}
-	return nil
+	return f.rotation.close()
 }
