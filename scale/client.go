@@ -113,8 +113,9 @@ type channel struct {
 	configured atomic.Bool
 	tapless    sync.Once
 
-	mu       sync.Mutex // guards policies
-	policies map[*policy]struct{}
+	mu          sync.Mutex // guards what follows
+	policies    map[*policy]struct{}
+	resolverErr error // of the resolver's last report, nil if it was a state
 }
 
 func newChannel(o *clientOptions) *channel {
