@@ -58,6 +58,7 @@
 //	draining.go     not trusting those whose server shuts down
 //	memory.go       what is remembered of an address
 //	event.go        what is told of all this
+//	addresses.go    other addresses for a subchannel that lives on
 //	connection.go   one connection and the count of its streams
 //	health.go       gRPC's client-side health checking, on the oldest connection
 //	snapshot.go     what can be seen from outside

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
 
@@ -493,5 +494,17 @@ func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
 		if got := st.begin(); got.on() != 0 {
 			t.Errorf("a call is on %d", got.on())
 		}
+	})
+}
+
+func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		st.conns[0].becomes(connectivity.TransientFailure)
+		st.happened()
+		st.subchannel().UpdateAddresses([]resolver.Address{{Addr: "b"}, {Addr: "c"}})
+		st.expect("the SubConn that backs off gets them", "addresses of 0: b c")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the backoff is over", "connect 0")
 	})
 }
