@@ -181,15 +181,34 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			if err := lastConnectionError(ctx, conn, observer); err != nil {
 				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 			}
-		case connectivity.Idle, connectivity.Shutdown:
-			// Connect has left IDLE behind, so the server has hung up already.
-			// Asking again at once would be a dial loop.
+		case connectivity.Idle:
+			if !progress.reached() {
+				return f.connectByCall(ctx, conn, progress, observer)
+			}
+			// The server has hung up already. Asking again at once would be a
+			// dial loop.
+			return &connectionError{connecting, f.target, errHungUp}
+		case connectivity.Shutdown:
 			return &connectionError{connecting, f.target, errHungUp}
 		case connectivity.Connecting:
 		}
 		if !conn.WaitForStateChange(ctx, state) {
 			return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
 		}
+	}
+}
+
+// connectByCall makes a call, which connects a channel that is IDLE though it was told
+// to connect: its LB policy does so on demand, as ring_hash and rls do.
+func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
+	err := errorOfCall(ctx, conn)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
+	default:
+		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 	}
 }
 
@@ -204,8 +223,15 @@ func lastConnectionError(ctx context.Context, conn *grpc.ClientConn, observer *s
 	// The state is not from a policy of package scale. grpc-go shows what is behind
 	// it by the error of an RPC only, which goes through the program's interceptors
 	// and retry policy: they may keep it for long.
-	ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(ctx, nil), askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	return errorOfCall(ctx, conn)
+}
+
+// errorOfCall makes a fail-fast call and returns its error, or nil if the channel is
+// READY after it.
+func errorOfCall(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx = metadata.NewOutgoingContext(ctx, nil)
 	err := conn.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
 	if conn.GetState() == connectivity.Ready {
 		return nil
