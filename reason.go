@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
@@ -17,6 +18,14 @@ import (
 // grpc-go puts around it; the code is left out where it is the Unavailable that
 // the error carries anyway.
 func told(cause error) string {
+	var unsent *answer.NoVerdictError
+	if errors.As(cause, &unsent) {
+		return unsent.Error()
+	}
+	var http *httpError
+	if errors.As(cause, &http) {
+		return http.text
+	}
 	var known *reason.Error
 	if errors.As(cause, &known) {
 		return known.Error()

@@ -52,7 +52,9 @@ func unmark(data mem.BufferSlice) (_ mem.BufferSlice, marked bool) {
 // withoutMark is a reference to b without its mark. The buffers of grpc-go before
 // 1.81 have no Slice; of those it is a copy.
 func withoutMark(b mem.Buffer) mem.Buffer {
-	if s, ok := b.(interface{ Slice(start, end int) mem.Buffer }); ok {
+	if s, ok := b.(interface {
+		Slice(start, end int) mem.Buffer
+	}); ok {
 		return s.Slice(markSize, b.Len())
 	}
 	return mem.SliceBuffer(bytes.Clone(b.ReadOnlyData()[markSize:]))
