@@ -132,7 +132,7 @@ func (o *options) locate(ctx context.Context) (suite.Config, error) {
 		}
 		o.cache = filepath.Join(cache, "grpcpool-conformance")
 	}
-	tested, err := suite.Locate(ctx, o.tree, grpcModule)
+	tested, err := suite.Locate(ctx, here.Dir, grpcModule)
 	if err != nil {
 		return suite.Config{}, err
 	}

@@ -4,6 +4,7 @@ package suite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,7 +121,7 @@ func (w *Workspace) writeModule(ctx context.Context) error {
 	}
 	edit := []string{"mod", "edit"}
 	for _, m := range w.config.Replaced {
-		edit = append(edit, "-require="+m.Path+"@v0.0.0", "-replace="+m.Path+"="+m.Dir)
+		edit = append(edit, "-require="+m.Path+"@"+cmp.Or(m.Version, "v0.0.0"), "-replace="+m.Path+"="+m.Dir)
 	}
 	_, err = w.command(ctx, append(edit, w.modfile())...)
 	return err
