@@ -31,6 +31,9 @@ faults: ## the fault matrix, five times over, about half an hour; writes docs/fa
 	mkdir -p docs
 	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
 
+programs: ## the tests of etcd, the OpenTelemetry collector and dskit on our channels, half an hour; see docs/compatibility.md
+	go run ./conformance/programs
+
 soak: ## ten minutes of random faults
 	cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -v -soak 10m -seed $$(date +%s)
 
@@ -57,4 +60,4 @@ $(GOBIN)/golangci-lint:
 $(GOBIN)/benchstat:
 	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
 
-.PHONY: help test race lint demo integration faults soak bench bench-peers bench-quick ci tools
+.PHONY: help test race lint demo integration faults programs soak bench bench-peers bench-quick ci tools
