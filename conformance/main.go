@@ -69,7 +69,8 @@ func parse(args []string) (*options, []string, error) {
 	f.BoolVar(&o.plan.AllPlain, "plain", false, "run every test on plain channels too, and compare the lists of tests")
 	f.IntVar(&o.plan.Parallel, "p", 2, "packages at a time")
 	f.IntVar(&o.plan.Attempts, "attempts", 3, "how often a test that differs is run again")
-	f.DurationVar(&o.plan.Timeout, "timeout", 5*time.Minute, "for the tests of one package")
+	f.DurationVar(&o.plan.Timeout, "timeout", 10*time.Minute, "for the tests of one package")
+	f.DurationVar(&o.plan.Patience, "patience", 45*time.Second, "until the next test begins or ends")
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
 	}
