@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/conformance/internal/results"
@@ -36,7 +37,7 @@ var subset = []string{
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	failed, err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
@@ -55,6 +56,7 @@ type options struct {
 	list     string
 	cache    string
 	verbose  bool
+	listOnly bool
 	plan     suite.Plan
 }
 
@@ -65,11 +67,13 @@ func parse(args []string) (*options, []string, error) {
 	f.StringVar(&o.settings, "settings", shim.Default+","+shim.One, "what the channels are made with")
 	f.StringVar(&o.list, "expected", "", "list of expected differences (default: expected.txt of this module)")
 	f.StringVar(&o.cache, "cache", "", "where the copy of grpc-go is kept (default: in the user's cache)")
-	f.BoolVar(&o.verbose, "v", false, "print what tests that differ print")
+	f.BoolVar(&o.verbose, "v", false, "print all that tests that differ print")
+	f.BoolVar(&o.listOnly, "list", false, "print the packages and what of them is replaced, and end")
 	f.BoolVar(&o.plan.AllPlain, "plain", false, "run every test on plain channels too, and compare the lists of tests")
 	f.IntVar(&o.plan.Parallel, "p", 2, "packages at a time")
 	f.IntVar(&o.plan.Attempts, "attempts", 3, "how often a test that differs is run again")
-	f.DurationVar(&o.plan.Timeout, "timeout", 5*time.Minute, "for the tests of one package")
+	f.DurationVar(&o.plan.Timeout, "timeout", 10*time.Minute, "for the tests of one package")
+	f.DurationVar(&o.plan.Patience, "patience", 30*time.Second, "until the next test begins or ends")
 	if err := f.Parse(args); err != nil {
 		return nil, nil, err
 	}
@@ -106,6 +110,10 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 		return false, fmt.Errorf("%s of %s: no test there makes a channel that can be replaced", strings.Join(idle, " "), grpcModule)
 	}
 	printChoice(config.Tested, choice, len(o.plan.Packages))
+	if o.listOnly {
+		fmt.Println(strings.Join(o.plan.Packages, "\n"))
+		return false, nil
+	}
 	s := &summary{verbose: o.verbose, settings: o.plan.Settings}
 	o.plan.Report = s.add
 	w.Run(ctx, o.plan)

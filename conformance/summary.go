@@ -49,15 +49,28 @@ func (s *summary) add(r suite.Report) {
 	}
 	for _, f := range r.Findings {
 		fmt.Println("  ", f)
-		if s.verbose && f.Output != "" {
-			fmt.Println(f.Output)
-		}
+		fmt.Print(s.excerpt(f.Output))
 	}
 	s.findings = append(s.findings, r.Findings...)
 	if r.Err != nil {
 		s.broken++
 		fmt.Println("   error:", r.Err)
 	}
+}
+
+// excerpt is what a test printed: all of it, or what its own file did.
+func (s *summary) excerpt(output string) string {
+	if s.verbose || output == "" {
+		return output
+	}
+	const most = 10
+	var own []string
+	for line := range strings.Lines(output) {
+		if strings.Contains(line, "_test.go:") {
+			own = append(own, line)
+		}
+	}
+	return strings.Join(own[max(0, len(own)-most):], "")
 }
 
 // print prints the end of the report and reports whether the run failed.

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/conformance/internal/results"
@@ -29,7 +30,7 @@ import (
 const library = "github.com/davidwartell/go-grpcpool"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	failed, err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
@@ -62,6 +63,7 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 		return false, err
 	}
 	o.plan.Settings = []string{shim.Default}
+	o.plan.Patience = o.plan.Timeout // some of etcd's tests take minutes
 	chosen := programs
 	if name := f.Arg(0); name != "" {
 		i := slices.IndexFunc(programs, func(p program) bool { return p.name == name })

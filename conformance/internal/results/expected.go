@@ -30,18 +30,13 @@ func (e Entry) covers(setting, pkg, test string) bool {
 // List is a list of expected differences.
 type List []Entry
 
-// covering is the entry that speaks of a test, nil without.
-func (l List) covering(setting, pkg, test string) *Entry {
-	for i := range l {
-		if l[i].covers(setting, pkg, test) {
-			return &l[i]
-		}
-	}
-	return nil
+// covers reports whether an entry speaks of a test.
+func (l List) covers(setting, pkg, test string) bool {
+	return slices.ContainsFunc(l, func(e Entry) bool { return e.covers(setting, pkg, test) })
 }
 
-// of are the entries of a package.
-func (l List) of(setting, pkg string) (entries List) {
+// Of are the entries that speak of a package.
+func (l List) Of(setting, pkg string) (entries List) {
 	for _, e := range l {
 		if e.Package == pkg && (e.Setting == Both || e.Setting == setting) {
 			entries = append(entries, e)

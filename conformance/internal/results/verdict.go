@@ -42,11 +42,12 @@ type Again func(test string) (Outcome, string, error)
 
 // Judge compares a package's run with a plain one. A test that is odd in the run is
 // run again, alone, and on plain channels, up to Attempts times each: only what
-// fails each time here, and not each time there, is a difference.
+// fails each time here, and not each time there, is a difference. The expected
+// differences are no part of the run; they are run alone.
 type Judge struct {
 	Setting  string
 	Package  string
-	Expected List
+	Expected List // all of them
 	Attempts int
 	Ours     Again
 	Plain    Again
@@ -57,17 +58,10 @@ type Judge struct {
 func (j *Judge) Judge(ours, plain *Run) ([]Finding, error) {
 	odd := ours.Odd()
 	if plain != nil {
-		odd = append(odd, absent(ours, plain)...)
+		odd = append(odd, j.absent(ours, plain)...)
 	}
 	var findings []Finding
-	seen := make(map[Entry]bool)
 	for _, test := range odd {
-		entry := j.Expected.covering(j.Setting, j.Package, test)
-		if entry != nil {
-			seen[*entry] = true
-			findings = append(findings, j.finding(Expected, test, entry.Reason))
-			continue
-		}
 		finding, err := j.examine(test, ours.Outcome(test), ours.Output[test])
 		if err != nil {
 			return nil, err
@@ -76,11 +70,8 @@ func (j *Judge) Judge(ours, plain *Run) ([]Finding, error) {
 			findings = append(findings, *finding)
 		}
 	}
-	for _, entry := range j.Expected.of(j.Setting, j.Package) {
-		if seen[entry] || entry.Sometimes {
-			continue
-		}
-		finding, err := j.stale(entry)
+	for _, entry := range j.Expected.Of(j.Setting, j.Package) {
+		finding, err := j.expected(entry)
 		if err != nil {
 			return nil, err
 		}
@@ -90,14 +81,14 @@ func (j *Judge) Judge(ours, plain *Run) ([]Finding, error) {
 }
 
 // absent are the tests of the plain run that ours did not come to, and whose
-// absence no failure explains.
-func absent(ours, plain *Run) (tests []string) {
+// absence neither a failure nor the list explains.
+func (j *Judge) absent(ours, plain *Run) (tests []string) {
 	odd := ours.Odd()
 	explained := func(test string) bool {
 		return slices.ContainsFunc(odd, func(o string) bool { return o == Whole || strings.HasPrefix(test, o+"/") })
 	}
 	for _, test := range slices.Sorted(maps.Keys(plain.Outcomes)) {
-		if ours.Outcome(test) == Missing && !explained(test) {
+		if ours.Outcome(test) == Missing && !explained(test) && !j.Expected.covers(j.Setting, j.Package, test) {
 			tests = append(tests, test)
 		}
 	}
@@ -143,17 +134,20 @@ func (j *Judge) examine(test string, first Outcome, output string) (*Finding, er
 	return &f, nil
 }
 
-// stale looks again for an expected difference that did not occur. One failure is
-// enough for the entry to stay.
-func (j *Judge) stale(entry Entry) (Finding, error) {
+// expected looks whether an expected difference still occurs. Once is enough.
+func (j *Judge) expected(entry Entry) (Finding, error) {
 	for range j.Attempts {
-		again, _, err := j.Ours(entry.Test)
-		if err != nil {
+		switch outcome, _, err := j.Ours(entry.Test); {
+		case err != nil:
 			return Finding{}, err
+		case outcome == Missing:
+			return j.finding(Stale, entry.Test, "there is no such test: take it off the list"), nil
+		case outcome != Passed:
+			return j.finding(Expected, entry.Test, entry.Reason), nil
 		}
-		if again != Passed {
-			return j.finding(Flaked, entry.Test, "an expected difference that does not always occur"), nil
-		}
+	}
+	if entry.Sometimes {
+		return j.finding(Expected, entry.Test, "not this time. "+entry.Reason), nil
 	}
 	return j.finding(Stale, entry.Test, "it passes: take it off the list"), nil
 }

@@ -1,14 +1,18 @@
 package suite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/conformance/internal/results"
@@ -22,11 +26,17 @@ type binary struct {
 	workspace *Workspace
 	pkg       string // as "./test"
 	file      string
-	timeout   time.Duration
+	limits
+}
+
+// limits are how long tests may take.
+type limits struct {
+	timeout  time.Duration // all of a package
+	patience time.Duration // until the next test begins or ends
 }
 
 // compile compiles the tests of a package, with the overlay or without.
-func (w *Workspace) compile(ctx context.Context, pkg string, overlaid bool, timeout time.Duration) (*binary, error) {
+func (w *Workspace) compile(ctx context.Context, pkg string, overlaid bool, l limits) (*binary, error) {
 	suffix := ".plain"
 	var overlay []string
 	if overlaid {
@@ -37,7 +47,7 @@ func (w *Workspace) compile(ctx context.Context, pkg string, overlaid bool, time
 		workspace: w,
 		pkg:       pkg,
 		file:      filepath.Join(w.scratch, strings.ReplaceAll(pkg, "/", "+")+suffix),
-		timeout:   timeout,
+		limits:    l,
 	}
 	args := append(w.build("test", overlay...), "-c", "-ldflags=-s -w", "-o", b.file, pkg)
 	_, err := w.command(ctx, args...)
@@ -47,17 +57,17 @@ func (w *Workspace) compile(ctx context.Context, pkg string, overlaid bool, time
 // discard removes the file.
 func (b *binary) discard() { _ = os.Remove(b.file) }
 
-// all runs every test. One that ends the process, by a panic or by never ending,
-// is left out of a further run of the others.
-func (b *binary) all(ctx context.Context, setting string) (*results.Run, error) {
+// all runs every test but those to skip. One that ends the process, by a panic or
+// by never ending, is left out of a further run of the others.
+func (b *binary) all(ctx context.Context, setting string, skip []string) (*results.Run, error) {
 	const rounds = 5
-	run, crashed, err := b.run(ctx, setting)
+	run, crashed, err := b.run(ctx, setting, "-test.skip="+patterns(skip))
 	for range rounds {
 		if err != nil || !crashed {
 			return run, err
 		}
 		var further *results.Run
-		further, crashed, err = b.run(ctx, setting, "-test.skip="+patterns(run.Odd()))
+		further, crashed, err = b.run(ctx, setting, "-test.skip="+patterns(slices.Concat(skip, run.Odd())))
 		if err == nil {
 			run.Add(further)
 		}
@@ -98,7 +108,9 @@ func patterns(tests []string) string {
 // before its tests did.
 func (b *binary) run(ctx context.Context, setting string, args ...string) (run *results.Run, crashed bool, err error) {
 	args = append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + b.timeout.String()}, args...)
-	tests := exec.CommandContext(ctx, b.file, args...) //nolint:gosec // just compiled
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tests := exec.CommandContext(running, b.file, args...) //nolint:gosec // just compiled
 	tests.Dir = filepath.Join(b.workspace.source, b.pkg)
 	tests.Env = append(os.Environ(), b.workspace.config.Variable+"="+setting, "PWD="+tests.Dir)
 	convert := exec.CommandContext(ctx, b.workspace.test2json, "-p", b.pkg) //nolint:gosec // the go command named it
@@ -106,7 +118,10 @@ func (b *binary) run(ctx context.Context, setting string, args ...string) (run *
 	if err != nil {
 		return nil, false, err
 	}
-	tests.Stdout, tests.Stderr = printed, printed
+	tests.Cancel = func() error { return tests.Process.Signal(syscall.SIGQUIT) } // shows what hangs
+	tests.WaitDelay = 5 * time.Second
+	progress := &progress{to: printed, ended: cancel, patience: b.patience}
+	tests.Stdout, tests.Stderr = progress, progress
 	events, err := convert.StdoutPipe()
 	if err != nil {
 		return nil, false, err
@@ -116,8 +131,7 @@ func (b *binary) run(ctx context.Context, setting string, args ...string) (run *
 	}
 	ended := make(chan error, 1)
 	go func() {
-		err := tests.Run()
-		ended <- errors.Join(unlessExit(err), printed.Close())
+		ended <- errors.Join(progress.watch(tests), printed.Close())
 	}()
 	run, err = results.Read(events)
 	err = errors.Join(err, <-ended, convert.Wait(), ctx.Err())
@@ -133,10 +147,32 @@ func (b *binary) run(ctx context.Context, setting string, args ...string) (run *
 	return run, code != 0 && code != 1 || run.Count(results.Unfinished) > 0, nil
 }
 
-// unlessExit leaves out that tests failed.
-func unlessExit(err error) error {
-	if exit := new(exec.ExitError); errors.As(err, &exit) {
+// progress passes on what tests print, and ends them when no test has begun or
+// ended for long: one that hangs shall not cost the time of all.
+type progress struct {
+	to       io.Writer
+	patience time.Duration
+	ended    func()
+	timer    *time.Timer // set before anything is written
+}
+
+// watch runs the tests. That they failed is no error.
+func (p *progress) watch(tests *exec.Cmd) error {
+	p.timer = time.AfterFunc(p.patience, p.ended)
+	defer p.timer.Stop()
+	err := tests.Run()
+	if tests.ProcessState != nil && tests.ProcessState.Exited() {
 		return nil
 	}
 	return err
+}
+
+// marker begins the lines in which a test binary tells of a test.
+const marker = 0x16
+
+func (p *progress) Write(b []byte) (int, error) {
+	if bytes.IndexByte(b, marker) >= 0 {
+		p.timer.Reset(p.patience)
+	}
+	return p.to.Write(b)
 }

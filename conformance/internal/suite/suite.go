@@ -17,11 +17,12 @@ type Plan struct {
 	Packages []string // patterns as "./balancer/...", of what Choose chose
 	Settings []string
 	Expected results.List
-	Attempts int  // how often a test that differs is run again
-	Parallel int  // packages at a time
-	AllPlain bool // every package runs on plain channels too, and the lists of tests are compared
-	Timeout  time.Duration
-	Report   func(Report) // told of each package, one at a time
+	Attempts int           // how often a test that differs is run again
+	Parallel int           // packages at a time
+	AllPlain bool          // every package runs on plain channels too, and the lists of tests are compared
+	Timeout  time.Duration // for all tests of a package
+	Patience time.Duration // until the next test begins or ends
+	Report   func(Report)  // told of each package, one at a time
 }
 
 // Report is what came of a package.
@@ -89,13 +90,13 @@ func (w *Workspace) check(ctx context.Context, p *Plan, pkg string) (r Report) {
 	start := time.Now()
 	r = Report{Package: pkg, Runs: make(map[string]*results.Run)}
 	defer func() { r.Took = time.Since(start) }()
-	ours, err := w.compile(ctx, pkg, true, p.Timeout)
+	ours, err := w.compile(ctx, pkg, true, limits{timeout: p.Timeout, patience: p.Patience})
 	if err != nil {
 		r.Err = err
 		return r
 	}
 	defer ours.discard()
-	plain := &plainTests{workspace: w, pkg: pkg, timeout: p.Timeout}
+	plain := &plainTests{workspace: w, pkg: pkg, limits: ours.limits}
 	defer plain.discard()
 	if p.AllPlain {
 		if r.Runs[Plain], r.Err = plain.all(ctx); r.Err != nil {
@@ -113,7 +114,11 @@ func (w *Workspace) check(ctx context.Context, p *Plan, pkg string) (r Report) {
 
 // judge runs the package with one setting and notes what is found.
 func (r *Report) judge(ctx context.Context, p *Plan, setting string, ours *binary, plain *plainTests) error {
-	run, err := ours.all(ctx, setting)
+	var skip []string
+	for _, entry := range p.Expected.Of(setting, r.Package) {
+		skip = append(skip, entry.Test)
+	}
+	run, err := ours.all(ctx, setting, skip)
 	if err != nil {
 		return err
 	}
@@ -140,13 +145,13 @@ func (r *Report) judge(ctx context.Context, p *Plan, setting string, ours *binar
 type plainTests struct {
 	workspace *Workspace
 	pkg       string
-	timeout   time.Duration
-	compiled  *binary
+	limits
+	compiled *binary
 }
 
 func (t *plainTests) binary(ctx context.Context) (b *binary, err error) {
 	if t.compiled == nil {
-		t.compiled, err = t.workspace.compile(ctx, t.pkg, false, t.timeout)
+		t.compiled, err = t.workspace.compile(ctx, t.pkg, false, t.limits)
 	}
 	return t.compiled, err
 }
@@ -156,7 +161,7 @@ func (t *plainTests) all(ctx context.Context) (*results.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.all(ctx, Plain)
+	return b.all(ctx, Plain, nil)
 }
 
 func (t *plainTests) alone(ctx context.Context, test string) (results.Outcome, string, error) {
