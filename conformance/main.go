@@ -120,8 +120,8 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 	return s.print(), ctx.Err()
 }
 
-// locate finds the modules: the tested version of grpc-go is that of the library's
-// go.mod.
+// locate finds the modules: the tested version of grpc-go is that of this module's
+// go.mod. The library's own says the oldest.
 func (o *options) locate(ctx context.Context) (suite.Config, error) {
 	here, err := ownModule(ctx)
 	if err != nil {
