@@ -27,8 +27,6 @@ var (
 
 	//go:embed etcd.txt
 	etcdExpected string
-	//go:embed collector.txt
-	collectorExpected string
 	//go:embed dskit.txt
 	dskitExpected string
 )
@@ -58,7 +56,6 @@ var programs = []program{
 		tested:     module{"go.opentelemetry.io/collector/exporter/otlpexporter", collectorVersion},
 		companions: []module{configgrpc},
 		packages:   []string{"./..."},
-		expected:   collectorExpected,
 	},
 	{
 		name:     "dskit",
