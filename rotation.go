@@ -151,7 +151,7 @@ func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (sett
 	if identityErr != nil {
 		identity = old.identity
 	}
-	if crlErr != nil {
+	if crls == nil && crlErr != nil { // else it has what can be used
 		crls = old.crls
 	}
 	r.take(identity, crls)
