@@ -142,6 +142,7 @@ var frames = []string{
 	"tls: failed to verify certificate: ",
 	"tap: ",
 	"scale: ",
+	"ping: ",
 	"refused by the peer: ",
 }
 
