@@ -22,13 +22,13 @@ type poolView struct {
 	State     shared.State `json:"state"`
 	LastError string       `json:"lastError,omitempty"`
 
-	Leases         int `json:"leases"`
-	Waiting        int `json:"waiting"`      // callers, for a connection
-	CallsWaiting   int `json:"callsWaiting"` // for a stream
-	Connections    int `json:"connections"`
-	MaxConnections int `json:"maxConnections"`
-	Streams        int `json:"streams"`
-	StreamLimit    int `json:"streamLimit"` // of the connections that have one
+	Leases         int    `json:"leases"`
+	Waiting        int    `json:"waiting"`      // callers, for a connection
+	CallsWaiting   int    `json:"callsWaiting"` // for a stream
+	Connections    int    `json:"connections"`
+	MaxConnections int    `json:"maxConnections"`
+	Streams        int    `json:"streams"`
+	StreamLimit    uint64 `json:"streamLimit"` // of the connections that have one
 
 	Dials       uint64 `json:"dials"`
 	DialsFailed uint64 `json:"dialsFailed"`
@@ -183,7 +183,7 @@ func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 		for _, c := range sub.Connections {
 			v.Streams += c.InFlight
 			if c.Limit != nil {
-				v.StreamLimit += int(*c.Limit)
+				v.StreamLimit += uint64(*c.Limit)
 			}
 		}
 	}

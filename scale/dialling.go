@@ -16,9 +16,13 @@ import (
 //
 // A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
-// the connection was lost, and TCP asks again ever more seldom. Or the network has
-// become slow: one in patientEvery such dials in a row is given patientConnect. An
-// address that never was reached gets firstConnect.
+// the connection was lost, and TCP asks again ever more seldom. An address that never
+// was reached gets firstConnect. Or the network has become slow: so every time in a
+// row that nothing came of it the child waits twice as long before it is told, up to
+// longestConnect. In that time one dial is left to itself, the lingering one, and
+// others are begun and dropped beside it as often as ever, one at a time. Whichever
+// gets through first is used: the lingering one if the network is slow, another if an
+// outage is over.
 //
 // A server that took the connection has to finish the handshakes, of TLS and of
 // HTTP/2 (RFC 9113, section 3.4), within patientHandshake. Every such timeout in a
@@ -29,9 +33,8 @@ const (
 
 	firstConnect     = 3 * time.Second
 	connectFactor    = 3
-	patientEvery     = 16
-	patientConnect   = 1750 * time.Millisecond // the end of an outage is seen when TCP asks again
-	asksAgain        = time.Second             // after which TCP does, the first time (RFC 6298, section 2)
+	longestConnect   = 20 * time.Second // gRPC's own patience with a dial
+	asksAgain        = time.Second      // after which TCP does, the first time (RFC 6298, section 2)
 	patientHandshake = 2500 * time.Millisecond
 	mostDoublings    = 3
 )
@@ -62,7 +65,8 @@ func (s *subchannel) useDemandLocked() {
 
 // beginDialLocked notes that c is about to be told to connect.
 func (s *subchannel) beginDialLocked(c *connection) {
-	c.phase, c.dialledAt = phaseDialling, time.Now()
+	c.phase, c.dialledAt, s.begunAt = phaseDialling, time.Now(), time.Now()
+	c.beside = s.lingeringLocked() != nil
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
@@ -98,12 +102,15 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.Ready || !s.wanted {
 			return time.Now().Add(leastPause) // see then how far it has come
 		}
-		return c.dialledAt.Add(s.connectPatience())
+		if c.lingers && s.countLocked()[phaseDialling] > 1 {
+			return time.Time{} // it goes by those that were begun beside it
+		}
+		return s.overdueAtLocked(c)
 	case phaseBackoff:
 		if s.state == connectivity.TransientFailure && s.wanted {
 			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
-	case phaseIdle, phaseReady, phaseOut, phaseHeld:
+	case phaseIdle, phaseTrial, phaseReady, phaseOut, phaseHeld:
 	}
 	return time.Time{}
 }
@@ -138,7 +145,7 @@ func (s *subchannel) superviseDials() {
 		case !c.reached().IsZero():
 			s.giveUpHandshakeLocked(c, &q)
 		case s.state != connectivity.Ready && s.wanted:
-			s.giveUpDialLocked(c, &q)
+			s.overdueLocked(c, &q)
 		}
 	}
 	s.superviseTick.stop()
@@ -153,16 +160,29 @@ func (c *connection) reached() time.Time {
 	return time.Time{}
 }
 
-func (s *subchannel) connectPatience() time.Duration {
+// connectPatience is how long a dial is tried before another is begun, and how long
+// it is tried with all that are begun beside it.
+func (s *subchannel) connectPatience() (each, all time.Duration) {
 	known := s.policy.channel.memory.recall(s.addr())
-	switch {
-	case known.connect == 0:
-		return firstConnect << min(known.timeouts, mostDoublings)
-	case (known.unanswered+1)%patientEvery == 0:
-		return max(patientConnect, connectFactor*known.connect)
-	default:
-		return max(leastPause, connectFactor*known.connect)
+	each = firstConnect
+	if known.connect > 0 {
+		each = min(max(leastPause, connectFactor*known.connect), longestConnect)
 	}
+	return each, min(each<<min(known.unanswered, 5), longestConnect)
+}
+
+// overdueAtLocked is when c has been tried for long enough.
+func (s *subchannel) overdueAtLocked(c *connection) time.Time {
+	each, all := s.connectPatience()
+	first := s.lingeringLocked()
+	if all == each || first == nil {
+		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.pause))
+	}
+	next, last := s.begunAt.Add(max(each, c.pause)), first.dialledAt.Add(all)
+	if last.Before(next) {
+		return latest(last, s.begunAt.Add(leastPause))
+	}
+	return next
 }
 
 func (s *subchannel) handshakePatience() time.Duration {
@@ -182,29 +202,67 @@ func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
 	q.kill, q.killed = append(q.kill, c), why
 }
 
-// giveUpDialLocked ends a dial that gets no answer. The child hears that it failed,
-// and once it has ended, that it may connect again.
+// lingeringLocked is the dial that is left to itself, nil if there is none.
+func (s *subchannel) lingeringLocked() *connection {
+	for c := range s.all {
+		if c.phase == phaseDialling && c.lingers {
+			return c
+		}
+	}
+	return nil
+}
+
+// overdueLocked has another dial begun beside c, which gets no answer, or in its place.
+// When that has gone on for long enough all are given up.
+func (s *subchannel) overdueLocked(c *connection, q *sequel) {
+	first := s.lingeringLocked()
+	if first == nil {
+		first = c
+	}
+	if _, all := s.connectPatience(); time.Since(first.dialledAt) >= all {
+		s.giveUpDialLocked(c, q)
+		if first != c && first.reached().IsZero() {
+			s.giveUpDialLocked(first, q)
+		}
+		if s.countLocked()[phaseDialling] == 0 {
+			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.unanswered++ })
+		}
+		return
+	}
+	if first == c {
+		c.lingers = true
+	} else {
+		s.giveUpDialLocked(c, q)
+	}
+	if first.reached().IsZero() { // else it is shaking hands
+		s.starting++
+		q.dials++
+	}
+}
+
+// giveUpDialLocked ends a dial that gets no answer. If it was the last, the SHUTDOWN of
+// its SubConn, told on gRPC's goroutine, tells the child that it failed, and that it may
+// connect again.
 func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	took := time.Since(c.dialledAt)
 	err := fmt.Errorf("scale: dialling %s: no answer within %v", s.addr(), took.Round(time.Millisecond))
-	s.policy.channel.memory.note(s.addr(), func(l *learned) {
-		if l.connect == 0 {
-			l.timeouts++
-		} else {
-			l.unanswered++
-		}
-	})
 	s.lastErr = err
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
+	c.givenUp = err
 	q.retireLocked(c)
-	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything: those who wait for one still do
-		return
-	}
-	s.useDemandLocked()
-	s.wakeLocked()
-	if s.state != connectivity.TransientFailure {
-		s.tellLocked(q, connectivity.TransientFailure, err)
+}
+
+// dropDialsLocked ends the dials that were begun, or left to themselves, for want of c,
+// which has come to a result. If c failed, those go on that have reached the server.
+func (s *subchannel) dropDialsLocked(c *connection, q *sequel) {
+	for other := range s.all {
+		if other == c || other.phase != phaseDialling || !other.lingers && !other.beside {
+			continue
+		}
+		if c.phase == phaseReady || other.reached().IsZero() {
+			q.retireLocked(other)
+		}
 	}
 }

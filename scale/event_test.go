@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/internal/h2server"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -96,6 +98,24 @@ func TestASnapshotKeepsTheLatestEvents(t *testing.T) {
 			if e.Time.Before(kept[i].Time) || e.Connection < kept[i].Connection {
 				t.Errorf("event %d is out of order: %+v after %+v", i+1, e, kept[i])
 			}
+		}
+	})
+}
+
+func TestAConnectionHasANumberOfItsOwnThroughIdleMode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d diary
+		network, _ := strictInMemory(t)
+		c := network.channel(t, scale.OnEvent(d.write), grpc.WithIdleTimeout(10*time.Second))
+		for range 3 {
+			mustHammer(t, c.stub, 1, 1)
+			elapse(30 * time.Second)
+			if got := c.GetState(); got != connectivity.Idle {
+				t.Fatalf("the state is %v, want IDLE", got)
+			}
+		}
+		if diff := cmp.Diff([]string{"dialled 1", "dialled 2", "dialled 3"}, d.read()); diff != "" {
+			t.Errorf("the events (-want +got):\n%s", diff)
 		}
 	})
 }

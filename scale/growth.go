@@ -15,14 +15,14 @@ import (
 const (
 	// A connection that was lost within longEnough, and on which the server never
 	// answered a call, was short-lived. After the first in a row the next dial
-	// follows at once, after each further one it is held back: firstHold, then
-	// double that, at most longestHold, each with up to a fifth on top. gRPC itself
-	// forgets its backoff when a dial succeeds. A connection that has answered is
+	// follows at once, after each further one it is held back, as holds says, each
+	// time with up to a fifth on top. gRPC itself forgets its backoff when a dial
+	// succeeds. While a hold of shortHold or less lasts calls wait; longer ones they
+	// are told of, or they would wait for as long as the trouble lasts. A connection that has answered is
 	// no trouble however soon it goes: some servers end one after so many calls. One
 	// that the server flooded is trouble, whatever came before.
-	longEnough  = time.Second
-	firstHold   = 750 * time.Millisecond
-	longestHold = time.Second
+	longEnough = time.Second
+	shortHold  = 850 * time.Millisecond
 
 	// Growth may start dialBurst dials at once and one more every dialEvery.
 	dialBurst = 16
@@ -32,6 +32,10 @@ const (
 	// it is closed when it was never found in use.
 	shrinkLooks = 4
 )
+
+// holds makes at most five dials in three seconds of a server that ends every connection
+// at once, though some fail before they are connections.
+var holds = [...]time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1600 * time.Millisecond}
 
 // growLocked says how many connections to dial for the calls that have no stream,
 // and reserves them in starting: as many as they need, all at once, unless dials
@@ -49,7 +53,7 @@ func (s *subchannel) growLocked() int {
 		return 0 // they may well go on, and take the calls then
 	}
 	n := s.countLocked()
-	if n[phaseBackoff] > 0 {
+	if n[phaseBackoff]+n[phaseHeld] > 0 {
 		return 0
 	}
 	each := s.streamsEachLocked()
@@ -57,7 +61,7 @@ func (s *subchannel) growLocked() int {
 		return 0
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
-	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseDialling])
+	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 	if want <= 0 {
 		return 0
 	}
@@ -169,9 +173,20 @@ func (s *subchannel) judgeLocked(c *connection) {
 	}
 	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
 	if s.shortLived > 1 {
-		hold := min(firstHold<<min(s.shortLived-2, 8), longestHold)
+		hold := holds[min(s.shortLived, len(holds)+1)-2]
 		hold += randomUpTo(hold / 5)
 		s.heldUntil = time.Now().Add(hold)
+	}
+}
+
+// judgeDialLocked counts c, whose dial has failed, as short-lived if the server ended it
+// just before it was READY, or if it got no farther than those before it that were.
+func (s *subchannel) judgeDialLocked(c *connection) {
+	begun := c.tap.Attached() && time.Since(c.dialledAt) < longEnough
+	if begun || s.shortLived > 0 && !c.reached().IsZero() {
+		err := s.lastErr // which says more
+		s.judgeLocked(c)
+		s.lastErr = err
 	}
 }
 
@@ -246,7 +261,7 @@ type bucket struct {
 }
 
 func (b *bucket) take(now time.Time, n int) int {
-	refilled := int(now.Sub(b.at) / dialEvery)
+	refilled := int(min(now.Sub(b.at)/dialEvery, dialBurst)) // bounded first: an int may have 32 bits
 	if b.spent = max(b.spent-refilled, 0); b.spent == 0 {
 		b.at = now
 	} else {

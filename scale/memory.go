@@ -39,8 +39,8 @@ type learned struct {
 
 	connect    time.Duration // from the dial to the handshake, the last time that no packet was lost
 	handshake  time.Duration // from there to READY, the last time
-	timeouts   int           // dials in a row that ran into their patience
-	unanswered int           // of an address whose connect is known: dials in a row that did not reach it in time
+	timeouts   int           // handshakes in a row that ran into their patience
+	unanswered int           // times in a row that it was not reached in time
 
 	ejected int // connections in a row, none of which answered a probe soon
 

@@ -41,12 +41,11 @@ type policy struct {
 	// Set by the first UpdateClientConnState, before there is a child.
 	channel *channel
 
-	settings    atomic.Pointer[settings]
-	picker      atomic.Pointer[picker] // published last
-	connections atomic.Uint64          // made so far; numbers them
-	nudged      atomic.Bool            // a look at the calls that wait for READY is on its way
-	demanded    atomic.Bool            // the subchannels know that calls find no connection
-	tasks       tasks
+	settings atomic.Pointer[settings]
+	picker   atomic.Pointer[picker] // published last
+	nudged   atomic.Bool            // a look at the calls that wait for READY is on its way
+	demanded atomic.Bool            // the subchannels know that calls find no connection
+	tasks    tasks
 
 	// mu guards all below. It is held while the picker is handed to gRPC, as
 	// gRPC's own policies do it, or two updates could change places; gRPC takes
@@ -71,7 +70,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	if old := p.settings.Swap(&c.settings); old != nil && *old != c.settings {
 		for _, sub := range p.subchannels() {
-			sub.settingsChanged()
+			sub.settingsChanged(old, &c.settings)
 		}
 	}
 	child := p.latest()
@@ -136,15 +135,19 @@ func (p *policy) republish() {
 }
 
 func (p *policy) publishLocked() {
-	if p.closed || p.current == nil || p.current.state.Picker == nil {
+	if p.closed || p.current == nil {
 		return
 	}
-	next := &picker{policy: p, child: p.current.state.Picker}
+	state := p.current.state
+	if state.Picker == nil { // calls wait for the next one, says gRPC
+		p.picker.Store(nil)
+		p.cc.UpdateState(state)
+		return
+	}
+	next := &picker{policy: p, child: state.Picker}
 	p.picker.Store(next)
-	p.cc.UpdateState(balancer.State{
-		ConnectivityState: p.current.state.ConnectivityState,
-		Picker:            next,
-	})
+	state.Picker = next
+	p.cc.UpdateState(state)
 }
 
 // latest is the child that hears of the resolver, nil before there is one.

@@ -32,10 +32,10 @@ func ReplaceWith(r *Replacer) grpc.DialOption {
 // Replace has every connection that there is now, or that is being dialled, make
 // way for a new one within the given time: at a random moment of its first half,
 // so that not all of them are dialled at once. The successor is dialled first. When
-// it stands, new calls go there, and the old connection is closed when its last
-// stream has ended, however long that takes. If the successor cannot be had, the
-// old connection stays in use and the dial is tried again. why goes into events
-// and is one line. Replace does not wait.
+// it has answered a question (where probes are on), new calls go there, and the old
+// connection is closed when its last stream has ended, however long that takes. If
+// the successor cannot be had, the old connection stays in use and the dial is tried
+// again. why goes into events and is one line. Replace does not wait.
 func (r *Replacer) Replace(why string, within time.Duration) {
 	r.mu.Lock()
 	policies := make([]*policy, 0, len(r.policies))
@@ -65,9 +65,10 @@ func (r *Replacer) remove(p *policy) {
 	delete(r.policies, p)
 }
 
-// A connection is replaced by dialling its successor first. When that is READY it
-// takes the new calls, and the old connection is left to gRPC, which closes it
-// when its last stream has ended. If the dial fails, the old one stays.
+// A connection is replaced by dialling its successor first. When that has answered
+// (see succession.go) it takes the new calls, and the old connection is left to
+// gRPC, which closes it when its last stream has ended. If the successor cannot be
+// had, the old one stays.
 const (
 	// A server that ends connections by their age spreads the ends out, gRPC's own
 	// by a tenth either way. A connection is replaced when it is between ageShare
@@ -85,8 +86,8 @@ const (
 	ageTolerance = 0.25
 	leastAge     = 500 * time.Millisecond
 
-	// A successor whose dial failed is dialled again after replacePause, doubled
-	// for each failure in a row up to longestReplacePause.
+	// A successor that failed is dialled again after replacePause, doubled for each
+	// failure in a row up to longestReplacePause, each with up to a half on top.
 	replacePause        = time.Second
 	longestReplacePause = 30 * time.Second
 )
@@ -96,7 +97,7 @@ type replacement struct {
 	at        time.Time // not before; zero: no plan
 	why       string
 	failures  int
-	successor bool // it is being dialled
+	successor bool // it is being dialled, or on trial
 }
 
 // replaceAll plans to replace every connection.
@@ -104,7 +105,7 @@ func (s *subchannel) replaceAll(why string, within time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.all {
-		if c.phase == phaseReady || c.phase == phaseDialling {
+		if c.phase == phaseReady || c.phase == phaseTrial || c.phase == phaseDialling {
 			s.planLocked(c, time.Now().Add(randomUpTo(within/2)), why)
 		}
 	}
@@ -187,34 +188,4 @@ func (s *subchannel) replaceDue() {
 			return // the channel is closing
 		}
 	}
-}
-
-// succeedLocked lets c, which has become READY, take the place of what it was
-// dialled for.
-func (s *subchannel) succeedLocked(c *connection, q *sequel) {
-	old := c.predecessor
-	c.predecessor = nil
-	if old == nil || old.phase != phaseReady {
-		return
-	}
-	s.removeLocked(old)
-	s.stats.replaced++
-	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
-	q.publish = true
-	q.retireLocked(old)
-	s.changeFaceLocked(q)
-}
-
-// failToSucceedLocked has the successor of c's predecessor dialled again later.
-func (s *subchannel) failToSucceedLocked(c *connection) {
-	old := c.predecessor
-	c.predecessor = nil
-	if old == nil {
-		return
-	}
-	pause := min(replacePause<<min(old.replace.failures, 8), longestReplacePause)
-	old.replace.failures++
-	old.replace.successor = false
-	old.replace.at = time.Now().Add(pause + randomUpTo(pause/2))
-	s.armReplaceLocked()
 }

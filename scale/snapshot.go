@@ -49,7 +49,7 @@ type Subchannel struct {
 	Address        string             `json:"address"`
 	State          connectivity.State `json:"state"`          // as its LB policy knows it
 	MaxConnections int                `json:"maxConnections"` // how many there may be
-	Dialling       int                `json:"dialling"`       // dials under way
+	Dialling       int                `json:"dialling"`       // dials under way, but for one that has long been overdue
 	Waiters        int                `json:"waiters"`        // calls that wait for a stream
 	LastError      string             `json:"lastError"`      // of the last dial that failed or connection that was lost; "" if none
 	Opened         uint64             `json:"opened"`         // connections that became READY
@@ -141,7 +141,7 @@ func (s *subchannel) snapshot() Subchannel {
 		Address:        s.addr(),
 		State:          s.state,
 		MaxConnections: s.policy.settings.Load().maxConnections,
-		Dialling:       s.countLocked()[phaseDialling],
+		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.lingeringLocked() != nil),
 		Waiters:        s.queue.length,
 		Opened:         s.stats.opened,
 		Failed:         s.stats.failed,

@@ -111,11 +111,32 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	if c.phase != phaseDialling { // a GOAWAY was here first, or it is being closed
 		return
 	}
-	c.phase, c.readyAt = phaseReady, time.Now()
+	c.readyAt = time.Now()
+	c.rememberDialLocked()
+	if s.tryLocked(c) {
+		return
+	}
 	q.warn = !c.tap.Attached()
+	s.putToUseLocked(c)
+	s.succeedLocked(c, q)
+	if s.state == connectivity.Idle {
+		s.tellLocked(q, connectivity.Connecting, nil)
+	}
+	if s.state != connectivity.Ready {
+		s.dropDialsLocked(c, q)
+		s.face = c
+		s.resetHealthLocked()
+		s.produced = false
+		s.tellLocked(q, connectivity.Ready, nil)
+	}
+	q.serve = true
+}
+
+// putToUseLocked has c, which is READY, take streams.
+func (s *subchannel) putToUseLocked(c *connection) {
+	c.phase, c.opened = phaseReady, true
 	c.setLimitLocked()
 	c.rememberLocked()
-	c.rememberDialLocked()
 	ready := append(slices.Clone(*s.ready.Load()), c)
 	s.ready.Store(&ready)
 	s.stats.opened++
@@ -124,18 +145,7 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
 	s.watchLocked(c)
 	s.planByAgeLocked(c)
-	s.succeedLocked(c, q)
 	s.armReplaceLocked()
-	if s.state == connectivity.Idle {
-		s.tellLocked(q, connectivity.Connecting, nil)
-	}
-	if s.state != connectivity.Ready {
-		s.face = c
-		s.resetHealthLocked()
-		s.produced = false
-		s.tellLocked(q, connectivity.Ready, nil)
-	}
-	q.serve = true
 	s.armShrinkLocked()
 }
 
@@ -148,12 +158,17 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(s.lastErr))
 	s.failToSucceedLocked(c)
 	if c.phase == phaseOut && c.judged { // a GOAWAY came first
-		s.exitLocked(c, q)
+		if s.oldest() != nil {
+			q.retireLocked(c)
+		} else {
+			s.exitLocked(c, q)
+		}
 		return
 	}
 	if c.phase != phaseDialling {
 		return
 	}
+	s.judgeDialLocked(c)
 	c.phase = phaseBackoff
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
@@ -163,6 +178,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 		}
 		return
 	}
+	s.dropDialsLocked(c, q)
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
 		q.retireLocked(c)
 		return
@@ -174,8 +190,12 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 }
 
 // onBackoffOverLocked may try c again. It is the child's to decide while it is
-// not READY.
+// not READY, once no hold is left.
 func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
+	if hold := time.Until(s.heldUntil); hold > 0 && s.state == connectivity.TransientFailure {
+		s.holdLocked(c, hold, q)
+		return
+	}
 	c.phase = phaseIdle
 	if s.state != connectivity.Ready {
 		s.tellLocked(q, connectivity.Idle, nil)
@@ -199,6 +219,7 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 	}
 	s.removeLocked(c)
 	s.loseLocked(c)
+	s.failToSucceedLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
 		q.retireLocked(c)
@@ -232,7 +253,7 @@ func (s *subchannel) changeFaceLocked(q *sequel) {
 // connection.
 func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	s.wakeLocked()
-	if s.state == connectivity.TransientFailure { // another one backs off, or is held
+	if s.state == connectivity.TransientFailure || s.countLocked()[phaseHeld] > 0 { // another one backs off, or is held
 		q.retireLocked(c)
 		return
 	}
@@ -259,16 +280,18 @@ func (s *subchannel) exitLocked(c *connection, q *sequel) {
 	}
 }
 
-// holdLocked behaves towards the child like a dial that failed and backs off. The
-// lost connection stays for that time: its SHUTDOWN, told on gRPC's goroutine,
-// ends the hold.
+// holdLocked behaves towards the child like a dial that takes its time, and when the
+// hold is long like one that failed and backs off. The lost connection stays for that
+// time: its SHUTDOWN, told on gRPC's goroutine, ends the hold.
 func (s *subchannel) holdLocked(c *connection, hold time.Duration, q *sequel) {
 	c.phase = phaseHeld
 	c.takeOut()
 	if s.state == connectivity.Idle {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
-	s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	if hold > shortHold && s.state != connectivity.TransientFailure {
+		s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
+	}
 	s.setLocked(&s.held, hold, func() { s.endHold(c) })
 }
 
@@ -288,7 +311,7 @@ func (s *subchannel) endHold(c *connection) {
 
 // onShutdownLocked is told that a SubConn is gone. The child hears of it if it was
 // the last one, be it that the child shut the subchannel down, gave it other
-// addresses, or waited for the end of a hold.
+// addresses, waited for the end of a hold, or that the dial was given up.
 func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 	delete(s.all, c)
 	if s.closed {
@@ -297,12 +320,25 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 		}
 		return
 	}
+	s.failToSucceedLocked(c)
+	if s.face == c && s.oldest() != nil {
+		s.changeFaceLocked(q)
+	}
 	n := s.countLocked()
-	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseReady] + n[phaseHeld]
+	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseTrial] + n[phaseReady] + n[phaseHeld]
 	if alive == 0 && s.state != connectivity.Idle {
 		s.wakeLocked()
 		q.publish = true
+		if c.givenUp != nil {
+			s.useDemandLocked()
+			if s.state != connectivity.TransientFailure {
+				s.tellLocked(q, connectivity.TransientFailure, c.givenUp)
+			}
+		}
 		s.tellLocked(q, connectivity.Idle, nil)
+	}
+	if s.state == connectivity.Ready && s.oldest() != nil {
+		s.changeFaceLocked(q)
 	}
 }
 
@@ -315,7 +351,7 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
-	if s.closed || c.phase != phaseReady && c.phase != phaseDialling {
+	if s.closed || c.phase != phaseReady && c.phase != phaseDialling && c.phase != phaseTrial {
 		s.mu.Unlock()
 		return
 	}
@@ -342,6 +378,7 @@ func (s *subchannel) outLocked(c *connection) (dials int) {
 	c.takeOut()
 	s.removeLocked(c)
 	s.judgeLocked(c)
+	s.failToSucceedLocked(c)
 	dials = s.growLocked()
 	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
 		s.starting++
@@ -357,7 +394,7 @@ func (s *subchannel) loseLocked(c *connection) {
 	}
 	c.counted = true
 	s.judgeLocked(c)
-	if !c.readyAt.IsZero() {
+	if c.opened {
 		s.stats.lost++
 		s.event(EventLost, c, time.Since(c.readyAt), oneLine(s.lastErr))
 	}

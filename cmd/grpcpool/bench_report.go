@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func whereTheLimitBit(doc *benchDocument) string {
 	if doc.Limit == nil {
 		return "The server sets no limit on streams, so none bit.\n"
 	}
-	limit := int(*doc.Limit)
+	limit := int(min(*doc.Limit, math.MaxInt32))
 	if doc.Callers <= limit {
 		return fmt.Sprintf("The limit of %d streams did not bite: there were %d callers. Try --callers %d.\n", limit, doc.Callers, 5*max(limit, 1))
 	}

@@ -7,11 +7,11 @@ import (
 
 // none is the limit before there is one. SETTINGS can carry it, and a server
 // that sends it and one that names no limit are the same to a client.
-const none = math.MaxUint32
+const none uint32 = math.MaxUint32
 
 // limitValue turns the face's limit, negative for none, into that of SETTINGS.
 func limitValue(n int) uint32 {
-	if n < 0 || n > none {
+	if n < 0 || uint64(n) > uint64(none) {
 		return none
 	}
 	return uint32(n)

@@ -54,15 +54,32 @@ const (
 	PushPromise
 
 	lastFault
+
+	// AnswersHTTP answers every call with HTTP 400 and a page, as nginx answers a
+	// client whose certificate it does not believe. That is no hostile server, so
+	// Faults leaves it out.
+	AnswersHTTP
 )
 
-// Faults are all but NoFault.
+// Faults are all that a hostile server may do.
 func Faults() []Fault {
 	all := make([]Fault, 0, lastFault)
 	for f := NoFault + 1; f < lastFault; f++ {
 		all = append(all, f)
 	}
 	return all
+}
+
+// NeedsSocket reports whether f must be met on a real socket: a connection that
+// sends without end leaves the clock of testing/synctest no time to go on, and
+// NeverReads rests on the buffers of the kernel.
+func (f Fault) NeedsSocket() bool {
+	switch f {
+	case NeverReads, PingFlood, SettingsFlood, WindowFlood, ResetFlood, EmptyDataFlood, HugeHeaders, ContinuationFlood, EndlessData:
+		return true
+	default:
+		return false
+	}
 }
 
 // String is the fault's name, for the names of tests.
@@ -86,6 +103,7 @@ func (f Fault) String() string {
 		ContinuationFlood: "CONTINUATION flood",
 		EndlessData:       "DATA without end",
 		PushPromise:       "PUSH_PROMISE",
+		AnswersHTTP:       "answers in HTTP",
 	}
 	if f < 0 || int(f) >= len(names) {
 		return "unknown fault"

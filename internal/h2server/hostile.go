@@ -30,6 +30,8 @@ var (
 	promise   = encode(hpack.HeaderField{Name: ":method", Value: "GET"}, hpack.HeaderField{Name: ":path", Value: "/pushed"})
 	oneHeader = encode(hpack.HeaderField{Name: "x-flood", Value: strings.Repeat("x", 1000)})
 	hugeBlock = encodeHuge()
+
+	badRequest = encode(hpack.HeaderField{Name: ":status", Value: "400"}, hpack.HeaderField{Name: "content-type", Value: "text/html"})
 )
 
 // encodeHuge makes response headers of hugeHeaderLen and more.
@@ -110,6 +112,13 @@ func (c *conn) mistreat(id uint32) bool {
 				err = fr.WriteContinuation(id, false, oneHeader)
 			}
 			return err
+		})
+	case AnswersHTTP:
+		c.answerWith(id, func(fr *http2.Framer) error {
+			return errors.Join(
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: badRequest, EndHeaders: true}),
+				fr.WriteData(id, true, []byte("<html>The SSL certificate error</html>")),
+			)
 		})
 	case EndlessData:
 		c.answerWith(id, func(fr *http2.Framer) error {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -140,7 +141,11 @@ func Alive(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	switch call.Of(err).Kind {
 	case answer.GRPC, answer.Reset, answer.HTTP:
 		return took, nil
-	case answer.None, answer.Unsent:
+	case answer.Unsent:
+		if conn.GetState() == connectivity.Ready {
+			return took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent: " + reason.Detail(err)}
+		}
+	case answer.None:
 	}
 	return took, fmt.Errorf("ping: health check: %w", err)
 }

@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"math"
 	"net"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 func limitUserTimeout(conn net.Conn, d time.Duration) {
 	control(conn, func(fd int) {
 		now, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-		if want := int(d.Milliseconds()); err == nil && (now == 0 || now > want) {
+		if want := int(min(d.Milliseconds(), math.MaxInt32)); err == nil && (now == 0 || now > want) {
 			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, want) // probes do without it
 		}
 	})

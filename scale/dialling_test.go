@@ -1,0 +1,166 @@
+package scale_test
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// tunnel is a network in memory on which only a dial takes long: a path that has to be
+// woken, or a proxy far away.
+type tunnel struct {
+	link *grpctest.Link
+	far  atomic.Int64 // nanoseconds
+}
+
+func newTunnel(t *testing.T) *tunnel {
+	t.Helper()
+	network := newInMemory()
+	startServer(t, serverConfig{listener: network})
+	return &tunnel{link: grpctest.NewLink(network.dial)}
+}
+
+func (tn *tunnel) dial(ctx context.Context, addr string) (net.Conn, error) {
+	timer := time.NewTimer(time.Duration(tn.far.Load()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return tn.link.Dial(ctx, addr)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (tn *tunnel) channel(t *testing.T, opts ...grpc.DialOption) *channel {
+	t.Helper()
+	return newChannel(t, "passthrough:///memory", append(opts, grpc.WithContextDialer(tn.dial), grpc.WithIdleTimeout(0))...)
+}
+
+// However slow it has become to connect, up to gRPC's own 20 seconds: one call that
+// waits is enough to get through, and so are many that do not.
+func TestAnAddressThatHasBecomeMuchFartherIsReachedAgain(t *testing.T) {
+	for far, most := range map[time.Duration]time.Duration{
+		2 * time.Second: 5 * time.Second, 4 * time.Second: 10 * time.Second,
+		9 * time.Second: 24 * time.Second, 18 * time.Second: 47 * time.Second,
+	} {
+		for name, wait := range map[string]bool{"a call that waits": true, "calls that fail fast": false} {
+			t.Run(far.String()+" by "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tn := newTunnel(t)
+					c := tn.channel(t)
+					mustHammer(t, c.stub, 1, 1)
+					tn.far.Store(int64(far))
+					tn.link.Reset()
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					start := time.Now()
+					for {
+						_, err := c.stub.EmptyCall(ctx, &testpb.Empty{}, grpc.WaitForReady(wait))
+						if err == nil || ctx.Err() != nil {
+							break
+						}
+						time.Sleep(50 * time.Millisecond) // the caller's pace, in virtual time
+					}
+					if took := time.Since(start); took > most {
+						t.Errorf("reached after %v, want %v at most: %+v", took, most, c.observer.Snapshot())
+					}
+					elapse(30 * time.Second)
+					if sub := c.observer.Snapshot().Subchannels[0]; len(sub.Connections) != 1 || sub.Dialling != 0 {
+						t.Errorf("half a minute later: %+v", sub)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The channels of a pool come and go, and learn from each other.
+func TestChannelsThatShareAMemoryReachAFarAddressInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var m scale.Memory
+		tn := newTunnel(t)
+		mustHammer(t, tn.channel(t, scale.Remember(&m)).stub, 1, 1)
+		tn.far.Store(int64(2 * time.Second))
+		start := time.Now()
+		for {
+			c := tn.channel(t, scale.Remember(&m))
+			_, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{})
+			_ = c.Close()
+			if err == nil {
+				break
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Fatalf("not reached in %v: %v", took, err)
+			}
+		}
+	})
+}
+
+// A long patience is for slow networks. When it is an outage, its end is seen as soon
+// as ever, since another dial is begun beside the one that hangs.
+func TestALongPatienceDoesNotDelayTheWayBack(t *testing.T) {
+	for _, outage := range []time.Duration{2 * time.Second, 20 * time.Second, 5*time.Minute + 321*time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) { // row 9
+			tn := newTunnel(t)
+			c := tn.channel(t)
+			mustHammer(t, c.stub, 1, 1)
+			tn.link.Drop(true, true)
+			done := make(chan time.Time)
+			go func() { // nobody but one call that waits
+				for {
+					if _, err := c.stub.EmptyCall(context.Background(), &testpb.Empty{}, grpc.WaitForReady(true)); err == nil {
+						break
+					}
+				}
+				done <- time.Now()
+			}()
+			elapse(3*time.Second + outage)
+			healed := time.Now()
+			tn.link.Heal()
+			if took := (<-done).Sub(healed); took > time.Second {
+				t.Errorf("the call went through %v after an outage of %v", took, outage)
+			}
+		})
+	}
+}
+
+// A server that is restarted twice in a row gives no reason to fail calls: those that
+// come meanwhile wait.
+func TestCallsWaitWhileADialIsHeldBackForAMoment(t *testing.T) {
+	for _, policy := range []string{"pick_first", "round_robin"} {
+		t.Run(policy, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				l := newLinked(t, serverConfig{gate: gate}, grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy": "`+policy+`"}`))
+				for range 3 {
+					done := make(chan error)
+					go func() { done <- l.call() }()
+					elapse(200 * time.Millisecond) // it is connected, and a call is under way
+					l.link.Reset()
+					if err := <-done; status.Code(err) != codes.Unavailable {
+						t.Errorf("the call on the lost connection ended with %v", err)
+					}
+				}
+				close(gate)
+				start := time.Now()
+				if err := l.call(); err != nil {
+					t.Errorf("the next call failed: %v", err)
+				}
+				if took := time.Since(start); took > 850*time.Millisecond {
+					t.Errorf("the next call took %v", took)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,156 @@
+package scale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
+)
+
+// A handshake is no proof that the server takes what was shown in it. Under TLS 1.3
+// the client has finished before the server has looked at its certificate, and nginx
+// completes the handshake with a certificate that it does not believe, begins HTTP/2
+// and answers every request with 400. So a successor has to answer a question before
+// it takes its predecessor's place: the probe's, with any gRPC status.
+//
+// Not every good server answers that one by gRPC: a proxy may have no route for the
+// health service, or the service may be slow. Then the predecessor is asked the same.
+// A successor that does no worse than its predecessor succeeds it. Otherwise it is
+// closed, and another is dialled after a pause.
+//
+// Where probes are turned off, READY is enough.
+
+// tryLocked puts c, which has become READY, on trial if it is to succeed another
+// connection. It is false if c can be put to use at once.
+func (s *subchannel) tryLocked(c *connection) bool {
+	old := c.predecessor
+	if old == nil || old.phase != phaseReady || s.policy.settings.Load().probeInterval <= 0 || !c.tap.Attached() {
+		return false
+	}
+	c.phase = phaseTrial
+	patience := min(old.patienceLocked(s.policy.settings.Load().probeTimeout)<<min(old.replace.failures, mostDoublings),
+		mostPatience*s.policy.settings.Load().probeTimeout)
+	s.policy.tasks.run(func() { s.try(c, old, patience) }) // else the channel is closing
+	return true
+}
+
+// try has c answer, and decides whether it succeeds old.
+func (s *subchannel) try(c, old *connection, patience time.Duration) {
+	err := c.compare(old, patience)
+	var q sequel
+	defer q.do(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case c.phase != phaseTrial: // it was lost, or put to use when old was lost
+	case err == nil:
+		s.putToUseLocked(c)
+		s.succeedLocked(c, &q)
+		q.serve = true
+	default:
+		s.lastErr = err
+		s.stats.failed++
+		s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(err))
+		s.failToSucceedLocked(c)
+		q.retireLocked(c)
+	}
+}
+
+// compare returns nil if c answers, or does no worse than old, and else why c is
+// not to take the place of old.
+func (c *connection) compare(old *connection, patience time.Duration) error {
+	c.streams.Add(1) // it is nobody else's yet
+	start := c.now()
+	got := c.question(patience)
+	c.release()
+	if got.Kind == answer.GRPC {
+		c.prove(start)
+		return nil
+	}
+	if old.take(old.quota.Load()) {
+		same := old.question(patience) == got
+		old.release()
+		if same {
+			return nil
+		}
+	}
+	return fmt.Errorf("scale: the new connection to %s is not used, and the one before it stays: asked for a sign of life, %v", c.sub.addr(), got)
+}
+
+// question makes the RPC of a probe on c, and tells how it was answered.
+func (c *connection) question(patience time.Duration) answer.Answer {
+	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
+	defer cancel()
+	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
+	defer unref()
+	direct, ok := cc.(grpc.ClientConnInterface)
+	if !ok {
+		return answer.Answer{Kind: answer.GRPC} // this grpc-go has no such thing
+	}
+	heard := &askedConn{ClientConnInterface: direct}
+	if ask := c.sub.policy.channel.ask; ask != nil {
+		if err := ask(ctx, heard); err == nil {
+			return answer.Answer{Kind: answer.GRPC}
+		}
+		return heard.last
+	}
+	_ = heard.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
+	return heard.last
+}
+
+// askedConn makes unary RPCs on one connection and notes who answered the last. It is
+// for one goroutine.
+type askedConn struct {
+	grpc.ClientConnInterface
+
+	last answer.Answer
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	stream, err := a.NewStream(ctx, new(grpc.StreamDesc), method, opts...)
+	if err == nil {
+		if err = stream.SendMsg(args); err == nil || errors.Is(err, io.EOF) { // EOF: the stream has ended, and RecvMsg says how
+			err = stream.RecvMsg(reply)
+		}
+	}
+	a.last = answer.OfStream(stream, err)
+	return err //nolint:wrapcheck // the RPC's status
+}
+
+// succeedLocked lets c, which has been put to use, take the place of what it was
+// dialled for. What stood on the old connection moves when that is gone.
+func (s *subchannel) succeedLocked(c *connection, q *sequel) {
+	old := c.predecessor
+	c.predecessor = nil
+	if old == nil || old.phase != phaseReady {
+		return
+	}
+	s.removeLocked(old)
+	s.stats.replaced++
+	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
+	q.publish = true
+	q.retireLocked(old)
+}
+
+// failToSucceedLocked has the successor of c's predecessor dialled again later. It is
+// called for every connection that has ended, and does nothing but for one that was
+// to succeed another.
+func (s *subchannel) failToSucceedLocked(c *connection) {
+	old := c.predecessor
+	c.predecessor = nil
+	if old == nil {
+		return
+	}
+	pause := min(replacePause<<min(old.replace.failures, 8), longestReplacePause)
+	old.replace.failures++
+	old.replace.successor = false
+	old.replace.at = time.Now().Add(pause + randomUpTo(pause/2))
+	s.armReplaceLocked()
+}
