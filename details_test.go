@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,5 +87,17 @@ func TestAProgramsOwnLimitOfHeadersHolds(t *testing.T) {
 		if got, err := details(testContext(t), conn); (got == tt.size) != tt.comes {
 			t.Errorf("limit %d, details %d: %d came, %.200v", tt.limit, tt.size, got, err)
 		}
+	}
+}
+
+func TestWhatAServerSaysIsOneLineWithoutControlCharacters(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{Options: []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+			return nil, status.Error(codes.Unavailable, "one\ntwo\x1b[2J\r\u202e\u009b")
+		}),
+	}})
+	_, err := plainFactory(t, server.Target()).NewConnection(testContext(t))
+	if err == nil || strings.ContainsAny(err.Error(), "\n\r\x1b\u202e\u009b") || !strings.Contains(err.Error(), `one two\u001b[2J \u202e\u009b`) {
+		t.Errorf("%q", err)
 	}
 }
