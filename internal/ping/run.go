@@ -139,8 +139,12 @@ func Alive(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, call.Options()...)
 	took := time.Since(start)
 	switch call.Of(err).Kind {
-	case answer.GRPC, answer.Reset, answer.HTTP:
+	case answer.GRPC, answer.Reset:
 		return took, nil
+	case answer.HTTP:
+		if reason.Of(err) != reason.ClientCertificate { // which nginx refuses after the handshake
+			return took, nil
+		}
 	case answer.Unsent:
 		if conn.GetState() == connectivity.Ready {
 			return took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent: " + reason.Detail(err)}

@@ -145,7 +145,9 @@ func TestTheCertificateIsForTheNameThatGRPCAsksFor(t *testing.T) {
 		target, name string
 		ok           bool
 	}{
-		{l.Addr().String(), "", true}, {resolvesTo(t, l.Addr().String()), "", false}, {scheme + ":///several", "localhost", true},
+		{l.Addr().String(), "", true},
+		{resolvesTo(t, l.Addr().String()), "", false},
+		{scheme + ":///several", "localhost", true},
 		{l.Addr().String(), "elsewhere.example", false},
 	} {
 		findings, err := ping.Probe(t.Context(), ping.Target{Address: tt.target, TLS: client, Name: tt.name})
@@ -156,8 +158,8 @@ func TestTheCertificateIsForTheNameThatGRPCAsksFor(t *testing.T) {
 }
 
 func TestAProbeOfManySilentAddressesEndsWithItsContext(t *testing.T) {
-	var addresses []string
-	for range 5 {
+	addresses := make([]string, 0, 5)
+	for range cap(addresses) {
 		addresses = append(addresses, listen(t, "tcp", "127.0.0.1:0").Addr().String())
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond) // a few of them are tried at once

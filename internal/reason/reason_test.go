@@ -114,7 +114,7 @@ func TestAServersOwnWordsAreNotExplained(t *testing.T) {
 func TestWhatIsEscapedCanBePrinted(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                "",
-		"Zürich, 東京 ✓":                    "Zürich, 東京 ✓",
+		"Zürich, Ελλάδα ✓":                "Zürich, Ελλάδα ✓",
 		"one\n\ttwo":                      "one\n\ttwo",
 		"\x1b]0;owned\a\r":                `\u001b]0;owned\u0007\u000d`,
 		"\u009b31m\u0085\u007f":           `\u009b31m\u0085\u007f`,
