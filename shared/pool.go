@@ -3,14 +3,11 @@ package shared
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -117,33 +114,6 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
 	c.noteResult(err)
 	return err
-}
-
-// NewStream begins a streaming RPC and holds a lease until the stream has ended:
-// until RecvMsg has returned an error (or, with client streaming, the response),
-// or ctx has ended, or the channel was closed; see grpc.ClientConn.NewStream.
-// After a cancellation the lease may come back a moment later than RecvMsg. The
-// error of a lease that could not be had is Get's and carries a gRPC status.
-func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	c, err := p.leaseFor(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	l := p.newStreamLease(c)
-	// grpc-go may call OnFinish twice, or never if the stream was not created:
-	// the lease counts once.
-	opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) {
-		if status.Code(err) == codes.Unavailable {
-			c.doubt()
-		}
-		l.Return()
-	}))
-	stream, err := c.conn.NewStream(ctx, desc, method, opts...)
-	if err != nil {
-		l.Return()
-		return nil, err
-	}
-	return stream, nil
 }
 
 // leaseFor acquires a lease for an RPC with the given options.
