@@ -185,12 +185,12 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 	p.stopLending()
 	select {
 	case <-p.drained: // also when ctx has ended too
-		return nil
+		return p.leftOver()
 	default:
 	}
 	select {
 	case <-p.drained:
-		return nil
+		return p.leftOver()
 	case <-ctx.Done():
 		return fmt.Errorf("grpcpool: shutting down with %d leases out: %w", p.Stats().Leases, context.Cause(ctx))
 	}
@@ -199,17 +199,29 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // Close is Shutdown within the drain timeout (see WithDrainTimeout), after which
 // it closes the channel under the leases that are still out and returns an error
 // that says how many. Closing a closed pool does nothing.
+//
+// Code of the program's that does not return (a PingFunc or a factory that ignores
+// its context, a hook, a log handler) does not keep Close from returning, within
+// the drain timeout and at most two seconds more. The error, and the last event,
+// then say what still runs.
 func (p *Pool) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.drainTimeout)
 	defer cancel()
 	err := p.Shutdown(ctx)
-	if err != nil {
-		for _, c := range p.openChannels() {
-			c.closeOnce()
-		}
-		<-p.drained
+	if err == nil || ctx.Err() == nil {
+		return err
 	}
-	return err
+	for _, c := range p.openChannels() {
+		c.closeOnce()
+	}
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-p.drained:
+		return err
+	case <-timer.C:
+		return p.giveUp(err)
+	}
 }
 
 func (p *Pool) stopLending() {
@@ -255,7 +267,7 @@ func (p *Pool) finished() {
 	}
 	p.mu.Unlock()
 	if last {
-		p.emit(Event{Kind: EventShutdown})
+		p.emit(Event{Kind: EventShutdown, Text: p.stuckText()})
 		p.finished()
 	}
 }
