@@ -2,6 +2,7 @@ package shared_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -191,6 +192,61 @@ func TestAnInterceptorThatAnswersByItselfGivesTheLeaseBack(t *testing.T) {
 				wantLeases(t, p, 1)
 				end(s, cancel)
 				wantLeases(t, p, 0)
+			})
+		})
+	}
+}
+
+// picky refuses a message, and leaves the stream as it is.
+type picky struct{ grpc.ClientStream }
+
+func (s picky) SendMsg(m any) error {
+	if in, ok := m.(*testpb.StreamingOutputCallRequest); ok && in.GetPayload() != nil {
+		return errScripted
+	}
+	return s.ClientStream.SendMsg(m)
+}
+
+func TestAMessageThatAnInterceptorRefusesDoesNotEndTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := intercepted(t, func(ctx context.Context, pass, _ opener) (grpc.ClientStream, error) {
+			s, err := pass(ctx)
+			return picky{s}, err
+		})
+		s := openStream(t, p)
+		if err := s.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{}}); !errors.Is(err, errScripted) {
+			t.Error(err)
+		}
+		wantLeases(t, p, 1)
+		roundTrip(t, s)
+		if err := s.CloseSend(); err != nil {
+			t.Error(err)
+		}
+		_, _ = s.Recv()
+		wantLeases(t, p, 0)
+	})
+}
+
+// A message that gRPC itself refuses ends the stream.
+func TestAMessageThatIsTooLargeEndsTheLease(t *testing.T) {
+	for name, open := range interceptors {
+		if name == "drops the options and wraps it" {
+			continue // nobody tells: it ends with its context
+		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := intercepted(t, open, grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(100)))
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				s, err := testpb.NewTestServiceClient(p).FullDuplexCall(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				err = s.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 1000)}})
+				if err != nil {
+					wantLeases(t, p, 0)
+				}
 			})
 		})
 	}

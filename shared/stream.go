@@ -21,7 +21,8 @@ import (
 // caller's stream, as the caller sees it:
 //
 //   - RecvMsg has returned an error, or the response of a stream with one;
-//   - SendMsg has returned an error other than io.EOF, or Header one;
+//   - SendMsg or Header has returned an error, and gRPC has ended a stream with that
+//     (an interceptor may have refused a message without it);
 //   - the caller's context has ended;
 //   - gRPC has ended a stream that the caller has from gRPC itself, as the timeout
 //     of a service config does.
@@ -118,7 +119,7 @@ func (s *stream) SendMsg(m any) error {
 	s.busy.Add(1)
 	defer s.left(&over)
 	err := s.ClientStream.SendMsg(m)
-	over = err != nil && !errors.Is(err, io.EOF) // after which RecvMsg says how the stream has ended
+	over = !errors.Is(err, io.EOF) && s.aborted(err) // after io.EOF RecvMsg says how the stream has ended
 	return err
 }
 
@@ -127,8 +128,13 @@ func (s *stream) Header() (metadata.MD, error) {
 	s.busy.Add(1)
 	defer s.left(&over)
 	md, err := s.ClientStream.Header()
-	over = err != nil
+	over = s.aborted(err)
 	return md, err
+}
+
+// aborted reports whether an error of SendMsg or Header has ended the stream.
+func (s *stream) aborted(err error) bool {
+	return err != nil && (s.ended.Load() || isGRPCs(s.ClientStream))
 }
 
 // NewStream begins a streaming RPC and holds a lease until the stream has ended:
