@@ -117,10 +117,29 @@ func (p *Pool) giveUp(why error) error {
 	if p.events.busy() {
 		left = append(left, "an event hook, or the log's handler")
 	}
+	if len(left) == 0 {
+		left = append(left, "a goroutine of the pool's, in the program's code")
+	}
 	text := "still running: " + strings.Join(left, ", ")
 	if !ended {
-		p.emit(Event{Kind: EventShutdown, Text: text})
-		p.events.wait(overdue)
+		p.tellLast(text)
 	}
 	return fmt.Errorf("%w; %s", why, text)
+}
+
+// tellLast tells the last event, and waits a moment until it is told. The hooks and
+// the log are the program's code too.
+func (p *Pool) tellLast(text string) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		p.emit(Event{Kind: EventShutdown, Text: text})
+		p.events.wait(overdue)
+	}()
+	timer := time.NewTimer(overdue)
+	defer timer.Stop()
+	select {
+	case <-told:
+	case <-timer.C:
+	}
 }

@@ -99,6 +99,29 @@ func TestCloseReturnsThoughTheProgramsCodeDoesNot(t *testing.T) {
 	}
 }
 
+func TestCloseReturnsThoughTheLogsLevelDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTrap()
+		defer close(h.opened)
+		p := shared.New(&fakeFactory{}, 0, shared.WithLogger(slog.New(asking{slog.DiscardHandler, h})), shared.WithDrainTimeout(time.Second))
+		borrow(t, p)
+		h.set.Store(true)
+		closes(t, p, 3*time.Second, "still running")
+	})
+}
+
+// asking is a log handler that is held up when it is asked for its level.
+type asking struct {
+	slog.Handler
+
+	h *trap
+}
+
+func (l asking) Enabled(context.Context, slog.Level) bool {
+	l.h.hold()
+	return false
+}
+
 func (h *trap) ping(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	h.hold()
 	return grpcpool.HealthPing(ctx, conn)
