@@ -36,7 +36,7 @@ func healthSaying(t *testing.T, answer func(context.Context) error) *grpctest.Se
 	}})
 }
 
-// Whatever status the server answers by, it is alive, and another connection would
+// Row 33 of the fault matrix. Whatever status the server answers by, it is alive, and another connection would
 // get the same. Unavailable alone asks the client to go elsewhere.
 func TestAStatusOfTheServerIsASignOfLife(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
