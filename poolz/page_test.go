@@ -2,6 +2,7 @@ package poolz_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -71,6 +72,26 @@ func TestTextOfAPeerStaysText(t *testing.T) {
 			if strings.HasPrefix(text, "<") && !strings.Contains(page, html.EscapeString(text)) {
 				t.Errorf("%q is not to be seen on the page %q", text, format)
 			}
+		}
+	}
+}
+
+// Overrides of the writing direction work in HTML as they do in a terminal, where the
+// JSON ends.
+func TestTextOfAPeerHasNoControlCharacters(t *testing.T) {
+	const unfit = "\x1b\a\r\u009b\u202e\u2066\ufeff\x7f"
+	pool := busy("harmless")
+	pool.stats.LastError = errors.New(unfit)
+	pool.stats.Identity.Subject, pool.stats.Identity.LastError = unfit, errors.New(unfit)
+	for i := range pool.stats.Events {
+		pool.stats.Events[i].Address, pool.stats.Events[i].Text = unfit, unfit
+	}
+	for i := range pool.stats.Current.Subchannels {
+		pool.stats.Current.Subchannels[i].Address, pool.stats.Current.Subchannels[i].LastError = unfit, unfit
+	}
+	for _, format := range []string{"", "?format=fragment", "?format=json"} {
+		if page := ask(handler(pool), format).Body.String(); strings.ContainsAny(page, unfit) {
+			t.Errorf("%q has control characters:\n%q", format, page)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func TestAHostileServerHarmsNobodyForLong(t *testing.T) {
 			opts := []h2server.Option{h2server.WithLimit(100), h2server.WithFault(fault)}
 			if fault.NeedsSocket() {
 				s := startStrict(t, opts...)
-				besiege(t, newChannel(t, s.Addr().String()), s, fault, 750*time.Millisecond, 3)
+				besiege(t, newChannel(t, s.Addr().String()), s, fault, 750*time.Millisecond, 4)
 				return
 			}
 			synctest.Test(t, func(t *testing.T) {
