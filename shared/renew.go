@@ -249,7 +249,7 @@ func (p *Pool) dial(ctx context.Context) error {
 		p.nextDial = start.Add(dialPause())
 		p.mu.Unlock()
 		failed := Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Text: err.Error()}
-		if _, stuck := errors.AsType[*stuckError](err); !stuck { // whose connections may be open still
+		if !errors.As(err, new(*stuckError)) { // whose connections may be open still
 			failed.Connections = told.left()
 		}
 		p.emit(failed)
