@@ -168,15 +168,34 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			if err := lastConnectionError(ctx, conn); err != nil {
 				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 			}
-		case connectivity.Idle, connectivity.Shutdown:
-			// Connect has left IDLE behind, so the server has hung up already.
-			// Asking again at once would be a dial loop.
+		case connectivity.Idle:
+			if !progress.reached() {
+				return f.connectByCall(ctx, conn, progress, observer)
+			}
+			// The server has hung up already. Asking again at once would be a
+			// dial loop.
+			return &connectionError{connecting, f.target, errHungUp}
+		case connectivity.Shutdown:
 			return &connectionError{connecting, f.target, errHungUp}
 		case connectivity.Connecting:
 		}
 		if !conn.WaitForStateChange(ctx, state) {
 			return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
 		}
+	}
+}
+
+// connectByCall makes a call, which connects a channel that is IDLE though it was told
+// to connect: its LB policy does so on demand, as ring_hash and rls do.
+func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
+	err := lastConnectionError(ctx, conn)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
+	default:
+		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 	}
 }
 

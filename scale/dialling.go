@@ -182,8 +182,8 @@ func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
 	q.kill, q.killed = append(q.kill, c), why
 }
 
-// giveUpDialLocked ends a dial that gets no answer. The child hears that it failed,
-// and once it has ended, that it may connect again.
+// giveUpDialLocked ends a dial that gets no answer. The SHUTDOWN of its SubConn, told
+// on gRPC's goroutine, tells the child that it failed, and that it may connect again.
 func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	took := time.Since(c.dialledAt)
 	err := fmt.Errorf("scale: dialling %s: no answer within %v", s.addr(), took.Round(time.Millisecond))
@@ -198,13 +198,6 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
+	c.givenUp = err
 	q.retireLocked(c)
-	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything: those who wait for one still do
-		return
-	}
-	s.useDemandLocked()
-	s.wakeLocked()
-	if s.state != connectivity.TransientFailure {
-		s.tellLocked(q, connectivity.TransientFailure, err)
-	}
 }

@@ -26,14 +26,16 @@ import (
 type stage struct {
 	balancer.ClientConn
 
-	t      *testing.T
-	policy *policy
+	t        *testing.T
+	policy   *policy
+	speaking atomic.Bool // gRPC's goroutine for the channel runs
 
 	mu     sync.Mutex // guards all below
 	events []string   // what reached gRPC, in order
 	conns  []*scripted
 	picker balancer.Picker
 	state  connectivity.State
+	told   []connectivity.State // to the child, in order
 }
 
 // scripted is a SubConn, and the connection that it would have.
@@ -51,14 +53,16 @@ type scripted struct {
 }
 
 // newStage opens the play: a policy with the address "a" and child pick_first
-// unless config says otherwise, told to connect.
-func newStage(t *testing.T, config string) *stage {
+// unless js says otherwise, told to connect.
+func newStage(t *testing.T, js string) *stage {
 	t.Helper()
 	st := &stage{t: t}
-	parsed, err := builder{}.ParseConfig(json.RawMessage(config))
+	parsed, err := builder{}.ParseConfig(json.RawMessage(js))
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg := parsed.(*config)
+	cfg.childBuilder = onStage{cfg.childBuilder, st}
 	st.policy = builder{}.Build(st, balancer.BuildOptions{DialCreds: insecure.NewCredentials()}).(*policy)
 	addrs := []resolver.Address{{Addr: "a"}}
 	err = st.policy.UpdateClientConnState(balancer.ClientConnState{
@@ -78,6 +82,37 @@ func newStage(t *testing.T, config string) *stage {
 	})
 	synctest.Wait()
 	return st
+}
+
+// onStage builds the child policy with an eye on where it is told states.
+type onStage struct {
+	balancer.Builder
+
+	stage *stage
+}
+
+func (b onStage) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	return b.Builder.Build(listening{cc, b.stage}, opts)
+}
+
+type listening struct {
+	balancer.ClientConn
+
+	stage *stage
+}
+
+func (l listening) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	listener := opts.StateListener
+	opts.StateListener = func(state balancer.SubConnState) {
+		if !l.stage.speaking.Load() {
+			l.stage.t.Errorf("the child is told %v, and not on gRPC's goroutine", state.ConnectivityState)
+		}
+		l.stage.mu.Lock()
+		l.stage.told = append(l.stage.told, state.ConnectivityState)
+		l.stage.mu.Unlock()
+		listener(state)
+	}
+	return l.ClientConn.NewSubConn(addrs, opts)
 }
 
 func (st *stage) notef(format string, args ...any) {
@@ -132,6 +167,14 @@ func (st *stage) ResolveNow(resolver.ResolveNowOptions) {}
 func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
 func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
+func (c *scripted) UpdateAddresses(addrs []resolver.Address) {
+	what := fmt.Sprintf("addresses of %d:", c.number)
+	for _, a := range addrs {
+		what += " " + a.Addr
+	}
+	c.stage.notef("%s", what)
+}
+
 func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {
 	c.health = listener
 	if listener != nil {
@@ -159,7 +202,9 @@ func (c *scripted) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.
 
 // becomes tells the policy a state of the SubConn.
 func (c *scripted) becomes(s connectivity.State) {
+	c.stage.speaking.Store(true)
 	c.listener(balancer.SubConnState{ConnectivityState: s})
+	c.stage.speaking.Store(false)
 	synctest.Wait()
 }
 

@@ -71,7 +71,7 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 	}
 	if old := p.settings.Swap(&c.settings); old != nil && *old != c.settings {
 		for _, sub := range p.subchannels() {
-			sub.settingsChanged()
+			sub.settingsChanged(old, &c.settings)
 		}
 	}
 	child := p.latest()
@@ -136,15 +136,19 @@ func (p *policy) republish() {
 }
 
 func (p *policy) publishLocked() {
-	if p.closed || p.current == nil || p.current.state.Picker == nil {
+	if p.closed || p.current == nil {
 		return
 	}
-	next := &picker{policy: p, child: p.current.state.Picker}
+	state := p.current.state
+	if state.Picker == nil { // calls wait for the next one, says gRPC
+		p.picker.Store(nil)
+		p.cc.UpdateState(state)
+		return
+	}
+	next := &picker{policy: p, child: state.Picker}
 	p.picker.Store(next)
-	p.cc.UpdateState(balancer.State{
-		ConnectivityState: p.current.state.ConnectivityState,
-		Picker:            next,
-	})
+	state.Picker = next
+	p.cc.UpdateState(state)
 }
 
 // latest is the child that hears of the resolver, nil before there is one.

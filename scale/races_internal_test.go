@@ -2,6 +2,7 @@ package scale
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
 
@@ -347,5 +349,162 @@ func TestALateReportOfAConnectionThatIsGoneChangesNothing(t *testing.T) {
 		st.happened()
 		st.conns[0].becomes(connectivity.Shutdown)
 		st.expectInAnyOrder("the hold is over", "connect 2", "picker TRANSIENT_FAILURE")
+	})
+}
+
+func TestTheChildHearsThatADialWasGivenUpWhenGRPCSaysThatItHasEnded(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		waiting := st.begin() // wants a connection
+		st.happened()
+		time.Sleep(firstConnect + time.Second)
+		st.expect("nobody answers", "shutdown 0")
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.expectInAnyOrder("pick_first hears of the failure, and tries again", "connect 1", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
+		if waiting.on() != -2 {
+			t.Error("a call waits that is to pick again")
+		}
+	})
+}
+
+func TestOfDialsThatAreGivenUpTogetherTheChildHearsOneFailure(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1) // so the limit is known
+		time.Sleep(time.Minute)
+		st.conns[0].becomes(connectivity.Idle)
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.begin() // makes pick_first connect
+		st.conns[1].becomes(connectivity.Connecting)
+		for range 3 {
+			st.begin()
+		}
+		if len(st.conns) != 4 {
+			t.Fatalf("%d dials, want one for each call", len(st.conns)-1)
+		}
+		st.conns[2].becomes(connectivity.Connecting)
+		st.conns[3].becomes(connectivity.Connecting)
+		st.happened()
+		time.Sleep(firstConnect + time.Second)
+		st.expectInAnyOrder("nobody answers", "shutdown 1", "shutdown 2", "shutdown 3")
+		st.conns[1].becomes(connectivity.Shutdown)
+		st.expectInAnyOrder("pick_first hears of it", "connect 4", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
+		st.conns[2].becomes(connectivity.Shutdown)
+		st.conns[3].becomes(connectivity.Shutdown)
+		st.expect("and not again")
+	})
+}
+
+func TestSettingsThatChangeWhileAProbeIsOutDoNotBeginASecondWatch(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		s, c := st.subchannel(), st.connection(0)
+		st.conns[0].deaf.Store(true)
+		for !c.probing.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		old := defaultSettings()
+		for _, interval := range []time.Duration{time.Second / 2, time.Second / 3, time.Second / 2} {
+			changed := old
+			changed.probeInterval = interval
+			st.policy.settings.Store(&changed)
+			s.settingsChanged(&old, &changed)
+			old = changed
+		}
+		st.conns[0].deaf.Store(false)
+		time.Sleep(800 * time.Millisecond)
+		s.mu.Lock()
+		probes := s.stats.probes
+		s.mu.Unlock()
+		if probes != 0 {
+			t.Errorf("%d probes have ended beside the one that is out", probes)
+		}
+	})
+}
+
+func TestSettingsThatChangeAllTheTimeDoNotPutTimersOff(t *testing.T) {
+	play(t, `{"shrinkAfter": "4s"}`, func(st *stage) {
+		st.conns[0].connects(1)
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(1)
+		first.end()
+		second.end()
+		st.happened()
+		s, old := st.subchannel(), *st.policy.settings.Load()
+		for i := range 100 {
+			changed := old
+			changed.unlimitedStreams = 50 + i
+			st.policy.settings.Store(&changed)
+			s.settingsChanged(&old, &changed)
+			old = changed
+			time.Sleep(100 * time.Millisecond)
+		}
+		st.expect("the connection that nobody uses is closed", "picker READY", "shutdown 1")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.stats.probes < 5 {
+			t.Errorf("%d probes in ten seconds", s.stats.probes)
+		}
+	})
+}
+
+func TestAChildThatShutsDownWhatIsLostHearsOfIt(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		time.Sleep(time.Minute)
+		st.conns[0].becomes(connectivity.Idle)
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.told = nil
+		st.happened()
+		st.subchannel().Shutdown()
+		st.expect("there is no SubConn whose SHUTDOWN could tell it, so one is made", "shutdown 1")
+		if len(st.conns) != 2 {
+			t.Fatalf("%d SubConns, want another one", len(st.conns))
+		}
+		st.conns[1].becomes(connectivity.Shutdown)
+		if want := []connectivity.State{connectivity.Shutdown}; !slices.Equal(st.told, want) {
+			t.Errorf("the child was told %v, want %v", st.told, want)
+		}
+	})
+}
+
+func TestClosingWhatIsLostMakesNoSubConn(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(5)
+		time.Sleep(time.Minute)
+		st.conns[0].becomes(connectivity.Idle)
+		st.conns[0].becomes(connectivity.Shutdown)
+		st.policy.Close()
+		if len(st.conns) != 1 {
+			t.Errorf("%d SubConns were made, and nobody listens any more", len(st.conns)-1)
+		}
+	})
+}
+
+func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.happened()
+		st.policy.current.UpdateState(balancer.State{ConnectivityState: connectivity.Ready})
+		st.expect("the child has a state and no picker", "picker READY")
+		if st.picker != nil {
+			t.Errorf("gRPC got a %T, want none, so that calls wait", st.picker)
+		}
+		st.policy.nudge() // by a call that has the picker of before
+		st.conns[0].connects(5)
+		st.expect("pick_first goes on", "picker READY")
+		if got := st.begin(); got.on() != 0 {
+			t.Errorf("a call is on %d", got.on())
+		}
+	})
+}
+
+func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		st.conns[0].becomes(connectivity.TransientFailure)
+		st.happened()
+		st.subchannel().UpdateAddresses([]resolver.Address{{Addr: "b"}, {Addr: "c"}})
+		st.expect("the SubConn that backs off gets them", "addresses of 0: b c")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the backoff is over", "connect 0")
 	})
 }

@@ -288,7 +288,7 @@ func (s *subchannel) endHold(c *connection) {
 
 // onShutdownLocked is told that a SubConn is gone. The child hears of it if it was
 // the last one, be it that the child shut the subchannel down, gave it other
-// addresses, or waited for the end of a hold.
+// addresses, waited for the end of a hold, or that the dial was given up.
 func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 	delete(s.all, c)
 	if s.closed {
@@ -302,7 +302,16 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 	if alive == 0 && s.state != connectivity.Idle {
 		s.wakeLocked()
 		q.publish = true
+		if c.givenUp != nil {
+			s.useDemandLocked()
+			if s.state != connectivity.TransientFailure {
+				s.tellLocked(q, connectivity.TransientFailure, c.givenUp)
+			}
+		}
 		s.tellLocked(q, connectivity.Idle, nil)
+	}
+	if s.state == connectivity.Ready && s.oldest() != nil {
+		s.changeFaceLocked(q)
 	}
 }
 
@@ -370,6 +379,9 @@ func (c *connection) reason(lived time.Duration) error {
 	if g, ok := c.tap.LastGoAway(); ok {
 		what = fmt.Sprintf("ended by GOAWAY (code %d, %q)", g.Code, g.Debug)
 	} else if cause := c.tap.Cause(); cause != nil {
+		if inner := errors.Unwrap(cause); inner != nil && strings.HasPrefix(cause.Error(), "tap: closed by the peer: ") {
+			cause = fmt.Errorf("error reading from server: %w", inner) // as gRPC tells the calls that were on it
+		}
 		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
 	}
 	return fmt.Errorf("scale: connection to %s %s after %v", s.addr(), what, lived.Round(time.Millisecond))

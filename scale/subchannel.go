@@ -154,7 +154,8 @@ func (s *subchannel) dial(n int) {
 // dialOne makes and connects one connection, to replace predecessor unless that is
 // nil.
 func (s *subchannel) dialOne(predecessor *connection) {
-	c, err := s.newConnection(*s.addrs.Load())
+	addrs := s.addrs.Load()
+	c, err := s.newConnection(*addrs)
 	s.mu.Lock()
 	s.starting--
 	if err != nil { // the channel is closing
@@ -169,13 +170,19 @@ func (s *subchannel) dialOne(predecessor *connection) {
 	}
 	c.predecessor = predecessor
 	s.beginDialLocked(c)
+	now := s.addrs.Load()
 	s.mu.Unlock()
+	if now != addrs {
+		c.readdress(*now)
+	}
 	c.sc.Connect()
 }
 
 // Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
-// wait pick again.
+// wait pick again. The last SHUTDOWN of a SubConn tells the child its own. If the
+// last SubConn is gone already, one is made for that.
 func (s *subchannel) Shutdown() {
+	listens := s.child.inUse()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -190,9 +197,14 @@ func (s *subchannel) Shutdown() {
 	for c := range s.all {
 		q.retireLocked(c)
 	}
+	gone := listens && len(s.all) == 0 && s.starting == 0
+	s.starting += boolToInt(gone)
 	s.mu.Unlock()
 	s.child.forget(s)
 	q.do(s)
+	if gone {
+		s.dial(1) // which comes to nothing, as the subchannel is closed
+	}
 }
 
 func (s *subchannel) stopTimersLocked() {
@@ -225,26 +237,6 @@ func (s *subchannel) oldest() *connection {
 	return nil
 }
 
-// UpdateAddresses implements balancer.SubConn. The connections to the old
-// addresses finish their RPCs; the child is told IDLE and connects to the new
-// ones. The deprecated method has one user left in grpc-go, grpclb.
-func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, resolver.Address.Equal) {
-		return
-	}
-	addrs = slices.Clone(addrs)
-	s.addrs.Store(&addrs)
-	s.held.stop()
-	s.ready.Store(new([]*connection))
-	for c := range s.all {
-		q.retireLocked(c)
-	}
-}
-
 // GetOrBuildProducer implements balancer.SubConn. The producer runs on the oldest
 // connection.
 func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
@@ -258,15 +250,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 	return c.sc.GetOrBuildProducer(countedBuilder{b, c})
 }
 
-// settingsChanged applies new settings to what is there.
-func (s *subchannel) settingsChanged() {
+// settingsChanged applies new settings to what is there. Timers whose settings are the
+// old ones go on: a config that changes often must not put them off for ever.
+func (s *subchannel) settingsChanged(old, now *settings) {
 	s.mu.Lock()
 	for c := range s.all {
 		c.setLimitLocked()
-		c.look.stop()
-		s.armLookLocked(c)
+		if now.probeInterval != old.probeInterval {
+			c.look.stop()
+			s.armLookLocked(c)
+		}
 	}
 	s.dispatchLocked()
+	if now.shrinkAfter != old.shrinkAfter {
+		s.shrinkTick.stop()
+	}
 	s.armShrinkLocked()
 	dials := s.growLocked()
 	s.mu.Unlock()

@@ -61,34 +61,52 @@ func (t *tasks) wait() {
 	t.running.Wait()
 }
 
-// timer is one timer of a subchannel. It is guarded by subchannel.mu.
+// timer is one timer of a subchannel. What it runs never runs twice at a time. It is
+// guarded by subchannel.mu.
 type timer struct {
-	cancel func() // nil when it is not armed
-	armed  int    // how often it was; tells a timer that fires from its successor
+	cancel  func() // nil when it is not armed
+	armed   int    // how often it was; tells a timer that fires from its successor
+	running bool
+	rearm   func() // arms it when what runs has returned; nil: it is not to be
 }
 
 // setLocked makes t run f, without s.mu, when d has passed, unless it is armed
-// already.
+// already. While f runs, d counts from its return.
 func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
-	if t.cancel != nil {
+	if s.closed || t.cancel != nil || t.rearm != nil {
+		return
+	}
+	if t.running {
+		t.rearm = func() { s.setLocked(t, d, f) }
 		return
 	}
 	t.armed++
 	nth := t.armed
-	t.cancel = s.policy.tasks.after(d, func() {
-		s.mu.Lock()
-		late := t.cancel == nil || t.armed != nth
-		if !late {
-			t.cancel = nil
-		}
-		s.mu.Unlock()
-		if !late {
-			f()
-		}
-	})
+	t.cancel = s.policy.tasks.after(d, func() { s.fire(t, nth, f) })
 }
 
+// fire runs f unless t was stopped in the last moment.
+func (s *subchannel) fire(t *timer, nth int, f func()) {
+	s.mu.Lock()
+	if t.cancel == nil || t.armed != nth {
+		s.mu.Unlock()
+		return
+	}
+	t.cancel, t.running = nil, true
+	s.mu.Unlock()
+	f()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rearm := t.rearm
+	t.running, t.rearm = false, nil
+	if rearm != nil {
+		rearm()
+	}
+}
+
+// stop keeps t from running. What runs already runs on.
 func (t *timer) stop() {
+	t.rearm = nil
 	if t.cancel != nil {
 		t.cancel()
 		t.cancel = nil
