@@ -29,7 +29,7 @@ type Finding struct {
 	Package string
 	Test    string
 	Detail  string // in one line
-	Output  string // what the test printed, if it is a Difference
+	Output  string // what the test printed, if it is a Difference or Flaked
 }
 
 // String is the finding in one line.
@@ -113,6 +113,7 @@ func (j *Judge) examine(test string, first Outcome, output string) (*Finding, er
 		}
 		if again == Passed {
 			f := j.finding(Flaked, test, fmt.Sprintf("%v, then pass", outcomes))
+			f.Output = output
 			return &f, nil
 		}
 		outcomes = append(outcomes, again)

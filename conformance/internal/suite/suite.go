@@ -65,13 +65,14 @@ func matches(pattern, pkg string) bool {
 
 // Run runs the plan to its end.
 func (w *Workspace) Run(ctx context.Context, p Plan) {
+	r := &runner{workspace: w, plan: p, slots: make(chan struct{}, p.Parallel)}
 	queue := make(chan string)
 	var told sync.Mutex
 	var workers sync.WaitGroup
 	for range p.Parallel {
 		workers.Go(func() {
 			for pkg := range queue {
-				report := w.check(ctx, &p, pkg)
+				report := r.check(ctx, pkg)
 				told.Lock()
 				p.Report(report)
 				told.Unlock()
@@ -85,97 +86,98 @@ func (w *Workspace) Run(ctx context.Context, p Plan) {
 	workers.Wait()
 }
 
+// runner runs a plan. The settings of a package run side by side as far as slots
+// has room, so that the package that takes longest does not come last alone.
+type runner struct {
+	workspace *Workspace
+	plan      Plan
+	slots     chan struct{} // one for each setting of a package that runs
+}
+
+// judged is what came of a package with one setting.
+type judged struct {
+	run      *results.Run
+	findings []results.Finding
+	err      error
+}
+
 // check runs one package with every setting.
-func (w *Workspace) check(ctx context.Context, p *Plan, pkg string) (r Report) {
+func (r *runner) check(ctx context.Context, pkg string) Report {
 	start := time.Now()
-	r = Report{Package: pkg, Runs: make(map[string]*results.Run)}
-	defer func() { r.Took = time.Since(start) }()
-	ours, err := w.compile(ctx, pkg, true, limits{timeout: p.Timeout, patience: p.Patience})
+	report := Report{Package: pkg, Runs: make(map[string]*results.Run)}
+	limits := limits{timeout: r.plan.Timeout, patience: r.plan.Patience}
+	ours, err := r.workspace.compile(ctx, pkg, true, limits)
 	if err != nil {
-		r.Err = err
-		return r
+		report.Err = err
+		return report
 	}
 	defer ours.discard()
-	plain := &plainTests{workspace: w, pkg: pkg, limits: ours.limits}
-	defer plain.discard()
-	if p.AllPlain {
-		if r.Runs[Plain], r.Err = plain.all(ctx); r.Err != nil {
-			return r
+	// Most packages never need it.
+	plain := sync.OnceValues(func() (*binary, error) { return r.workspace.compile(ctx, pkg, false, limits) })
+	if r.plan.AllPlain {
+		if report.Runs[Plain], report.Err = r.plainRun(ctx, plain); report.Err != nil {
+			return report
 		}
 	}
-	for _, setting := range p.Settings {
-		if err := r.judge(ctx, p, setting, ours, plain); err != nil {
-			r.Err = err
-			return r
+	all := make([]judged, len(r.plan.Settings))
+	var settings sync.WaitGroup
+	for i, setting := range r.plan.Settings {
+		settings.Go(func() {
+			r.slots <- struct{}{}
+			all[i] = r.judge(ctx, setting, ours, plain, report.Runs[Plain])
+			<-r.slots
+		})
+	}
+	settings.Wait()
+	for i, setting := range r.plan.Settings {
+		if all[i].run != nil {
+			report.Runs[setting] = all[i].run
 		}
+		report.Findings = append(report.Findings, all[i].findings...)
+		report.Err = errors.Join(report.Err, all[i].err)
 	}
-	return r
+	report.Took = time.Since(start)
+	return report
 }
 
-// judge runs the package with one setting and notes what is found.
-func (r *Report) judge(ctx context.Context, p *Plan, setting string, ours *binary, plain *plainTests) error {
-	var skip []string
-	for _, entry := range p.Expected.Of(setting, r.Package) {
-		skip = append(skip, entry.Test)
-	}
-	run, err := ours.all(ctx, setting, skip)
-	if err != nil {
-		return err
-	}
-	r.Runs[setting] = run
-	judge := results.Judge{
-		Setting:  setting,
-		Package:  r.Package,
-		Expected: p.Expected,
-		Attempts: p.Attempts,
-		Ours: func(test string) (results.Outcome, string, error) {
-			return ours.alone(ctx, setting, test)
-		},
-		Plain: func(test string) (results.Outcome, string, error) {
-			return plain.alone(ctx, test)
-		},
-	}
-	findings, err := judge.Judge(run, r.Runs[Plain])
-	r.Findings = append(r.Findings, findings...)
-	return err
-}
-
-// plainTests is a package without the overlay, compiled when it is first needed:
-// most packages never are.
-type plainTests struct {
-	workspace *Workspace
-	pkg       string
-	limits
-	compiled *binary
-}
-
-func (t *plainTests) binary(ctx context.Context) (b *binary, err error) {
-	if t.compiled == nil {
-		t.compiled, err = t.workspace.compile(ctx, t.pkg, false, t.limits)
-	}
-	return t.compiled, err
-}
-
-func (t *plainTests) all(ctx context.Context) (*results.Run, error) {
-	b, err := t.binary(ctx)
+// plainRun runs all of a package on plain channels.
+func (r *runner) plainRun(ctx context.Context, compile func() (*binary, error)) (*results.Run, error) {
+	r.slots <- struct{}{}
+	defer func() { <-r.slots }()
+	b, err := compile()
 	if err != nil {
 		return nil, err
 	}
 	return b.all(ctx, Plain, nil)
 }
 
-func (t *plainTests) alone(ctx context.Context, test string) (results.Outcome, string, error) {
-	b, err := t.binary(ctx)
-	if err != nil {
-		return "", "", err
+// judge runs a package with one setting and says what is found. plainRun may be nil.
+func (r *runner) judge(ctx context.Context, setting string, ours *binary, plain func() (*binary, error), plainRun *results.Run) (j judged) {
+	var skip []string
+	for _, entry := range r.plan.Expected.Of(setting, ours.pkg) {
+		skip = append(skip, entry.Test)
 	}
-	return b.alone(ctx, Plain, test)
-}
-
-func (t *plainTests) discard() {
-	if t.compiled != nil {
-		t.compiled.discard()
+	if j.run, j.err = ours.all(ctx, setting, skip); j.err != nil {
+		return j
 	}
+	judge := results.Judge{
+		Setting:  setting,
+		Package:  ours.pkg,
+		Expected: r.plan.Expected,
+		Attempts: r.plan.Attempts,
+		Ours: func(test string) (results.Outcome, string, error) {
+			return ours.alone(ctx, setting, test)
+		},
+		Plain: func(test string) (results.Outcome, string, error) {
+			b, err := plain()
+			if err != nil {
+				return "", "", err
+			}
+			return b.alone(ctx, Plain, test)
+		},
+	}
+	j.findings, j.err = judge.Judge(j.run, plainRun)
+	return j
 }
 
 // Locate asks the go command, from the folder dir, for modules.
