@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 }
 
 func names() string {
-	var all []string
+	all := make([]string, 0, len(programs))
 	for _, p := range programs {
 		all = append(all, p.name)
 	}

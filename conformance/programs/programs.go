@@ -16,6 +16,7 @@ type program struct {
 type module struct{ path, version string }
 
 const (
+	everything       = "./..."
 	etcdVersion      = "v3.7.3"
 	collectorVersion = "v0.165.0"
 	configVersion    = "v1.71.0" // of the collector's stable modules, in the same release
@@ -35,7 +36,7 @@ var programs = []program{
 	{
 		name:     "etcd-client",
 		tested:   etcdClient,
-		packages: []string{"./..."},
+		packages: []string{everything},
 	},
 	{
 		name:       "etcd",
@@ -49,13 +50,13 @@ var programs = []program{
 	{
 		name:     "collector-configgrpc",
 		tested:   configgrpc,
-		packages: []string{"./..."},
+		packages: []string{everything},
 	},
 	{
 		name:       "collector-otlp",
 		tested:     module{"go.opentelemetry.io/collector/exporter/otlpexporter", collectorVersion},
 		companions: []module{configgrpc},
-		packages:   []string{"./..."},
+		packages:   []string{everything},
 	},
 	{
 		name:     "dskit",

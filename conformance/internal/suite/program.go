@@ -26,7 +26,7 @@ type Program struct {
 // PrepareProgram makes a Workspace for a program's module, of which everything is
 // rewritten, tests or not: a program does not know what its channels are.
 func PrepareProgram(ctx context.Context, c Config, p Program) (*Workspace, error) {
-	rewritten := []string{}
+	rewritten := make([]string, 0, len(p.Companions)+1)
 	for _, m := range p.Companions {
 		copied := &Workspace{config: Config{Tested: m, Cache: c.Cache}, source: cached(c.Cache, m)}
 		if err := copied.copySource(); err != nil {
@@ -64,10 +64,15 @@ func (w *Workspace) untie(ctx context.Context, unserved []string) error {
 	if err != nil {
 		return err
 	}
+	type module struct {
+		Path    string `json:"Path"`
+		Version string `json:"Version"`
+	}
 	var mod struct {
 		Replace []struct {
-			Old, New struct{ Path, Version string }
-		}
+			Old module `json:"Old"`
+			New module `json:"New"`
+		} `json:"Replace"`
 	}
 	if err := json.Unmarshal(out, &mod); err != nil {
 		return fmt.Errorf("suite: go mod edit: %w", err)
@@ -117,7 +122,7 @@ func (w *Workspace) rewriteAll(folders []string) error {
 				return err
 			}
 			overlay[path] = filepath.Join(w.scratch, strconv.Itoa(len(overlay))+"_"+filepath.Base(path))
-			return os.WriteFile(overlay[path], out, 0o600)
+			return os.WriteFile(overlay[path], out, 0o600) //nolint:gosec // a folder of our own
 		})
 		if err != nil {
 			return fmt.Errorf("suite: rewriting: %w", err)
@@ -156,9 +161,13 @@ func Download(ctx context.Context, path, version string) (Module, error) {
 	if err != nil {
 		return Module{}, err
 	}
-	var m Module
-	if err := json.Unmarshal(out, &m); err != nil {
+	m := Module{Path: path, Version: version}
+	var downloaded struct {
+		Dir string `json:"Dir"`
+	}
+	if err := json.Unmarshal(out, &downloaded); err != nil {
 		return Module{}, fmt.Errorf("suite: go mod download: %w", err)
 	}
+	m.Dir = downloaded.Dir
 	return m, nil
 }

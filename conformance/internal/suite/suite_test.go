@@ -98,8 +98,8 @@ func NewClient() string { return os.Getenv("` + variable + `") }
 `,
 }
 
-// prepare writes the modules and prepares to run their tests.
-func prepare(t *testing.T, more map[string]string) *suite.Workspace {
+// write writes files, and more, to a new folder.
+func write(t *testing.T, more map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	all := maps.Clone(files)
@@ -113,6 +113,13 @@ func prepare(t *testing.T, more map[string]string) *suite.Workspace {
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+// prepare writes the modules and prepares to run their tests.
+func prepare(t *testing.T, more map[string]string) *suite.Workspace {
+	t.Helper()
+	dir := write(t, more)
 	w, err := suite.Prepare(t.Context(), suite.Config{
 		Tested:   suite.Module{Path: "example.com/rpc", Version: "v1.0.0", Dir: filepath.Join(dir, "rpc")},
 		Replaced: []suite.Module{{Path: "example.com/shim", Dir: filepath.Join(dir, "shim")}},
