@@ -47,6 +47,7 @@ type scripted struct {
 	listener func(balancer.SubConnState)
 	opts     balancer.NewSubConnOptions
 	health   func(balancer.SubConnState)
+	slow     chan struct{} // holds the next RegisterHealthListener up, unless it is nil
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
 	deaf     atomic.Bool // it does not answer probes
@@ -176,6 +177,13 @@ func (c *scripted) UpdateAddresses(addrs []resolver.Address) {
 }
 
 func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {
+	c.stage.mu.Lock()
+	slow := c.slow
+	c.slow = nil
+	c.stage.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	c.health = listener
 	if listener != nil {
 		c.stage.notef("watch %d", c.number)
