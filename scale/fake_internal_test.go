@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,7 +114,7 @@ func (l listening) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConn
 		l.stage.mu.Unlock()
 		listener(state)
 	}
-	return l.ClientConn.NewSubConn(addrs, opts)
+	return l.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // deprecated for several addresses only
 }
 
 func (st *stage) notef(format string, args ...any) {
@@ -169,11 +170,11 @@ func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
 func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
 func (c *scripted) UpdateAddresses(addrs []resolver.Address) {
-	what := fmt.Sprintf("addresses of %d:", c.number)
+	texts := make([]string, 0, len(addrs))
 	for _, a := range addrs {
-		what += " " + a.Addr
+		texts = append(texts, a.Addr)
 	}
-	c.stage.notef("%s", what)
+	c.stage.notef("addresses of %d: %s", c.number, strings.Join(texts, " "))
 }
 
 func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {

@@ -528,9 +528,13 @@ func TestAHealthWatchThatBeginsLateDoesNotTakeThePlaceOfTheNextListener(t *testi
 		synctest.Wait()
 		close(release)
 		synctest.Wait()
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.Connecting})
 		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.TransientFailure})
-		if want := []connectivity.State{connectivity.TransientFailure}; !slices.Equal(told, want) {
+		if want := []connectivity.State{connectivity.Connecting, connectivity.TransientFailure}; !slices.Equal(told, want) {
 			t.Errorf("the child's latest listener was told %v, want %v", told, want)
+		}
+		if n := st.connection(1).inFlight(); n != 1 {
+			t.Errorf("%d streams are taken, want the watch's", n)
 		}
 	})
 }
