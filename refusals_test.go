@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,6 +130,73 @@ func TestARefusedConnectionNamesItsReason(t *testing.T) {
 		})
 	}
 }
+
+// Programs look for gRPC's words. So whatever this library has to say, it says in
+// addition: what a plain channel's call fails with stands in it, whole.
+func TestARefusalKeepsGRPCsOwnWords(t *testing.T) {
+	for _, r := range refusals(t) {
+		t.Run(r.name, func(t *testing.T) {
+			if r.name == "TLS server that answers with an alert" {
+				t.Skip("a plain channel reads the alert as the length of a frame, and waits for 20 seconds")
+			}
+			cc, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(r.creds))
+			theirs := wordsOfACall(t, cc, err)
+			wantTheirs := func(by, ours string) {
+				t.Helper()
+				if !strings.Contains(ours, theirs) && !slices.ContainsFunc(framesOf(theirs), func(frame string) bool { return strings.Contains(ours, frame) }) {
+					t.Errorf("%s: %s\ndoes not hold %s", by, ours, theirs)
+				}
+			}
+			cc, err = scale.NewClient(r.address, grpc.WithTransportCredentials(r.creds))
+			wantTheirs("scale", wordsOfACall(t, cc, err))
+			f, err := grpcpool.NewFactory(r.address, r.creds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.NewConnection(testContext(t))
+			wantTheirs("NewConnection", withoutPorts(err.Error()))
+			pool := shared.New(f, 0)
+			defer pool.Close()
+			_, err = testpb.NewTestServiceClient(pool).EmptyCall(testContext(t), &testpb.Empty{})
+			wantTheirs("an RPC on the pool", withoutPorts(status.Convert(err).Message()))
+		})
+	}
+}
+
+// framesOf are what stands before the operating system's or crypto/tls's words, which
+// may differ from one connection to the next: package tap ends some connections before
+// gRPC does, and a race decides whether a read or a write meets the end.
+func framesOf(words string) []string {
+	preface := []string{"error reading server preface: ", "write: broken pipe", "write: connection reset by peer"}
+	if slices.ContainsFunc(preface, func(frame string) bool { return strings.Contains(words, frame) }) {
+		return preface
+	}
+	for _, frame := range []string{"authentication handshake failed: ", "Error while dialing: "} {
+		if before, _, found := strings.Cut(words, frame); found {
+			return []string{before + frame}
+		}
+	}
+	return nil
+}
+
+// wordsOfACall are what a call on cc, which it closes, fails with.
+func wordsOfACall(t *testing.T, cc *grpc.ClientConn, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	_, err = testpb.NewTestServiceClient(cc).EmptyCall(testContext(t), &testpb.Empty{})
+	if status.Code(err) != codes.Unavailable {
+		t.Fatalf("the call ended with %v", err)
+	}
+	return withoutPorts(status.Convert(err).Message())
+}
+
+// withoutPorts takes this side's ports out of net's errors.
+func withoutPorts(text string) string { return localPort.ReplaceAllString(text, "->") }
+
+var localPort = regexp.MustCompile(`:\d+->`)
 
 // What was met is still there behind the words, for errors.Is and errors.As.
 func TestTheCauseOfARefusalCanBeCompared(t *testing.T) {

@@ -84,8 +84,10 @@ func Of(err error) Kind {
 // Error is one line, such as
 //
 //	10.0.0.1:443: the server refused the client certificate (remote error: tls: certificate required); give the client one
+//
+// with the words of grpc-go's transport in place of the inner ones if it has spoken.
 func (e *Error) Error() string {
-	text := explanation(Detail(e.Err), entryOfKind(e.Kind))
+	text := withWords(explanation(Detail(e.Err), entryOfKind(e.Kind)), e.Err)
 	if e.Addr == "" || strings.HasPrefix(text, e.Addr) {
 		return text
 	}

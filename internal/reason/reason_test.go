@@ -35,15 +35,15 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 		},
 		{
 			"its status", status.Error(codes.Unavailable, fmt.Sprintf("connection error: desc = %q", "transport: Error while dialing: "+refused.Error())), reason.ConnectionRefused,
-			"a:1: nobody listens there (dial tcp 10.0.0.1:1: connect: connection refused); start the server, or correct the host and port",
+			`a:1: nobody listens there (connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:1: connect: connection refused"); start the server, or correct the host and port`,
 		},
 		{
 			"an alert behind a broken pipe", fmt.Errorf("write: broken pipe (%w)", fmt.Errorf("tap: refused by the peer: %w", alert)), reason.ClientCertificate,
-			"a:1: the server refused the client certificate (remote error: tls: certificate required); give the client one",
+			"a:1: the server refused the client certificate (remote error: tls: certificate required; write: broken pipe); give the client one",
 		},
 		{
 			"its status", status.Error(codes.Unavailable, "write tcp: broken pipe (tap: refused by the peer: remote error: tls: certificate required)"), reason.ClientCertificate,
-			"a:1: the server refused the client certificate (remote error: tls: certificate required); give the client one",
+			"a:1: the server refused the client certificate (remote error: tls: certificate required; write tcp: broken pipe); give the client one",
 		},
 		{
 			"a timeout", dial(os.ErrDeadlineExceeded), reason.NoAnswer,
