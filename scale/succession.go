@@ -136,7 +136,9 @@ func (s *subchannel) succeedLocked(c *connection, q *sequel) {
 	s.stats.replaced++
 	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
 	q.publish = true
-	q.retireLocked(old)
+	if !s.observeLocked(old, q) {
+		q.retireLocked(old)
+	}
 }
 
 // failToSucceedLocked has the successor of c's predecessor dialled again later. It is
