@@ -13,10 +13,11 @@ import (
 // dialProgress remembers how far the handshakes of one channel have come, so
 // that a dial that runs into its deadline can say what it was waiting for.
 type dialProgress struct {
-	mu    sync.Mutex // guards what follows
-	stage stage
-	peer  string
-	last  error // of the last handshake that failed
+	mu       sync.Mutex // guards what follows
+	accepted bool       // by any address, ever
+	stage    stage
+	peer     string
+	last     error // of the last handshake that failed
 }
 
 type stage int
@@ -31,12 +32,20 @@ func (p *dialProgress) set(s stage, peer net.Addr, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stage = s
+	p.accepted = p.accepted || s == stageHandshaking
 	if peer != nil {
 		p.peer = peer.String()
 	}
 	if err != nil {
 		p.last = err
 	}
+}
+
+// reached reports whether an address has accepted a connection.
+func (p *dialProgress) reached() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted
 }
 
 // explain wraps the error that ended a dial with what the dial was waiting for.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,6 +23,7 @@ type revocations struct {
 type revocationList struct {
 	*x509.RevocationList
 
+	scope   issuingDistributionPoint
 	revoked map[string]time.Time // by the bytes of the serial number
 	signed  sync.Map             // signature by the DER of an issuer: a list may be megabytes long
 }
@@ -40,8 +40,8 @@ func (l *revocationList) signedBy(issuer *x509.Certificate) error {
 
 type signature struct{ err error }
 
-// crlFiles is where lists are read from. Its methods are for the one check at a
-// time of a rotation.
+// crlFiles is where lists are read from. Its methods are called one at a time (see
+// bounded).
 type crlFiles struct {
 	paths      []string
 	failClosed bool
@@ -50,10 +50,17 @@ type crlFiles struct {
 	lists      *revocations
 }
 
-func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
-	if len(f.paths) == 0 {
-		return nil, nil //nolint:nilnil // nil revocations allow everything
+func loadCRLs(paths []string, failClosed bool) bounded[*revocations] {
+	if len(paths) == 0 {
+		return bounded[*revocations]{call: func(context.Context, time.Duration) (*revocations, error) {
+			return nil, nil //nolint:nilnil // nil revocations allow everything
+		}}
 	}
+	f := &crlFiles{paths: paths, failClosed: failClosed}
+	return bounded[*revocations]{call: f.load, late: f.watched.late}
+}
+
+func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
 	contents, err := f.watched.read(settled, f.paths...)
 	if err != nil {
 		if errors.Is(err, errSettling) {
@@ -85,9 +92,16 @@ func parseRevocationLists(data []byte) ([]*revocationList, error) {
 		}
 		return []*revocationList{list}, nil
 	}
+	if len(markers(data, revocationListKind)) == 0 {
+		return nil, errors.New("begins 0 revocation lists (X509 CRL)")
+	}
+	read, err := readPEM(data, revocationListKind)
+	if err != nil {
+		return nil, err
+	}
 	var lists []*revocationList
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "X509 CRL" {
+	for _, block := range read.blocks {
+		if !revocationListKind.is(block.Type) {
 			continue
 		}
 		list, err := parseRevocationList(block.Bytes)
@@ -95,9 +109,6 @@ func parseRevocationLists(data []byte) ([]*revocationList, error) {
 			return nil, err
 		}
 		lists = append(lists, list)
-	}
-	if begun := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); begun > len(lists) || begun == 0 {
-		return nil, fmt.Errorf("begins %d revocation lists (X509 CRL) of which %d can be read", begun, len(lists))
 	}
 	return lists, nil
 }
@@ -107,15 +118,11 @@ func parseRevocationList(der []byte) (*revocationList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a revocation list in PEM or DER: %w", err)
 	}
-	for _, e := range parsed.Extensions {
-		// All that x509 knows of are not critical. Those that are change what the
-		// list says: issuing distribution point, delta (RFC 5280 section 5.2).
-		if e.Critical {
-			return nil, fmt.Errorf("the list of %q has the critical extension %v: lists for a part of the certificates are not supported",
-				parsed.Issuer, e.Id)
-		}
+	scope, err := scopeOf(parsed)
+	if err != nil {
+		return nil, fmt.Errorf("the list of %q cannot be used: %w", parsed.Issuer, err)
 	}
-	list := &revocationList{RevocationList: parsed, revoked: make(map[string]time.Time, len(parsed.RevokedCertificateEntries))}
+	list := &revocationList{RevocationList: parsed, scope: scope, revoked: make(map[string]time.Time, len(parsed.RevokedCertificateEntries))}
 	for _, e := range parsed.RevokedCertificateEntries {
 		list.revoked[string(e.SerialNumber.Bytes())] = e.RevocationTime
 	}
@@ -163,13 +170,18 @@ func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.
 			unusable = fmt.Errorf("not signed by it: %w", err)
 			continue
 		}
-		// What an old list revokes is revoked still.
+		// What an old list revokes is revoked still, and so is what a list outside its
+		// scope revokes.
 		if at, ok := list.revoked[string(cert.SerialNumber.Bytes())]; ok {
 			return fmt.Errorf("CRL: certificate %q (serial %x) was revoked at %s",
 				cert.Subject, cert.SerialNumber, at.UTC().Format(time.RFC3339))
 		}
 		if !list.NextUpdate.IsZero() && now.After(list.NextUpdate) {
 			unusable = fmt.Errorf("out of date since %s", list.NextUpdate.UTC().Format(time.RFC3339))
+			continue
+		}
+		if err := list.scope.covers(cert); err != nil {
+			unusable = err
 			continue
 		}
 		covered = true

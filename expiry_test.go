@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,19 @@ func (b *logBook) times(level, text string) []time.Time {
 }
 
 func (b *logBook) count(level, text string) int { return len(b.times(level, text)) }
+
+// says tells whether some record has an attribute of this value.
+func (b *logBook) says(key, value string) (found bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.records {
+		r.Attrs(func(a slog.Attr) bool {
+			found = found || a.Key == key && a.Value.String() == value
+			return true
+		})
+	}
+	return found
+}
 
 func remove(t testing.TB, path string) {
 	t.Helper()
@@ -126,5 +140,98 @@ func TestACertificateNearItsEndIsWarnedOfAtOnce(t *testing.T) {
 	}
 	if n := log.count("WARN", "the client's certificate has a tenth"); n != 1 || f.Identity().Expiry != grpcpool.ExpiryUrgent {
 		t.Errorf("%d warnings, %q", n, f.Identity().Expiry)
+	}
+}
+
+// Handshakes also fail when an authority ends: an intermediate that the client shows,
+// or one behind the server's certificate, its root included.
+func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hourBefore = time.Hour // authorities of pki are valid from then on
+		begin := time.Now()
+		root := must(pki.NewCAUntil("server root", begin.Add(20*time.Minute)))
+		clients := newCA(t, "client root")
+		intermediate := must(clients.IntermediateBetween("client intermediate", begin, begin.Add(15*time.Minute)))
+		client := issue(t, intermediate, pki.Request{})
+		server := grpctest.Start(t, grpctest.Config{
+			InMemory: true, TLS: serverTLS(t, clients, issue(t, root, pki.Request{Hosts: []string{"localhost"}})),
+		})
+		log := new(logBook)
+		f, err := newFactory(&pki.Localhost{CA: root, Client: pki.Pair{CertPEM: slices.Concat(client.CertPEM, intermediate.PEM), KeyPEM: client.KeyPEM}},
+			server.Target(), grpcpool.WithLogger(log.logger()), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		time.Sleep(25 * time.Minute)
+		rootLife := hourBefore + 20*time.Minute
+		for text, want := range map[string]time.Duration{
+			"an authority in the client's chain ends soon":            10 * time.Minute,
+			"an authority in the client's chain ends very soon":       13*time.Minute + 30*time.Second,
+			"an authority in the client's chain has expired":          15 * time.Minute,
+			"an authority that vouches for the server ends soon":      0, // a quarter is left already
+			"an authority that vouches for the server ends very soon": rootLife*9/10 - hourBefore,
+			"an authority that vouches for the server has expired":    20 * time.Minute,
+			"the client's certificate has":                            -1,
+			"the server's certificate has":                            -1,
+		} {
+			times := log.times("WARN", text)
+			if want < 0 {
+				if len(times) != 0 {
+					t.Errorf("%q was logged", text)
+				}
+				continue
+			}
+			if len(times) != 1 {
+				t.Errorf("%q was logged %d times, want once", text, len(times))
+				continue
+			}
+			if late := times[0].Sub(begin.Add(want)); late < 0 || late > 11*time.Second {
+				t.Errorf("%q was logged after %v, want %v", text, times[0].Sub(begin), want)
+			}
+		}
+		for _, name := range []string{"CN=server root", "CN=client intermediate"} {
+			if !log.says("authority", name) {
+				t.Errorf("no line names %s", name)
+			}
+		}
+	})
+}
+
+// A third of ten years is no time to warn of an authority, and what a chain holds
+// beside the issuers of the client's certificate is nobody's affair.
+func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
+	l := localhost(t)
+	now, day := time.Now(), 24*time.Hour
+	between := func(name string, from, to time.Duration) *pki.CA {
+		return must(l.CA.IntermediateBetween(name, now.Add(from), now.Add(to)))
+	}
+	for name, test := range map[string]struct {
+		issuer *pki.CA
+		beside []byte
+		want   string // "": no warning
+	}{
+		"years left":         {between("i", -3000*day, 650*day), nil, ""},
+		"months left":        {between("i", -3600*day, 80*day), nil, "ends soon"},
+		"weeks left":         {between("i", -3600*day, 20*day), nil, "ends very soon"},
+		"short, fresh":       {between("i", -day, 20*day), nil, ""},
+		"expired":            {between("i", -20*day, -day), nil, "has expired"},
+		"another is expired": {between("i", -day, 20*day), between("old", -20*day, -day).PEM, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log, client := new(logBook), issue(t, test.issuer, pki.Request{})
+			chain := pki.Pair{CertPEM: slices.Concat(client.CertPEM, test.issuer.PEM, test.beside), KeyPEM: client.KeyPEM}
+			if _, err := newFactory(&pki.Localhost{CA: l.CA, Client: chain}, "localhost:1", grpcpool.WithLogger(log.logger())); err != nil {
+				t.Fatal(err)
+			}
+			all := log.count("WARN", "")
+			if test.want == "" && all != 0 || test.want != "" && (all != 1 || log.count("WARN", "the client's chain "+test.want) != 1) {
+				t.Errorf("%d warnings, want %q", all, test.want)
+			}
+		})
 	}
 }

@@ -13,7 +13,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -120,8 +122,8 @@ func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *s
 	return conn, nil
 }
 
-// NewConnection returns a channel that is connected and has answered its ping. It
-// gives up, like a fail-fast RPC, when every address of the target has been tried
+// NewConnection returns a channel that is connected and has answered its ping, or
+// whose ping says nothing about the connection; see HealthPing. It gives up, like a fail-fast RPC, when every address of the target has been tried
 // once, or when ctx ends. The error answers errors.Is for ErrConnectionNotOK,
 // names the last connection error, and wraps ctx's error if that was the end.
 //
@@ -142,7 +144,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
-		err = f.ConnectionOk(ctx, conn)
+		err = f.tryPing(ctx, conn)
 	}
 	if err != nil {
 		_ = conn.Close() // what matters is why it is not wanted
@@ -156,6 +158,17 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	return conn, observer, nil
 }
 
+// tryPing pings a new channel. A ping that says nothing about the connection, though
+// there was time for it, is no reason to throw the connection away.
+func (f *Factory) tryPing(ctx context.Context, conn *grpc.ClientConn) error {
+	err := f.ConnectionOk(ctx, conn)
+	if _, ok := errors.AsType[*answer.NoVerdictError](err); ok && ctx.Err() == nil {
+		f.logger.WarnContext(ctx, "connected, but the ping says nothing about the connection", "target", f.target, "error", err)
+		return nil
+	}
+	return err
+}
+
 // connect waits until conn is READY.
 func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
 	conn.Connect()
@@ -165,12 +178,17 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 		case connectivity.Ready:
 			return nil
 		case connectivity.TransientFailure:
-			if err := lastConnectionError(ctx, conn); err != nil {
+			if err := lastConnectionError(ctx, conn, observer); err != nil {
 				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
 			}
-		case connectivity.Idle, connectivity.Shutdown:
-			// Connect has left IDLE behind, so the server has hung up already.
-			// Asking again at once would be a dial loop.
+		case connectivity.Idle:
+			if !progress.reached() {
+				return f.connectByCall(ctx, conn, progress, observer)
+			}
+			// The server has hung up already. Asking again at once would be a
+			// dial loop.
+			return &connectionError{connecting, f.target, errHungUp}
+		case connectivity.Shutdown:
 			return &connectionError{connecting, f.target, errHungUp}
 		case connectivity.Connecting:
 		}
@@ -180,18 +198,49 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 	}
 }
 
+// connectByCall makes a call, which connects a channel that is IDLE though it was told
+// to connect: its LB policy does so on demand, as ring_hash and rls do.
+func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, progress *dialProgress, observer *scale.Observer) error {
+	err := errorOfCall(ctx, conn)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return &connectionError{connecting, f.target, progress.explain(context.Cause(ctx))}
+	default:
+		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+	}
+}
+
 var errHungUp = errors.New("the server closed the connection as soon as it stood")
 
-// lastConnectionError is what a fail-fast RPC gets from a channel in
-// TRANSIENT_FAILURE: grpc-go offers no other way to read it. It is nil if the
-// channel has recovered in between, and the RPC went through.
-func lastConnectionError(ctx context.Context, conn *grpc.ClientConn) error {
-	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+// lastConnectionError is why a channel in TRANSIENT_FAILURE has no connection. It is
+// nil if the channel has recovered in between.
+func lastConnectionError(ctx context.Context, conn *grpc.ClientConn, observer *scale.Observer) error {
+	if err := observer.PickError(ctx, healthpb.Health_Check_FullMethodName); err != nil {
+		return err
+	}
+	// The state is not from a policy of package scale. grpc-go shows what is behind
+	// it by the error of an RPC only, which goes through the program's interceptors
+	// and retry policy: they may keep it for long.
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return errorOfCall(ctx, conn)
+}
+
+// errorOfCall makes a fail-fast call and returns its error, or nil if the channel is
+// READY after it.
+func errorOfCall(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx = metadata.NewOutgoingContext(ctx, nil)
+	err := conn.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
 	if conn.GetState() == connectivity.Ready {
 		return nil
 	}
 	return err
 }
+
+// askTimeout is how long it may take to ask a channel why it has no connection.
+const askTimeout = time.Second
 
 // ConnectionOk pings conn with the factory's PingFunc, whose RPCs go before those
 // that wait for a stream. The error answers
@@ -223,10 +272,12 @@ func (f *Factory) Reload(ctx context.Context) error {
 // while channels of its are open, and waits for it. It does not close channels, and
 // channels can still be made: handshakes look for new certificates all the same. It
 // need not be called, since what it ends also ends with the factory's last channel;
-// a pool does not call it, as its factory may be another's too. The error is nil.
+// a pool does not call it, as its factory may be another's too. The error, if any,
+// names what hangs and has not come back within a second, such as a file whose file
+// system does not answer; it holds one goroutine until it does.
 func (f *Factory) Close() error {
-	if f.rotation != nil {
-		f.rotation.close()
+	if f.rotation == nil {
+		return nil
 	}
-	return nil
+	return f.rotation.close()
 }

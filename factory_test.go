@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
+	_ "google.golang.org/grpc/balancer/ringhash"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
@@ -87,6 +89,80 @@ func TestEveryAddressIsTriedOnce(t *testing.T) {
 	wantError(t, err, "connection refused")
 	wantNotOK(t, err)
 }
+
+// ring_hash connects when Connect is called once more, rls not before a call.
+func TestAPolicyThatConnectsOnDemandCanBeHad(t *testing.T) {
+	for _, policy := range []string{`{"ring_hash_experimental": {"requestHashHeader": "h"}}`, `{"test_on_demand": {}}`} {
+		t.Run(policy, func(t *testing.T) {
+			serviceConfig := grpcpool.WithDialOptions(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [` + policy + `]}`))
+			server := grpctest.Start(t, grpctest.Config{})
+			conn, err := plainFactory(t, server.Addr(), serviceConfig).NewConnection(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			_, err = plainFactory(t, closedPort(t), serviceConfig).NewConnection(testContext(t))
+			wantError(t, err, "grpcpool: connecting to", "connection refused")
+			wantNotOK(t, err)
+			_, err = plainFactory(t, rawServer(t, func(net.Conn) {}), serviceConfig).NewConnection(testContext(t))
+			wantError(t, err, "grpcpool: connecting to")
+			wantNotOK(t, err)
+			silent := make(chan struct{})
+			defer close(silent)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			_, err = plainFactory(t, rawServer(t, func(net.Conn) { <-silent }), serviceConfig).NewConnection(ctx)
+			wantError(t, err, "grpcpool: connecting to", "no SETTINGS")
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v does not wrap context.DeadlineExceeded", err)
+			}
+		})
+	}
+}
+
+// test_on_demand is pick_first, and IDLE until the first call.
+func init() { balancer.Register(onDemandBuilder{}) }
+
+type onDemandBuilder struct{}
+
+func (onDemandBuilder) Name() string { return "test_on_demand" }
+
+func (onDemandBuilder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
+	return &onDemand{cc: cc, inner: balancer.Get("pick_first").Build(cc, opts)}
+}
+
+type onDemand struct {
+	cc    balancer.ClientConn
+	inner balancer.Balancer
+
+	mu     sync.Mutex // guards all below
+	latest balancer.ClientConnState
+	asked  bool
+}
+
+func (b *onDemand) UpdateClientConnState(s balancer.ClientConnState) error {
+	b.mu.Lock()
+	b.latest = s
+	b.mu.Unlock()
+	b.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Idle, Picker: b})
+	return nil
+}
+
+func (b *onDemand) Pick(balancer.PickInfo) (balancer.PickResult, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.asked {
+		b.asked = true
+		latest := b.latest
+		go func() { _ = b.inner.UpdateClientConnState(latest) }() // pick_first has a lock
+	}
+	return balancer.PickResult{}, balancer.ErrNoSubConnAvailable
+}
+
+func (*onDemand) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
+func (b *onDemand) ResolverError(err error)                                  { b.inner.ResolverError(err) }
+func (b *onDemand) Close()                                                   { b.inner.Close() }
+func (*onDemand) ExitIdle()                                                  {}
 
 // A dial that runs into its deadline says what it was waiting for.
 func TestADialPastItsDeadlineSaysHowFarItCame(t *testing.T) {

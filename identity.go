@@ -3,11 +3,8 @@ package grpcpool
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -23,11 +20,12 @@ type Identity struct {
 	Roots *x509.CertPool
 }
 
-// CertificateSource returns the newest identity. It must return when ctx ends, and
-// is never called concurrently by one factory. It is called often (see
+// CertificateSource returns the newest identity. It must return when ctx ends: until
+// it has, it is not asked again. It is never called concurrently by one factory. It is called often (see
 // WithCertificateSource), so it answers from memory or asks a neighbour, and
 // returns the same certificate until there is another: every new one replaces the
-// factory's connections.
+// factory's connections. A new PrivateKey for the same certificate replaces none, and
+// signs from the next handshake on.
 type CertificateSource func(ctx context.Context) (Identity, error)
 
 // IdentityInfo tells about the identity that a factory's channels show. It holds
@@ -42,6 +40,11 @@ type IdentityInfo struct {
 	LoadedAt   time.Time `json:"loadedAt"`  // when this generation was taken
 	CheckedAt  time.Time `json:"checkedAt"` // when its source was last asked
 	LastError  error     `json:"-"`         // why the source's newest is not in use; nil if it is
+
+	// Unreadable names the certificates that Go's crypto/x509 cannot parse, and why: roots,
+	// which are left out, and intermediates of the client, which are shown as they are.
+	// It is "" if there are none.
+	Unreadable string `json:"unreadable,omitempty"`
 }
 
 // Expiry is how close a certificate is to its end.
@@ -93,37 +96,8 @@ func (f *Factory) Identity() IdentityInfo {
 	return f.rotation.info(time.Now())
 }
 
-// check finds why an identity from a source cannot be used, and parses its leaf.
-func (id *Identity) check(now time.Time) error {
-	cert := &id.Certificate
-	if len(cert.Certificate) == 0 {
-		return errors.New("the identity has no client certificate")
-	}
-	leaf, err := x509.ParseCertificate(cert.Certificate[0])
-	if err != nil {
-		return fmt.Errorf("the client certificate cannot be parsed: %w", err)
-	}
-	if err := checkClientLeaf(leaf, now); err != nil {
-		return fmt.Errorf("the client %w", err)
-	}
-	signer, ok := cert.PrivateKey.(crypto.Signer)
-	if !ok {
-		return fmt.Errorf("the private key is a %T, want a crypto.Signer", cert.PrivateKey)
-	}
-	if public, ok := leaf.PublicKey.(interface {
-		Equal(other crypto.PublicKey) bool
-	}); !ok || !public.Equal(signer.Public()) {
-		return fmt.Errorf("the private key does not match the client certificate %q", leaf.Subject)
-	}
-	if id.Roots == nil || id.Roots.Equal(x509.NewCertPool()) {
-		return errors.New("the identity has no roots to verify the server with")
-	}
-	cert.Leaf = leaf
-	return nil
-}
-
 // equal says that nothing on the wire would differ. The key is not compared: it
-// belongs to the leaf.
+// belongs to the leaf, and how it is reached is not seen.
 func (id *Identity) equal(other *Identity) bool {
 	return slices.EqualFunc(id.Certificate.Certificate, other.Certificate.Certificate, bytes.Equal) &&
 		id.Roots.Equal(other.Roots)

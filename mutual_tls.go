@@ -1,10 +1,8 @@
 package grpcpool
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,7 +30,11 @@ const minKeepaliveTime = 10 * time.Second
 //
 // PEM that is empty, broken or does not belong together, a certificate that is
 // expired, not yet valid or not for client authentication, and an address that
-// can never work are errors here, which name the argument and the reason.
+// can never work are errors here, which name the argument and the reason. Byte order
+// marks, the line ends of any system, indentation, text between the blocks and a line
+// break that is missing between two of them do no harm. A root that Go's crypto/x509
+// cannot parse is left out as long as there is another: it is logged at Warn, and
+// stands in Identity's Unreadable.
 //
 // No handshake resumes a TLS session: a resumed one would keep the identity of the
 // handshake that began it, past the certificate's renewal. There is no way to skip
@@ -62,13 +64,14 @@ func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAd
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: %w", err)
 	}
-	return newMutualTLS(serverAddress, func(context.Context, time.Duration) (Identity, error) { return identity, nil }, cfg)
+	fixed := func(context.Context, time.Duration) (material, error) { return identity, nil }
+	return newMutualTLS(serverAddress, bounded[material]{call: fixed}, cfg)
 }
 
-// newMutualTLS is what the mutual TLS constructors have in common. load is asked
-// for an identity at once, and by the rotation from then on.
-func newMutualTLS(serverAddress string, load loadFunc, cfg *factoryConfig) (*Factory, error) {
-	r, err := newRotation(load, serverAddress, cfg)
+// newMutualTLS is what the mutual TLS constructors have in common. identity is loaded
+// at once, and by the rotation from then on.
+func newMutualTLS(serverAddress string, identity bounded[material], cfg *factoryConfig) (*Factory, error) {
+	r, err := newRotation(identity, serverAddress, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -76,17 +79,50 @@ func newMutualTLS(serverAddress string, load loadFunc, cfg *factoryConfig) (*Fac
 	return newFactory(serverAddress, &rotatingCredentials{rotation: r, serverName: cfg.tls.serverName}, cfg)
 }
 
-// parseRoots wants at least one certificate that is valid now: bundles keep old
-// roots beside new ones while they change over.
-func parseRoots(data []byte, now time.Time) (*x509.CertPool, error) {
-	certs, err := parseCertificates(data)
+// certificates are those of a PEM text or a chain, in their order.
+type certificates struct {
+	text   []byte              // what was read, put right
+	parsed []*x509.Certificate // nil in the place of what crypto/x509 cannot parse
+	odd    unreadable
+}
+
+func (c *certificates) add(der []byte) {
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, err
+		c.odd.add(len(c.parsed)+1, der, err)
+	}
+	c.parsed = append(c.parsed, cert)
+}
+
+func parseCertificates(data []byte) (certificates, error) {
+	read, err := readPEM(data, certificateKind)
+	if err != nil {
+		return certificates{}, err
+	}
+	c := certificates{text: read.text}
+	for _, block := range read.blocks {
+		if certificateKind.is(block.Type) {
+			c.add(block.Bytes)
+		}
+	}
+	return c, nil
+}
+
+// parseRoots wants at least one certificate that is valid now: bundles keep old roots
+// beside new ones while they change over. Roots are alternatives, so one that cannot
+// be parsed takes nothing from the others.
+func parseRoots(data []byte, now time.Time) (*x509.CertPool, certificates, error) {
+	roots, err := parseCertificates(data)
+	if err != nil {
+		return nil, roots, err
 	}
 	pool := x509.NewCertPool()
 	var invalid error
 	valid := false
-	for _, c := range certs {
+	for _, c := range roots.parsed {
+		if c == nil {
+			continue
+		}
 		pool.AddCert(c)
 		if err := checkValidity(c, now); err != nil {
 			invalid = err
@@ -94,40 +130,13 @@ func parseRoots(data []byte, now time.Time) (*x509.CertPool, error) {
 		}
 		valid = true
 	}
-	if !valid {
-		return nil, invalid
-	}
-	return pool, nil
-}
-
-func parseCertificates(data []byte) ([]*x509.Certificate, error) {
-	if len(bytes.TrimSpace(data)) == 0 {
-		return nil, errors.New("is empty, want a PEM certificate")
-	}
-	var certs []*x509.Certificate
-	var others []string
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			others = append(others, fmt.Sprintf("%q", block.Type))
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d cannot be parsed: %w", len(certs)+1, err)
-		}
-		certs = append(certs, c)
-	}
-	switch begun := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); {
-	case begun > len(certs):
-		// pem.Decode passes over what it cannot read, which in a file that is
-		// being written would be the last certificates.
-		return nil, fmt.Errorf("begins %d certificates of which %d can be read: is it whole?", begun, len(certs))
-	case len(certs) > 0:
-		return certs, nil
-	case len(others) > 0:
-		return nil, fmt.Errorf("holds no certificate, only %s", strings.Join(others, ", "))
+	switch {
+	case valid:
+		return pool, roots, nil
+	case invalid != nil:
+		return nil, roots, invalid
 	default:
-		return nil, errors.New(`is not PEM (no "-----BEGIN CERTIFICATE-----" block)`)
+		return nil, roots, errors.New(roots.odd.describe("no certificate can be parsed"))
 	}
 }
 
@@ -156,21 +165,23 @@ func checkValidity(c *x509.Certificate, now time.Time) error {
 	}
 }
 
-// checkKeyPEM finds what tls.X509KeyPair would report less clearly. No part of
-// the key goes into an error.
-func checkKeyPEM(data []byte) error {
-	if len(bytes.TrimSpace(data)) == 0 {
-		return errors.New("is empty, want a PEM private key")
+// readKey finds what tls.X509KeyPair would report less clearly. No part of the key
+// goes into an error.
+func readKey(data []byte) ([]byte, error) {
+	read, err := readPEM(data, privateKeyKind)
+	if err != nil {
+		return nil, err
 	}
-	found := false
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		found = true
-		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-			return errors.New("the private key is encrypted; decrypt it first")
+	for _, block := range read.blocks {
+		switch {
+		case !privateKeyKind.is(block.Type):
+			continue // EC PARAMETERS, certificates
+		case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
+			return nil, errors.New("the private key is encrypted; decrypt it first (openssl pkey -in FILE)")
+		case block.Type == "OPENSSH PRIVATE KEY":
+			return nil, errors.New("the private key is in OpenSSH's own format; convert it first (ssh-keygen -p -m PKCS8 -f FILE)")
 		}
+		break // the first is used
 	}
-	if !found {
-		return errors.New(`is not PEM (no "-----BEGIN PRIVATE KEY-----" block)`)
-	}
-	return nil
+	return read.text, nil
 }

@@ -188,3 +188,34 @@ func wantError(t testing.TB, err error, parts ...string) {
 		}
 	}
 }
+
+// With this setting, the default of go.mod files before Go 1.23, crypto/tls leaves a
+// pair's Leaf nil.
+func TestAPairWithoutItsLeafParsedIsEnough(t *testing.T) {
+	t.Setenv("GODEBUG", "x509keypairleaf=0")
+	l := localhost(t)
+	identity := identityOf(t, l.CA, l.Client)
+	if identity.Certificate.Leaf != nil {
+		t.Fatal("the setting has no effect")
+	}
+	files := writeFiles(t, l, inPlace)
+	for name, construct := range map[string]func() (*grpcpool.Factory, error){
+		"PEM": func() (*grpcpool.Factory, error) { return newFactory(l, "localhost:1") },
+		"files": func() (*grpcpool.Factory, error) {
+			return grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
+		},
+		"source": func() (*grpcpool.Factory, error) {
+			return grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil,
+				grpcpool.WithCertificateSource((&memory{identity: identity}).source))
+		},
+	} {
+		f, err := construct()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if id := f.Identity(); id.Serial != serialOf(t, l.Client) {
+			t.Errorf("%s: the identity is %+v", name, id)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -63,12 +64,26 @@ func WithMinTLSVersion(version uint16) FactoryOption {
 // unless grpc.WithAuthority sets another.
 func WithServerName(name string) FactoryOption {
 	return tlsOption("WithServerName", func(s *tlsSettings) error {
-		if name == "" || strings.ContainsAny(name, "/ ") {
-			return fmt.Errorf("%q is not a host name or IP address", name)
+		if err := checkServerName(name); err != nil {
+			return err
 		}
 		s.serverName = name
 		return nil
 	})
+}
+
+// checkServerName refuses what stands in no certificate. It does not judge host names
+// otherwise: crypto/x509 compares odd ones too.
+func checkServerName(name string) error {
+	switch {
+	case name != strings.TrimSpace(name):
+		return fmt.Errorf("%q is not a host name or IP address: it begins or ends with white space, such as a line break from a file or a command", name)
+	case name == "", strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("%q is not a host name or IP address", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }):
+		return fmt.Errorf("%q is not ASCII; write an international name as certificates have it (xn--...)", name)
+	}
+	return nil
 }
 
 // WithCertificateSource lets NewMutualTLSFactory take its identity from source,
@@ -124,7 +139,8 @@ func WithReplaceWithin(within time.Duration) FactoryOption {
 // usual ones of its chain and its name, which it cannot weaken: an error refuses
 // the connection and stands in the error of the dial. Its argument's VerifiedChains
 // are set. It is also called when a session is resumed (tls.Config.VerifyConnection),
-// and may be called concurrently. With several, all must agree.
+// and may be called concurrently. With several, all must agree. A handshake waits for
+// it, and is given up with its dial if it does not return.
 func WithVerifyConnection(verify func(tls.ConnectionState) error) FactoryOption {
 	return tlsOption("WithVerifyConnection", func(s *tlsSettings) error {
 		if verify == nil {
@@ -169,7 +185,11 @@ func WithPinnedKeys(pins ...string) FactoryOption {
 //
 // Where no list covers a certificate, or the list's NextUpdate has passed, nothing
 // is known of it: failClosed refuses it then, and otherwise it is accepted. Roots
-// need no list. Delta lists and lists for a part of the certificates are refused.
+// need no list. A list may be for a part of its issuer's certificates (RFC 5280 section
+// 5.2.5): for end entities or authorities only, for some reasons only, or for those
+// that name its distribution point; it covers no others, though what it revokes is
+// revoked. A certificate that names no distribution point is covered by any. Delta
+// and indirect lists, and those of attribute certificates, are refused.
 func WithCRLFiles(failClosed bool, files ...string) FactoryOption {
 	return tlsOption("WithCRLFiles", func(s *tlsSettings) error {
 		if len(files) == 0 || slices.Contains(files, "") {

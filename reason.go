@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
@@ -17,6 +18,12 @@ import (
 // grpc-go puts around it; the code is left out where it is the Unavailable that
 // the error carries anyway.
 func told(cause error) string {
+	if known, ok := errors.AsType[*answer.NoVerdictError](cause); ok {
+		return known.Error()
+	}
+	if known, ok := errors.AsType[*httpError](cause); ok {
+		return known.text
+	}
 	if known, ok := errors.AsType[*reason.Error](cause); ok {
 		return known.Error()
 	}

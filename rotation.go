@@ -22,23 +22,25 @@ const (
 	loadTimeout      = 10 * time.Second // of one check
 	handshakeTimeout = time.Second      // of a check that a handshake waits for
 	freshFor         = time.Second      // a handshake does not ask again within this time
+	closeTimeout     = time.Second      // to wait for what does not come back
 	warnEvery        = time.Minute      // a source that keeps failing is logged this often
 )
 
-// loadFunc returns the newest identity, or errSettling when there is one that may
-// not be whole yet. It takes what has been there for the time settled.
-type loadFunc func(ctx context.Context, settled time.Duration) (Identity, error)
-
-func loadFrom(source CertificateSource) loadFunc {
-	return func(ctx context.Context, _ time.Duration) (Identity, error) {
-		identity, err := source(ctx)
-		if err == nil {
-			err = identity.check(time.Now())
-		}
-		if err != nil {
-			return Identity{}, fmt.Errorf("WithCertificateSource: %w", err)
-		}
-		return identity, nil
+func loadFrom(source CertificateSource) bounded[material] {
+	return bounded[material]{
+		call: func(ctx context.Context, _ time.Duration) (checked material, err error) {
+			identity, err := source(ctx)
+			if err == nil {
+				checked, err = identity.check(time.Now())
+			}
+			if err != nil {
+				return material{}, fmt.Errorf("WithCertificateSource: %w", err)
+			}
+			return checked, nil
+		},
+		late: func(after time.Duration, cause error) error {
+			return fmt.Errorf("WithCertificateSource: the source has not answered after %v: %w; it must return when its context ends", after, cause)
+		},
 	}
 }
 
@@ -48,15 +50,15 @@ func loadFrom(source CertificateSource) loadFunc {
 // A check of the source runs on whatever goroutine wants it: the watch of a
 // channel, a handshake, Reload. The watch of a channel lasts as long as the channel
 // is open, so a factory needs no end of its own; whoever wants to wait for its
-// goroutines calls Close.
+// goroutines calls Close. What is asked may hang: see bounded.
 type rotation struct {
-	load     loadFunc
-	crls     crlFiles
+	identity bounded[material]
+	crls     bounded[*revocations]
 	settings tlsSettings
 	logger   *slog.Logger
 	replacer scale.Replacer
 
-	checking chan struct{} // holds an element while a check runs; that check owns load, crls and the store of current
+	checking chan struct{} // holds an element while a check runs; that check owns identity, crls and the store of current
 	current  atomic.Pointer[generation]
 
 	mu        sync.Mutex // guards what follows
@@ -74,16 +76,16 @@ type rotation struct {
 // generation is one identity and what goes with it. It is not changed.
 type generation struct {
 	number   uint64
-	identity Identity
+	identity material
 	crls     *revocations
 	loadedAt time.Time
 	creds    credentials.TransportCredentials
 }
 
-func newRotation(load loadFunc, target string, cfg *factoryConfig) (*rotation, error) {
+func newRotation(identity bounded[material], target string, cfg *factoryConfig) (*rotation, error) {
 	r := &rotation{
-		load:     load,
-		crls:     crlFiles{paths: cfg.tls.crlFiles, failClosed: cfg.tls.crlFailClosed},
+		identity: identity,
+		crls:     loadCRLs(cfg.tls.crlFiles, cfg.tls.crlFailClosed),
 		settings: cfg.tls,
 		logger:   cfg.logger.With("target", target),
 		checking: make(chan struct{}, 1),
@@ -125,8 +127,12 @@ func (r *rotation) check(ctx context.Context, timeout, settled time.Duration) er
 // them is taken, and the old stays in place of what cannot: neither waits for the
 // other to be put right. settling says that some may not be whole yet.
 func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (settling bool, err error) {
-	identity, identityErr := r.load(ctx, settled)
-	crls, crlErr := r.crls.load(ctx, settled)
+	var crls *revocations
+	var crlErr error
+	var reading sync.WaitGroup
+	reading.Go(func() { crls, crlErr = r.crls.load(ctx, settled) }) // at the same time: either may take all the time there is
+	identity, identityErr := r.identity.load(ctx, settled)
+	reading.Wait()
 	for _, e := range []error{identityErr, crlErr} {
 		switch {
 		case errors.Is(e, errSettling):
@@ -152,36 +158,39 @@ func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (sett
 	return settling, err
 }
 
-// take makes identity and crls the current generation if they differ from it. The
-// caller has the check. The new generation is there before the old one's
-// connections are told: whatever handshakes with the old one has begun before.
-func (r *rotation) take(identity Identity, crls *revocations) {
+// take makes identity and crls the current generation. The caller has the check. The
+// new one is there before the old one's connections are told: whatever handshakes
+// with the old one has begun before.
+//
+// An identity that shows the same is taken too, as the same generation: its key may be
+// reached by another way than before (a new session with an HSM), and the way before
+// may be closed. What a server sees stays the same, so connections stay.
+func (r *rotation) take(identity material, crls *revocations) {
 	old := r.current.Load()
-	sameIdentity := old != nil && identity.equal(&old.identity)
-	if sameIdentity && old.crls == crls {
-		return
-	}
 	g := &generation{number: 1, identity: identity, crls: crls, loadedAt: time.Now()}
 	g.creds = r.newCredentials(g)
-	if old == nil {
-		r.current.Store(g)
-		return
-	}
-	if sameIdentity {
+	same := old != nil && identity.equal(&old.identity.Identity)
+	switch {
+	case same:
 		g.number, g.loadedAt = old.number, old.loadedAt
-		r.current.Store(g)
-		if !crls.sameEntries(old.crls) {
-			r.logger.Info("new certificate revocations, replacing connections")
-			r.replacer.Replace("new certificate revocations", r.settings.within)
-		}
-		return
+	case old != nil:
+		g.number = old.number + 1
 	}
-	g.number = old.number + 1
 	r.current.Store(g)
-	leaf := identity.Certificate.Leaf
-	r.logger.Info("new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
-		"serial", serial(leaf), "notAfter", leaf.NotAfter)
-	r.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), r.settings.within)
+	if identity.unreadable != "" && (old == nil || old.identity.unreadable != identity.unreadable) {
+		r.logger.Warn("some certificates cannot be parsed", "which", identity.unreadable)
+	}
+	switch {
+	case old == nil:
+	case !same:
+		leaf := identity.Certificate.Leaf
+		r.logger.Info("new identity, replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
+			"serial", serial(leaf), "notAfter", leaf.NotAfter)
+		r.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), r.settings.within)
+	case crls != old.crls && !crls.sameEntries(old.crls):
+		r.logger.Info("new certificate revocations, replacing connections")
+		r.replacer.Replace("new certificate revocations", r.settings.within)
+	}
 }
 
 // newCredentials makes what the handshakes of a generation go by. There is no
@@ -227,6 +236,9 @@ func (r *rotation) note(err error) {
 // forHandshake is the generation to show now. It asks the source first, unless that
 // was done just now, is being done, or has failed lately: if the source is slow, the
 // handshake need not be. What is missed here is put right by the watch.
+//
+// The check goes on when the handshake's own time ends: else a program whose patience
+// is shorter than the source's would wait for it anew at every dial.
 func (r *rotation) forHandshake(ctx context.Context) *generation {
 	now := time.Now()
 	expired := now.After(r.current.Load().identity.Certificate.Leaf.NotAfter)
@@ -238,7 +250,7 @@ func (r *rotation) forHandshake(ctx context.Context) *generation {
 		enough = r.settings.interval
 	}
 	if expired || age >= enough && len(r.checking) == 0 {
-		_ = r.check(ctx, handshakeTimeout, r.settleTime()) // noted; the handshake goes on with what there is
+		_ = r.check(context.WithoutCancel(ctx), handshakeTimeout, r.settleTime()) // noted; the handshake goes on with what there is
 	}
 	return r.current.Load()
 }
@@ -286,11 +298,26 @@ func (r *rotation) watch(ctx context.Context, observer *scale.Observer) {
 	}
 }
 
-// close ends the watches and waits for them.
-func (r *rotation) close() {
+// close ends the watches and waits for them. The error says what has not come back
+// in closeTimeout, and would end by itself.
+func (r *rotation) close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	r.end()
 	r.running.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	select {
+	case r.checking <- struct{}{}:
+		defer func() { <-r.checking }()
+	case <-ctx.Done():
+		return errors.New("grpcpool: closing: a check of the identity is still under way, for a handshake or Reload")
+	}
+	for _, err := range []error{r.identity.wait(ctx), r.crls.wait(ctx)} {
+		if err != nil {
+			return fmt.Errorf("grpcpool: closing: a goroutine is left: %w", err)
+		}
+	}
+	return nil
 }

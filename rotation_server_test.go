@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -138,6 +139,13 @@ func (d *door) open() map[string]int {
 	return counts
 }
 
+// shown is how many connections have ever shown a certificate.
+func (d *door) shown(serial string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.seen[serial]
+}
+
 func (d *door) wantNobodyRefused(t testing.TB) {
 	t.Helper()
 	d.mu.Lock()
@@ -161,11 +169,12 @@ func serialOf(t testing.TB, pair pki.Pair) string {
 
 func leafOf(t testing.TB, pair pki.Pair) *x509.Certificate {
 	t.Helper()
-	loaded, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
+	block, _ := pem.Decode(pair.CertPEM)
+	leaf, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return loaded.Leaf
+	return leaf
 }
 
 func newCA(t testing.TB, name string) *pki.CA {

@@ -2,15 +2,19 @@ package grpcpool_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
@@ -159,6 +163,234 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 		t.Error(err)
 	}
 	d.wantNobodyRefused(t)
+}
+
+// stuck is a certificate source that can be made to ignore its context.
+type stuck struct {
+	identity grpcpool.Identity
+
+	mu      sync.Mutex    // guards what follows
+	release chan struct{} // nil: it answers at once; else it answers when this is closed
+	asked   int
+}
+
+func (s *stuck) source(context.Context) (grpcpool.Identity, error) {
+	s.mu.Lock()
+	s.asked++
+	release := s.release
+	s.mu.Unlock()
+	if release != nil {
+		<-release
+	}
+	return s.identity, nil
+}
+
+// hold makes the source hang until the function that it returns is called.
+func (s *stuck) hold() (release func()) {
+	held := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release, s.asked = held, 0
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		s.release = nil
+		s.mu.Unlock()
+		close(held)
+	})
+}
+
+func (s *stuck) times() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+// A source that ignores its context costs one goroutine, and one handshake in ten
+// seconds a second. The connections and the identity stay, and what is wrong is told.
+func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		d := openDoor(t, l.CA, l.Server)
+		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		s, log := &stuck{identity: identityOf(t, l.CA, l.Client)}, new(logBook)
+		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil, grpcpool.WithLogger(log.logger()),
+			grpcpool.WithCertificateSource(s.source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		release := s.hold()
+		defer release()
+
+		for i, want := range []time.Duration{time.Second, 0, 0} {
+			begun := time.Now()
+			wantConnection(t, f)
+			if took := time.Since(begun); took != want {
+				t.Errorf("dial %d with a source that hangs took %v, want %v", i+1, took, want)
+			}
+		}
+		for range 60 {
+			time.Sleep(time.Second)
+			if _, err := testpb.NewTestServiceClient(conn).EmptyCall(testContext(t), &testpb.Empty{}); err != nil {
+				t.Errorf("a call failed: %v", err)
+			}
+		}
+		if n := s.times(); n != 1 {
+			t.Errorf("a source that hangs was asked %d times, want once", n)
+		}
+		id := f.Identity()
+		if id.Generation != 1 || !errors.Is(id.LastError, context.DeadlineExceeded) || log.count("WARN", "cannot be used") == 0 {
+			t.Errorf("the identity is %+v, with %d warnings", id, log.count("WARN", "cannot be used"))
+		}
+		wantError(t, id.LastError, "grpcpool: WithCertificateSource: the source has not answered after")
+		if shown := d.shown(serialOf(t, l.Client)); shown != 4 {
+			t.Errorf("%d connections were made, want 4", shown)
+		}
+
+		begun := time.Now()
+		wantError(t, f.Close(), "grpcpool: closing: a goroutine is left: WithCertificateSource: the source has not answered after")
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		release()
+		if err := f.Close(); err != nil {
+			t.Errorf("with the source back: %v", err)
+		}
+		if err := f.Reload(t.Context()); err != nil || f.Identity().LastError != nil {
+			t.Errorf("with the source back: %v, %v", err, f.Identity().LastError)
+		}
+		conn.Close()
+	})
+}
+
+// A program that gives a dial less time than a source that hangs has, gets through with
+// the next dial, and does not wait for the source at each.
+func TestASourceThatHangsCostsAnImpatientProgramOneDial(t *testing.T) {
+	for name, ignores := range map[string]bool{"ends with its context": false, "ignores its context": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := localhost(t)
+				server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+				s := &stuck{identity: identityOf(t, l.CA, l.Client)}
+				m := &memory{identity: s.identity}
+				source := m.source
+				if ignores {
+					source = s.source
+				}
+				f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil,
+					grpcpool.WithCertificateSource(source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				m.set(func(m *memory) { m.hang = true })
+				release := s.hold()
+				failed := 0
+				for range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+					conn, err := f.NewConnection(ctx)
+					cancel()
+					if err != nil {
+						failed++
+						continue
+					}
+					conn.Close()
+				}
+				if failed != 1 {
+					t.Errorf("%d of 20 dials failed, want 1", failed)
+				}
+				release()
+				if err := f.Close(); err != nil { // waits for the check that the dial left behind
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestASourceThatDoesNotComeBackIsRefusedAtConstruction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		s := &stuck{identity: identityOf(t, l.CA, l.Client)}
+		defer s.hold()()
+		begun := time.Now()
+		_, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil, grpcpool.WithCertificateSource(s.source))
+		wantError(t, err, "grpcpool: WithCertificateSource: the source has not answered after 10s")
+		if took := time.Since(begun); took != 10*time.Second {
+			t.Errorf("it took %v, want 10 s", took)
+		}
+	})
+}
+
+// session is a key in an HSM, as one session with it gives access to it.
+type session struct {
+	crypto.Signer
+
+	ended atomic.Bool
+}
+
+func (s *session) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if s.ended.Load() {
+		return nil, errors.New("pkcs11: CKR_SESSION_HANDLE_INVALID")
+	}
+	return s.Signer.Sign(random, digest, opts)
+}
+
+// A source makes a new session with the HSM each time it is asked, which ends the
+// one before, for a certificate that stays the same. Every handshake signs with the
+// newest session. The connections stay, since nothing that a server could see has
+// changed, and neither the log nor the generation says that something has.
+func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		d := openDoor(t, l.CA, l.Server)
+		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		identity := identityOf(t, l.CA, l.Client)
+		key := identity.Certificate.PrivateKey.(crypto.Signer)
+		var last *session // the factory asks one at a time
+		sessions := 0
+		source := func(context.Context) (grpcpool.Identity, error) {
+			if last != nil {
+				last.ended.Store(true)
+			}
+			last = &session{Signer: key}
+			sessions++
+			renewed := identity
+			renewed.Certificate.PrivateKey = last
+			return renewed, nil
+		}
+		log := new(logBook)
+		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil, grpcpool.WithLogger(log.logger()),
+			grpcpool.WithCertificateSource(source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		made := f.Identity().LoadedAt
+		time.Sleep(5 * time.Minute)
+		if shown := d.shown(serialOf(t, l.Client)); shown != 1 {
+			t.Errorf("%d connections were made in five minutes, want the first only", shown)
+		}
+		if err := f.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantConnection(t, f)
+		if id := f.Identity(); sessions < 30 || id.Generation != 1 || !id.LoadedAt.Equal(made) || id.LastError != nil {
+			t.Errorf("after %d sessions the identity is %+v, want the first generation", sessions, id)
+		}
+		if n := log.count("INFO", "") + log.count("WARN", ""); n != 0 {
+			t.Errorf("%d lines were logged, want none", n)
+		}
+		d.wantNobodyRefused(t)
+	})
 }
 
 func TestAnIdentityThatCannotBeUsedIsRefusedAtConstruction(t *testing.T) {

@@ -1,12 +1,15 @@
 package grpcpool_test
 
 import (
+	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -121,6 +124,52 @@ func TestVerifyConnectionSeesAVerifiedServerAndCanRefuseIt(t *testing.T) {
 		t.Error("asked about a server that the roots do not vouch for")
 		return nil
 	}))
+}
+
+// A check that hangs, and a key that does, end with the dial's time.
+func TestADialDoesNotWaitForEverForWhatHangsInItsHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := localhost(t)
+		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+		identity, held := identityOf(t, l.CA, l.Client), make(chan struct{})
+		slow := identity
+		slow.Certificate.PrivateKey = slowKey{identity.Certificate.PrivateKey.(crypto.Signer), held}
+		for name, opts := range map[string][]grpcpool.FactoryOption{
+			"the check": {
+				grpcpool.WithCertificateSource((&memory{identity: identity}).source),
+				grpcpool.WithVerifyConnection(func(tls.ConnectionState) error { <-held; return nil }),
+			},
+			"the key": {grpcpool.WithCertificateSource((&memory{identity: slow}).source)},
+		} {
+			f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil,
+				append(opts, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			begun := time.Now()
+			_, err = f.NewConnection(ctx)
+			cancel()
+			wantError(t, err, "did not finish the handshake")
+			if took := time.Since(begun); took != 2*time.Second {
+				t.Errorf("%s: the dial took %v, want its 2 s", name, took)
+			}
+		}
+		close(held)
+		synctest.Wait()
+	})
+}
+
+// slowKey signs when held is closed.
+type slowKey struct {
+	crypto.Signer
+
+	held <-chan struct{}
+}
+
+func (k slowKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	<-k.held
+	return k.Signer.Sign(random, digest, opts)
 }
 
 func TestTheServerNameCanBeAnother(t *testing.T) {

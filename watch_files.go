@@ -3,11 +3,13 @@ package grpcpool
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,15 +30,18 @@ const maxFileSize = 16 << 20
 // one that is not whole, is kept out until it is: as long as the newest file is
 // younger than a second, its content is taken only when it has not changed for a
 // second. New content that cannot be used keeps the old identity, is logged at
-// Warn, stands in Identity's LastError, and is read again at every check.
+// Warn, stands in Identity's LastError, and is read again at every check. So it is
+// when a file cannot be read at all, also when its file system hangs: that delays a
+// handshake by a second, and not again within a reload interval.
 //
 // A new identity is shown by every handshake from then on, and every connection
 // made under the old one makes way: its successor is dialled first, within 15 s
 // unless WithReplaceWithin says otherwise, and it is closed when its last stream
 // has ended. So connections are on the new files within 30 s.
 //
-// The files are read here for the first time: a file that cannot be read (the
-// error has its path) and what NewMutualTLSFactory refuses are refused here.
+// The files are read here for the first time: a file that cannot be read within 10 s
+// (the error has its path) and what NewMutualTLSFactory refuses are refused here. Pipes
+// are refused too, such as a shell's <(command): they can be read only once.
 func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress string, opts ...FactoryOption) (*Factory, error) {
 	cfg, err := newFactoryConfig(opts)
 	if err != nil {
@@ -46,24 +51,24 @@ func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress strin
 		return nil, errors.New("grpcpool: WithCertificateSource is for NewMutualTLSFactory; with files there is a source already")
 	}
 	files := &identityFiles{ca: caFile, cert: certFile, key: keyFile}
-	return newMutualTLS(serverAddress, files.load, cfg)
+	return newMutualTLS(serverAddress, bounded[material]{call: files.load, late: files.watched.late}, cfg)
 }
 
-// identityFiles is where an identity is read from. Its methods are for the one
-// check at a time of a rotation.
+// identityFiles is where an identity is read from. Its methods are called one at a
+// time (see bounded).
 type identityFiles struct {
 	ca, cert, key string
 	watched       watchedFiles
 	parsed        [][]byte // the content that identity was made of
-	identity      Identity
+	identity      material
 }
 
 // load reads and checks the files. It reads them all at every call: that takes
 // less than a millisecond, and no way of replacing a file escapes it.
-func (f *identityFiles) load(_ context.Context, settled time.Duration) (Identity, error) {
+func (f *identityFiles) load(_ context.Context, settled time.Duration) (material, error) {
 	contents, err := f.watched.read(settled, f.ca, f.cert, f.key)
 	if err != nil {
-		return Identity{}, err
+		return material{}, err
 	}
 	if sameContents(contents, f.parsed) {
 		return f.identity, nil
@@ -73,7 +78,7 @@ func (f *identityFiles) load(_ context.Context, settled time.Duration) (Identity
 	}
 	identity, err := parseIdentity(contents[0], contents[1], contents[2], names, time.Now())
 	if err != nil {
-		return Identity{}, err
+		return material{}, err
 	}
 	f.parsed, f.identity = contents, identity
 	return identity, nil
@@ -88,6 +93,17 @@ type watchedFiles struct {
 	taken   [][]byte  // what was last let through
 	pending [][]byte  // what differed from it, and may not be whole yet
 	since   time.Time // when pending was first read
+
+	reading atomic.Pointer[string] // the path of the file that is being read, or was last
+}
+
+// late says that reading has not ended. It may be called while read runs.
+func (w *watchedFiles) late(after time.Duration, cause error) error {
+	path := w.reading.Load()
+	if path == nil {
+		path = new(string) // the goroutine has not got so far
+	}
+	return fmt.Errorf("reading %q has not ended after %v: %w; check the file system that it is on", *path, after, cause)
 }
 
 // read returns the content of the files: what was let through before, or else
@@ -98,6 +114,7 @@ func (w *watchedFiles) read(settled time.Duration, paths ...string) ([][]byte, e
 	contents := make([][]byte, len(paths))
 	var newest time.Time
 	for i, path := range paths {
+		w.reading.Store(&path)
 		content, modified, err := readFile(path)
 		if err != nil {
 			return nil, err
@@ -138,10 +155,17 @@ func readFile(path string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, errors.New("a file's path is empty")
 	}
 	stat, err := os.Stat(path)
-	if err != nil {
+	switch broken, ok := errors.AsType[*fs.PathError](err); {
+	case ok && path != strings.TrimSpace(path):
+		return nil, time.Time{}, fmt.Errorf("%q begins or ends with white space, such as a line break from a file or a command: %w", path, broken.Err)
+	case err != nil:
 		return nil, time.Time{}, err // has the path
 	}
-	if !stat.Mode().IsRegular() { // opening a FIFO would block
+	switch mode := stat.Mode(); {
+	case mode&fs.ModeNamedPipe != 0: // opening it could block for ever
+		return nil, time.Time{}, fmt.Errorf("%q is not a regular file but a pipe, and what it holds can be read only once, while files are read again and again; "+
+			"write it to a file, or read it and use NewMutualTLSFactory", path)
+	case !mode.IsRegular():
 		return nil, time.Time{}, fmt.Errorf("%q is not a regular file", path)
 	}
 	file, err := os.Open(path) //nolint:gosec // the program names its own files
@@ -157,28 +181,4 @@ func readFile(path string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, fmt.Errorf("%q is larger than %d MiB", path, maxFileSize>>20)
 	}
 	return content, stat.ModTime(), nil
-}
-
-// parseIdentity checks three PEM texts and puts them together. names says what to
-// call them in errors.
-func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time) (Identity, error) {
-	roots, err := parseRoots(caPEM, now)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[0], err)
-	}
-	chain, err := parseCertificates(certPEM)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[1], err)
-	}
-	if err := checkClientLeaf(chain[0], now); err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[1], err)
-	}
-	if err := checkKeyPEM(keyPEM); err != nil {
-		return Identity{}, fmt.Errorf("%s: %w", names[2], err)
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: cannot be used with %s: %w", names[2], names[1], err)
-	}
-	return Identity{Certificate: pair, Roots: roots}, nil
 }

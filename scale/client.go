@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -24,7 +25,11 @@ import (
 //
 // Errors are grpc.NewClient's, and those of this package's options.
 func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	o, err := gather(opts)
+	if slices.Contains(opts, nil) {
+		return nil, errors.New("scale: one of the dial options is nil")
+	}
+	plain, sealed := seeThrough(opts)
+	o, err := gather(plain)
 	if err != nil {
 		return nil, err
 	}
@@ -32,12 +37,16 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	if err := o.observer.attach(ch); err != nil {
 		return nil, err
 	}
-	opts, inspected := o.wrap(ch, target, opts)
+	theirs, ok := inspect(plain)
+	if !ok && sealed == nil {
+		sealed = errors.New("scale: this grpc-go hides its dial options")
+	}
+	opts = o.wrap(ch, target, opts, theirs)
 
 	handle := openHandles.add(ch)
 	defer openHandles.remove(handle)
 	serviceConfig := grpc.WithDefaultServiceConfig(rewrite(o.defaultServiceConfig(), handle))
-	if inspected {
+	if sealed == nil {
 		opts = append(opts, serviceConfig)
 	} else {
 		opts = append([]grpc.DialOption{serviceConfig}, opts...) // so that the program's own would win
@@ -48,7 +57,12 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		return nil, fmt.Errorf("scale: %w", err)
 	}
 	if !ch.configured.Load() {
-		ch.warn("this grpc-go hides its dial options: give the default service config by scale.WithDefaultServiceConfig, or the channel does not scale", "target", target)
+		_ = cc.Close() // never connected: there is nothing that could fail
+		o.observer.detach(ch)
+		if sealed == nil {
+			sealed = errors.New("scale: grpc-go itself adds dial options in this process")
+		}
+		return nil, fmt.Errorf("%w, and a default service config comes from there: give it by scale.WithDefaultServiceConfig", sealed)
 	}
 	return cc, nil
 }
@@ -61,14 +75,12 @@ func (o *clientOptions) defaultServiceConfig() string {
 	return "{}"
 }
 
-// wrap returns opts with every resolver that target may need wrapped, and notes
-// the program's default service config in o. It is false when grpc-go's options
-// could not be read. Then only this package's own options and the registered
-// resolvers are wrapped, and grpc.WithResolvers and grpc.WithDefaultServiceConfig
-// keep all their effect, at the price that a service config from there replaces
-// the policy instead of becoming its child.
-func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption) ([]grpc.DialOption, bool) {
-	theirs, inspected := inspect(opts)
+// wrap returns opts with every resolver that target may need wrapped, and notes the
+// program's default service config in o. theirs is what could be read of opts. When
+// that is not all, grpc.WithResolvers and grpc.WithDefaultServiceConfig keep all their
+// effect, so that a service config of such a resolver replaces the policy instead of
+// becoming its child; NewClient refuses such a default service config.
+func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption, theirs grpcOptions) []grpc.DialOption {
 	if o.serviceConfig == nil {
 		o.serviceConfig = theirs.serviceConfig
 	}
@@ -85,7 +97,7 @@ func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption)
 	// grpc-go takes the first builder that has the scheme.
 	wrapped := []grpc.DialOption{grpc.WithResolvers(own...)}
 	wrapped = append(wrapped, opts...)
-	return append(wrapped, grpc.WithResolvers(registered...)), inspected
+	return append(wrapped, grpc.WithResolvers(registered...))
 }
 
 // schemes are those that grpc.NewClient may resolve target by: its own, and the
@@ -113,8 +125,9 @@ type channel struct {
 	configured atomic.Bool
 	tapless    sync.Once
 
-	mu       sync.Mutex // guards policies
-	policies map[*policy]struct{}
+	mu          sync.Mutex // guards what follows
+	policies    map[*policy]struct{}
+	resolverErr error // of the resolver's last report, nil if it was a state
 }
 
 func newChannel(o *clientOptions) *channel {

@@ -46,14 +46,15 @@ type connection struct {
 	made time.Time           // what its clock counts from
 	lap  atomic.Pointer[lap] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
 
-	streams  atomic.Int64 // in flight, plus outBit
-	room     atomic.Int64 // streams it takes before the next connection is asked
-	limit    atomic.Int64 // streams it takes at all; room <= limit
-	quota    atomic.Int64 // streams the server allows, for probes; limit <= quota
-	proved   atomic.Bool  // the server answered a call on it
-	provedAt atomic.Int64 // the latest time at which it is known to have been alive, on its clock
-	probing  atomic.Bool  // one of its streams is a probe's, or is about to be
-	used     atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
+	to       atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
+	streams  atomic.Int64                     // in flight, plus outBit
+	room     atomic.Int64                     // streams it takes before the next connection is asked
+	limit    atomic.Int64                     // streams it takes at all; room <= limit
+	quota    atomic.Int64                     // streams the server allows, for probes; limit <= quota
+	proved   atomic.Bool                      // the server answered a call on it
+	provedAt atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
+	probing  atomic.Bool                      // one of its streams is a probe's, or is about to be
+	used     atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
 
@@ -97,8 +98,12 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 	if set.probeInterval > 0 {
 		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
 	}
-	sc, err := s.policy.cc.NewSubConn(addrs, balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only
-		CredsBundle:   s.bundle(c.tap), //nolint:staticcheck // the only way to know which SubConn a connection belongs to
+	bundle := s.bundle(c.tap)
+	if len(addrs) > 1 && bundle != nil {
+		bundle = addressBundle{bundle, c}
+	}
+	sc, err := s.policy.cc.NewSubConn(c.numbered(addrs), balancer.NewSubConnOptions{ //nolint:staticcheck // deprecated for several addresses only
+		CredsBundle:   bundle, //nolint:staticcheck // the only way to know which SubConn a connection belongs to
 		StateListener: c.onState,
 	})
 	if err != nil {

@@ -60,6 +60,7 @@
 //	draining.go     not trusting those whose server shuts down
 //	memory.go       what is remembered of an address
 //	event.go        what is told of all this
+//	addresses.go    other addresses for a subchannel that lives on
 //	connection.go   one connection and the count of its streams
 //	health.go       gRPC's client-side health checking, on the oldest connection
 //	snapshot.go     what can be seen from outside
@@ -103,10 +104,12 @@
 // The experimental parts of grpc-go's API: balancer, resolver, serviceconfig,
 // mem.BufferPool, grpc.EmptyDialOption, and the deprecated field
 // NewSubConnOptions.CredsBundle, which is the one way to know the connection of a
-// SubConn. Producers, which are the one way to make an RPC on it. And, by reflection, the unexported fields that hold what
-// grpc.WithResolvers and grpc.WithDefaultServiceConfig were given; if they are gone
-// some day, [WithResolvers] and [WithDefaultServiceConfig] of this package do the
-// same. The package was made for grpc-go 1.85.
+// SubConn. Producers, which are the one way to make an RPC on it. And, by reflection,
+// the unexported fields that hold what grpc.WithResolvers and
+// grpc.WithDefaultServiceConfig were given, also in options that are wrapped; if they
+// are gone some day, NewClient refuses a default service config that it cannot read,
+// and [WithResolvers] and [WithDefaultServiceConfig] of this package do the same. The
+// package was made for grpc-go 1.85.
 //
 // A stream that gRPC opens without a pick counts too: those of producers, and one
 // for a health watch. A server that does not know the health service costs the

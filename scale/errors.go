@@ -1,7 +1,13 @@
 package scale
 
 import (
+	"context"
+	"errors"
 	"fmt"
+
+	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
@@ -32,4 +38,68 @@ func (o *Observer) LastErrors() (errs []error) {
 		}
 	}
 	return errs
+}
+
+// PickError is why a call of the given method would find no connection now: the
+// error of the LB policy's picker while the channel is in TRANSIENT_FAILURE, or of
+// the resolver before there is a policy. Asking by an RPC gives the same error, but
+// after the program's interceptors, its retry policy and wait-for-ready have had
+// their way. It is nil if the channel is in another state or gives no reason.
+func (o *Observer) PickError(ctx context.Context, method string) error {
+	ch := o.channel.Load()
+	if ch == nil {
+		return nil
+	}
+	switch policies := ch.livePolicies(); len(policies) {
+	case 0:
+		return ch.resolverError()
+	case 1:
+		return policies[0].pickError(balancer.PickInfo{Ctx: ctx, FullMethodName: method})
+	default: // they are parts of another policy, which decides
+		return nil
+	}
+}
+
+func (p *policy) pickError(info balancer.PickInfo) error {
+	p.mu.Lock()
+	var state balancer.State
+	if p.current != nil {
+		state = p.current.state
+	}
+	p.mu.Unlock()
+	if state.ConnectivityState != connectivity.TransientFailure || state.Picker == nil {
+		return nil
+	}
+	result, err := state.Picker.Pick(info)
+	if result.Done != nil {
+		result.Done(balancer.DoneInfo{})
+	}
+	if errors.Is(err, balancer.ErrNoSubConnAvailable) {
+		return nil
+	}
+	return err
+}
+
+// ReportError implements resolver.ClientConn.
+func (cc *resolverClientConn) ReportError(err error) {
+	cc.channel.noteResolverError(err)
+	cc.ClientConn.ReportError(err)
+}
+
+// UpdateState implements resolver.ClientConn.
+func (cc *resolverClientConn) UpdateState(state resolver.State) error {
+	cc.channel.noteResolverError(nil)
+	return cc.ClientConn.UpdateState(state)
+}
+
+func (ch *channel) noteResolverError(err error) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.resolverErr = err
+}
+
+func (ch *channel) resolverError() error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.resolverErr
 }

@@ -167,6 +167,14 @@ func (st *stage) ResolveNow(resolver.ResolveNowOptions) {}
 func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
 func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
+func (c *scripted) UpdateAddresses(addrs []resolver.Address) {
+	what := fmt.Sprintf("addresses of %d:", c.number)
+	for _, a := range addrs {
+		what += " " + a.Addr
+	}
+	c.stage.notef("%s", what)
+}
+
 func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {
 	c.health = listener
 	if listener != nil {

@@ -135,3 +135,32 @@ func TestUpdatingTheAddressesOfASubConnMovesItAndLetsCallsFinish(t *testing.T) {
 	close(gate)
 	running.Wait()
 }
+
+func TestAnAddressThatStaysKeepsItsConnections(t *testing.T) {
+	gate := make(chan struct{})
+	one := startServer(t, serverConfig{limit: 3, gate: gate})
+	two := startServer(t, serverConfig{limit: 3})
+	r := manual.NewBuilderWithScheme("moving")
+	both := []resolver.Address{{Addr: one.addr}, {Addr: two.addr}}
+	r.InitialState(resolver.State{Addresses: both})
+	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.MaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
+	ctx := testContext(t)
+	running := hold(ctx, t, one, c.stub, 5)
+	eventually(t, "they run, and the producer's stream", func() bool { return one.now.Load() == 6 })
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: two.addr}, {Addr: one.addr}}})
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: one.addr}}})
+	waiting := queueCalls(ctx, t, c, 3)
+	close(gate)
+	for range 3 {
+		if err := <-waiting; err != nil {
+			t.Error(err)
+		}
+	}
+	running.Wait()
+	if one, two := one.accepted.Load(), two.accepted.Load(); one != 2 || two != 0 {
+		t.Errorf("the servers have had %d and %d connections, want the 2 of before to go on", one, two)
+	}
+	r.UpdateState(resolver.State{Addresses: []resolver.Address{{Addr: two.addr}}})
+	mustHammer(t, c.stub, 10, 10, grpc.WaitForReady(true))
+	eventually(t, "the calls go to the other server", func() bool { return two.calls.Load() > 0 })
+}

@@ -69,10 +69,10 @@ func newOption(apply func(*clientOptions) error) grpc.DialOption {
 	return option{apply: apply}
 }
 
-// gather adds up this package's options among opts.
-func gather(opts []grpc.DialOption) (*clientOptions, error) {
+// gather adds up this package's options among plain ones.
+func gather(plain []grpc.DialOption) (*clientOptions, error) {
 	o := &clientOptions{settings: defaultSettings()}
-	for _, opt := range opts {
+	for _, opt := range plain {
 		if own, ok := opt.(option); ok {
 			if err := own.apply(o); err != nil {
 				return nil, err

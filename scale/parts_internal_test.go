@@ -113,17 +113,19 @@ func FuzzRewrite(f *testing.F) {
 // NewClient depends on it: if this fails, grpc-go has changed its dial options.
 func TestTheDialOptionsOfThisGRPCCanBeRead(t *testing.T) {
 	one, two := manual.NewBuilderWithScheme("one"), manual.NewBuilderWithScheme("two")
-	found, ok := inspect([]grpc.DialOption{
+	plain, err := seeThrough([]grpc.DialOption{
 		grpc.WithDefaultServiceConfig("first"),
 		MaxConnections(3),
 		grpc.EmptyDialOption{},
 		grpc.WithResolvers(one),
 		grpc.WithUserAgent("x"),
+		grpc.WithMaxHeaderListSize(1),
 		grpc.WithResolvers(two),
 		grpc.WithDefaultServiceConfig("last"),
 	})
-	if !ok {
-		t.Fatal("the dial options cannot be read")
+	found, ok := inspect(plain)
+	if err != nil || !ok {
+		t.Fatalf("the dial options cannot be read: %v", err)
 	}
 	if len(found.resolvers) != 2 || found.resolvers[0] != resolver.Builder(one) || found.resolvers[1] != resolver.Builder(two) {
 		t.Errorf("the resolvers are %v", found.resolvers)

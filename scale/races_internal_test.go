@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
 
@@ -514,5 +515,17 @@ func TestADialThatWasSentAwayAndThenFailedLeavesTheOthersReady(t *testing.T) {
 		}
 		st.conns[1].becomes(connectivity.Shutdown)
 		st.expect("and that is all")
+	})
+}
+
+func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		st.conns[0].becomes(connectivity.TransientFailure)
+		st.happened()
+		st.subchannel().UpdateAddresses([]resolver.Address{{Addr: "b"}, {Addr: "c"}})
+		st.expect("the SubConn that backs off gets them", "addresses of 0: b c")
+		st.conns[0].becomes(connectivity.Idle)
+		st.expect("the backoff is over", "connect 0")
 	})
 }

@@ -341,6 +341,9 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 		}
 		s.tellLocked(q, connectivity.Idle, nil)
 	}
+	if s.state == connectivity.Ready && s.oldest() != nil {
+		s.changeFaceLocked(q)
+	}
 }
 
 // onGoAway is told of a GOAWAY by the transport's reader, before the transport

@@ -157,7 +157,8 @@ func (s *subchannel) dial(n int) {
 // dialOne makes and connects one connection, to replace predecessor unless that is
 // nil.
 func (s *subchannel) dialOne(predecessor *connection) {
-	c, err := s.newConnection(*s.addrs.Load())
+	addrs := s.addrs.Load()
+	c, err := s.newConnection(*addrs)
 	s.mu.Lock()
 	s.starting--
 	if err != nil { // the channel is closing
@@ -172,7 +173,11 @@ func (s *subchannel) dialOne(predecessor *connection) {
 		return
 	}
 	s.beginDialLocked(c)
+	now := s.addrs.Load()
 	s.mu.Unlock()
+	if now != addrs {
+		c.readdress(*now)
+	}
 	c.sc.Connect()
 }
 
@@ -242,26 +247,6 @@ func (s *subchannel) oldest() *connection {
 		return ready[0]
 	}
 	return nil
-}
-
-// UpdateAddresses implements balancer.SubConn. The connections to the old
-// addresses finish their RPCs; the child is told IDLE and connects to the new
-// ones. The deprecated method has one user left in grpc-go, grpclb.
-func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, resolver.Address.Equal) {
-		return
-	}
-	addrs = slices.Clone(addrs)
-	s.addrs.Store(&addrs)
-	s.held.stop()
-	s.ready.Store(new([]*connection))
-	for c := range s.all {
-		q.retireLocked(c)
-	}
 }
 
 // GetOrBuildProducer implements balancer.SubConn. The producer runs on the oldest

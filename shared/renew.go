@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
 // attempt is one try at having a channel that may be lent: a test of the one
@@ -177,7 +178,46 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 		c.prove(max(start, time.Duration(c.provenAt.Load()))) // too slow for a test, but RPCs have been answered meanwhile
 		return nil
 	}
+	if c.undecided(ctx, err) {
+		c.prove(p.now()) // as far as lending goes
+		return nil
+	}
 	return notOK(err)
+}
+
+// undecided reports whether a test that ended with err says nothing about c, which
+// is then lent on: another channel would do no better. That is so when the test was
+// not sent, because the program's credentials fail, say, or because calls have every
+// stream: a call tells by itself how it fares. A test that waited until it was given
+// up says nothing about a channel that looks after its own connections. Of another
+// one it is the only way to find out that it is full and dead.
+func (c *channel) undecided(ctx context.Context, err error) bool {
+	if c.health.Load() == failed {
+		return false
+	}
+	_, unsent := errors.AsType[*answer.NoVerdictError](err)
+	if ctx.Err() == nil {
+		return unsent
+	}
+	return c.inside != nil && (unsent || full(c.inside.Snapshot()))
+}
+
+// full reports whether calls have every stream of every connection that there is.
+func full(now grpcpool.Channel) bool {
+	connections := 0
+	for i := range now.Subchannels {
+		s := &now.Subchannels[i]
+		connections += len(s.Connections)
+		if s.Waiters > 0 {
+			continue
+		}
+		for j := range s.Connections {
+			if s.Connections[j].InFlight < int(s.Connections[j].Limit) {
+				return false
+			}
+		}
+	}
+	return connections > 0
 }
 
 // testTimeout is how long a test may take.

@@ -94,7 +94,8 @@ func of(err error, sent bool, header, trailer metadata.MD) Answer {
 	if code, ok := httpStatus(text); ok {
 		return Answer{Kind: HTTP, HTTP: code}
 	}
-	if strings.HasPrefix(text, resetText) {
+	// At the deadline a server resets the stream too: that is no answer in time.
+	if strings.HasPrefix(text, resetText) && status.Code(err) != codes.DeadlineExceeded {
 		return Answer{Kind: Reset}
 	}
 	return Answer{Kind: None}
@@ -182,17 +183,12 @@ func (plain) Name() string { return "" }
 
 // NoVerdictError ends a test that says nothing about the connection that it was made
 // on: the connection stays, and calls on it tell by themselves how they fare.
-type NoVerdictError struct{ Err error }
+type NoVerdictError struct {
+	Text string // for people
+	Err  error  // what ended the test
+}
 
-func (e *NoVerdictError) Error() string { return e.Err.Error() }
+func (e *NoVerdictError) Error() string { return e.Text }
 
 // Unwrap returns what ended the test.
 func (e *NoVerdictError) Unwrap() error { return e.Err }
-
-// GRPCStatus is the status of what ended the test.
-func (e *NoVerdictError) GRPCStatus() *status.Status {
-	if st, ok := status.FromError(e.Err); ok {
-		return st
-	}
-	return status.New(codes.Unavailable, e.Error())
-}

@@ -131,7 +131,7 @@ func TestAnHTTPAnswerIsToldAsSuch(t *testing.T) {
 }
 
 func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
-	silent := func(ctx context.Context) error { <-ctx.Done(); return nil }
+	silent := func(context.Context) error { <-t.Context().Done(); return nil }
 	for name, test := range map[string]struct {
 		address string
 		opts    []grpc.DialOption

@@ -70,6 +70,18 @@ func Faults() []Fault {
 	return all
 }
 
+// NeedsSocket reports whether f must be met on a real socket: a connection that
+// sends without end leaves the clock of testing/synctest no time to go on, and
+// NeverReads rests on the buffers of the kernel.
+func (f Fault) NeedsSocket() bool {
+	switch f {
+	case NeverReads, PingFlood, SettingsFlood, WindowFlood, ResetFlood, EmptyDataFlood, HugeHeaders, ContinuationFlood, EndlessData:
+		return true
+	default:
+		return false
+	}
+}
+
 // String is the fault's name, for the names of tests.
 func (f Fault) String() string {
 	names := [...]string{

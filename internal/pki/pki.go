@@ -40,6 +40,7 @@ type Request struct {
 	NotBefore  time.Time          // default an hour ago
 	NotAfter   time.Time          // default in 24 hours
 	Usage      []x509.ExtKeyUsage // default ClientAuth, or ServerAuth when Hosts is set
+	CRLs       []string           // URLs of the revocation lists that would name it
 }
 
 // Pair is a certificate and its key, both PEM.
@@ -48,10 +49,15 @@ type Pair struct {
 }
 
 // NewCA mints an authority that is valid from an hour ago until tomorrow.
-func NewCA(name string) (*CA, error) { return newAuthority(name, nil) }
+func NewCA(name string) (*CA, error) { return NewCAUntil(name, time.Now().Add(lifetime)) }
+
+// NewCAUntil mints an authority that is valid from an hour ago until notAfter.
+func NewCAUntil(name string, notAfter time.Time) (*CA, error) {
+	return newAuthority(name, nil, time.Now().Add(-time.Hour), notAfter)
+}
 
 // newAuthority mints an authority that parent has signed, or, if that is nil, itself.
-func newAuthority(name string, parent *CA) (*CA, error) {
+func newAuthority(name string, parent *CA, notBefore, notAfter time.Time) (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("pki: making the key of %q: %w", name, err)
@@ -60,12 +66,11 @@ func newAuthority(name string, parent *CA) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: name},
-		NotBefore:             now.Add(-time.Hour),
-		NotAfter:              now.Add(lifetime),
+		NotBefore:             notBefore,
+		NotAfter:              notAfter,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -88,12 +93,23 @@ func newAuthority(name string, parent *CA) (*CA, error) {
 // Intermediate mints an authority that is signed by this one. Its PEM goes behind
 // the certificates that it issues.
 func (ca *CA) Intermediate(name string) (*CA, error) {
-	return newAuthority(name, ca)
+	return ca.IntermediateBetween(name, time.Now().Add(-time.Hour), time.Now().Add(lifetime))
+}
+
+// IntermediateBetween is Intermediate with a validity of its own.
+func (ca *CA) IntermediateBetween(name string, notBefore, notAfter time.Time) (*CA, error) {
+	return newAuthority(name, ca, notBefore, notAfter)
 }
 
 // RevocationList signs a list (RFC 5280 section 5) that revokes the certificates of
 // the pairs, and returns it in PEM. The next one is promised for nextUpdate.
 func (ca *CA) RevocationList(nextUpdate time.Time, revoked ...Pair) ([]byte, error) {
+	return ca.RevocationListWith(func(*x509.RevocationList) {}, nextUpdate, revoked...)
+}
+
+// RevocationListWith is RevocationList with what change makes of the list before it is
+// signed.
+func (ca *CA) RevocationListWith(change func(*x509.RevocationList), nextUpdate time.Time, revoked ...Pair) ([]byte, error) {
 	number, err := serialNumber()
 	if err != nil {
 		return nil, err
@@ -112,6 +128,7 @@ func (ca *CA) RevocationList(nextUpdate time.Time, revoked ...Pair) ([]byte, err
 		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
 			x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: now.Add(-time.Minute)})
 	}
+	change(template)
 	der, err := x509.CreateRevocationList(rand.Reader, template, ca.cert, ca.key)
 	if err != nil {
 		return nil, fmt.Errorf("pki: signing the revocation list of %q: %w", ca.cert.Subject, err)
@@ -160,6 +177,8 @@ func (r Request) template(now time.Time) *x509.Certificate {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: usage,
 		URIs:        r.URIs,
+
+		CRLDistributionPoints: r.CRLs,
 	}
 	if !r.NotBefore.IsZero() {
 		t.NotBefore = r.NotBefore

@@ -1,0 +1,150 @@
+package grpcpool_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/pki"
+)
+
+// stall makes opening a file hang until the function that it returns is called, or for
+// 45 s: it takes a lease on the file, which the kernel waits for the end of.
+func stall(t *testing.T, path string) (release func()) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		file.Close()
+		t.Skipf("this file system has no leases: %v", err)
+	}
+	release = sync.OnceFunc(func() { file.Close() })
+	t.Cleanup(release)
+	return release
+}
+
+// readers is how many goroutines are in the reading of a file.
+func readers(t *testing.T) int {
+	t.Helper()
+	var stacks bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(stacks.Bytes(), []byte("grpcpool.readFile("))
+}
+
+// reloadBriefly reloads with little patience.
+func reloadBriefly(t *testing.T, f *grpcpool.Factory) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	return f.Reload(ctx)
+}
+
+// A file that cannot be opened, as on NFS whose server is gone, holds one goroutine
+// however often it is looked at. Handshakes go on with the old identity, and the
+// revocation lists do not wait for it.
+func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, l.Server))
+	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
+	later := time.Now().Add(time.Hour)
+	write(t, list, crl(t, l.CA, later))
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address,
+		grpcpool.WithCRLFiles(true, list), grpcpool.WithReloadInterval(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := issue(t, l.CA, pki.Request{})
+	files.put(t, l.CA.PEM, next)
+	release := stall(t, files.cert)
+	for range 5 {
+		wantError(t, reloadBriefly(t, f), fmt.Sprintf("grpcpool: reading %q has not ended after", files.cert), "deadline exceeded", "check the file system")
+	}
+	if n := readers(t); n != 1 {
+		t.Errorf("%d goroutines read the files, want 1", n)
+	}
+	wantConnection(t, f) // under the old identity
+
+	write(t, list, crl(t, l.CA, later, l.Server))
+	wantError(t, reloadBriefly(t, f), "has not ended")
+	wantConnection(t, f, "was revoked at")
+	write(t, list, crl(t, l.CA, later))
+	wantError(t, reloadBriefly(t, f), "has not ended")
+
+	release()
+	if err := f.Reload(testContext(t)); err != nil {
+		t.Errorf("with the file back: %v", err)
+	}
+	wantConnection(t, f)
+	if id := f.Identity(); id.Generation != 2 || id.Serial != serialOf(t, next) || id.LastError != nil {
+		t.Errorf("with the file back the identity is %+v", id)
+	}
+	if err := f.Close(); err != nil {
+		t.Errorf("with the file back: %v", err)
+	}
+}
+
+func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
+	l := localhost(t)
+	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
+	write(t, list, crl(t, l.CA, time.Now().Add(time.Hour)))
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1", grpcpool.WithCRLFiles(true, list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := stall(t, list)
+	next := issue(t, l.CA, pki.Request{})
+	files.put(t, l.CA.PEM, next)
+	wantError(t, reloadBriefly(t, f), list, "has not ended after")
+	if id := f.Identity(); id.Generation != 2 || id.Serial != serialOf(t, next) {
+		t.Errorf("the identity is %+v, want the new one", id)
+	}
+	release()
+	if err := f.Close(); err != nil {
+		t.Errorf("with the file back: %v", err)
+	}
+}
+
+// What is not a file is refused and not waited for, and a file that turns into such a
+// thing costs nothing but a warning.
+func TestAPipeIsRefused(t *testing.T) {
+	l := localhost(t)
+	files := writeFiles(t, l, inPlace)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, path := range []string{fifo, fmt.Sprintf("/dev/fd/%d", r.Fd())} {
+		_, err = grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, path, "localhost:1")
+		wantError(t, err, "grpcpool: ", path, "not a regular file but a pipe", "use NewMutualTLSFactory")
+	}
+
+	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove(t, files.key)
+	symlink(t, fifo, files.key)
+	wantError(t, f.Reload(testContext(t)), files.key, "not a regular file but a pipe")
+	if id := f.Identity(); id.Generation != 1 || id.LastError == nil {
+		t.Errorf("the identity is %+v, want the old one and an error", id)
+	}
+}
