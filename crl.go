@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,44 +44,85 @@ type signature struct{ err error }
 // crlFiles is where lists are read from. Its methods are called one at a time (see
 // bounded).
 type crlFiles struct {
-	paths      []string
+	files      []crlFile
 	failClosed bool
-	watched    watchedFiles
-	parsed     [][]byte // the content that lists was made of
-	lists      *revocations
+	current    *revocations // nil: not every file has been read yet
+
+	reading atomic.Int64 // the index of the file that is being read, or was last
+}
+
+// late says which file has not been read. It may be called while load runs.
+func (f *crlFiles) late(after time.Duration, cause error) error {
+	return f.files[f.reading.Load()].watched.late(after, cause)
+}
+
+type crlFile struct {
+	path    string
+	watched watchedFiles
+	parsed  [][]byte // the content that lists was made of; nil: there was none yet
+	lists   []*revocationList
 }
 
 func loadCRLs(paths []string, failClosed bool) bounded[*revocations] {
 	if len(paths) == 0 {
 		return bounded[*revocations]{call: func(context.Context, time.Duration) (*revocations, error) {
-			return nil, nil //nolint:nilnil // nil revocations allow everything
+			return nil, nil // nil revocations allow everything
 		}}
 	}
-	f := &crlFiles{paths: paths, failClosed: failClosed}
-	return bounded[*revocations]{call: f.load, late: f.watched.late}
+	f := &crlFiles{failClosed: failClosed, files: make([]crlFile, len(paths))}
+	for i, path := range paths {
+		f.files[i].path = path
+	}
+	return bounded[*revocations]{call: f.load, late: f.late}
 }
 
+// load reads every file. One that cannot be used keeps none of the others out: the
+// lists that it held before stay beside the others' newest, and there is an error too.
 func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
-	contents, err := f.watched.read(settled, f.paths...)
+	var failed error
+	settling, changed, whole := false, false, true
+	for i := range f.files {
+		f.reading.Store(int64(i))
+		file := &f.files[i]
+		fresh, err := file.load(settled)
+		settling = settling || errors.Is(err, errSettling)
+		if err != nil && !errors.Is(err, errSettling) {
+			failed = cmp.Or(failed, err)
+		}
+		changed, whole = changed || fresh, whole && file.parsed != nil
+	}
+	switch {
+	case !whole:
+		return nil, cmp.Or(failed, errSettling)
+	case changed:
+		f.current = &revocations{failClosed: f.failClosed}
+		for i := range f.files {
+			f.current.lists = append(f.current.lists, f.files[i].lists...)
+		}
+	}
+	if failed == nil && settling {
+		failed = errSettling
+	}
+	return f.current, failed
+}
+
+// load says whether there is something new.
+func (f *crlFile) load(settled time.Duration) (fresh bool, err error) {
+	contents, err := f.watched.read(settled, f.path)
+	switch {
+	case errors.Is(err, errSettling):
+		return false, err
+	case err != nil:
+		return false, fmt.Errorf("CRL file: %w", err)
+	case sameContents(contents, f.parsed):
+		return false, nil
+	}
+	lists, err := parseRevocationLists(contents[0])
 	if err != nil {
-		if errors.Is(err, errSettling) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("CRL file: %w", err)
+		return false, fmt.Errorf("CRL file %q: %w", f.path, err)
 	}
-	if sameContents(contents, f.parsed) {
-		return f.lists, nil
-	}
-	r := &revocations{failClosed: f.failClosed}
-	for i, content := range contents {
-		lists, err := parseRevocationLists(content)
-		if err != nil {
-			return nil, fmt.Errorf("CRL file %q: %w", f.paths[i], err)
-		}
-		r.lists = append(r.lists, lists...)
-	}
-	f.parsed, f.lists = contents, r
-	return r, nil
+	f.parsed, f.lists = contents, lists
+	return true, nil
 }
 
 // parseRevocationLists reads one DER list or any number of PEM ones.

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // Errors that a pool's users compare with errors.Is. Each carries a gRPC status,
@@ -43,7 +45,7 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	text := strings.TrimPrefix(told(e.cause), e.target+": ") // once is enough
+	text := strings.TrimPrefix(reason.OneLine(told(e.cause)), e.target+": ") // once is enough
 	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }
 

@@ -20,9 +20,11 @@ import (
 )
 
 // maxHeaderListSize bounds what one response's headers, or trailers, may take in
-// memory, in bytes as RFC 9113 section 6.5.2 counts them. grpc-go's default is
-// 16 MiB for each stream; its servers send some hundred bytes.
-const maxHeaderListSize = 64 << 10
+// memory, in bytes as RFC 9113 section 6.5.2 counts them. Status details travel there,
+// so it has to be far more than honest servers send: other implementations of gRPC
+// accept 8 or 16 KiB. grpc-go's default is 16 MiB, which a hostile server could make
+// every call take. A program sets its own with grpc.WithMaxHeaderListSize.
+const maxHeaderListSize = 1 << 20
 
 // Factory is a ConnectionFactory for one target. It may be used by several pools
 // and its methods may be called concurrently.

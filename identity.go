@@ -20,12 +20,12 @@ type Identity struct {
 	Roots *x509.CertPool
 }
 
-// CertificateSource returns the newest identity. It must return when ctx ends: until
-// it has, it is not asked again. It is never called concurrently by one factory. It is called often (see
-// WithCertificateSource), so it answers from memory or asks a neighbour, and
-// returns the same certificate until there is another: every new one replaces the
-// factory's connections. A new PrivateKey for the same certificate replaces none, and
-// signs from the next handshake on.
+// CertificateSource returns the newest identity. It must return when ctx ends: until it
+// has, it is not asked again. It is never called concurrently by one factory. It is
+// called often (see WithCertificateSource), so it answers from memory or asks a
+// neighbour, and returns the same certificate until there is another: every new one
+// replaces the factory's connections. A new PrivateKey for the same certificate replaces
+// none, and signs from the next handshake on. What was returned must not be changed.
 type CertificateSource func(ctx context.Context) (Identity, error)
 
 // IdentityInfo tells about the identity that a factory's channels show. It holds

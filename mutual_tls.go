@@ -89,7 +89,7 @@ type certificates struct {
 func (c *certificates) add(der []byte) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		c.odd.add(len(c.parsed)+1, der, err)
+		c.odd = c.odd.and(len(c.parsed)+1, der, err)
 	}
 	c.parsed = append(c.parsed, cert)
 }

@@ -181,7 +181,7 @@ func WithPinnedKeys(pins ...string) FactoryOption {
 // has signed, so there is one for each authority of the chain. The files are read
 // again as those of NewMutualTLSFactoryFromFiles are, with every factory; a new
 // list that revokes something else replaces the connections too. While a file cannot
-// be used the lists read before stay.
+// be used the lists read from it before stay, beside the newest of the others.
 //
 // Where no list covers a certificate, or the list's NextUpdate has passed, nothing
 // is known of it: failClosed refuses it then, and otherwise it is accepted. Roots

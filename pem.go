@@ -126,7 +126,7 @@ func brokenBlock(text []byte, begun []int) string {
 
 // onlyOthers says what there is in place of the kind.
 func onlyOthers(blocks []*pem.Block, kind pemKind) string {
-	var found []string
+	found := make([]string, 0, len(blocks))
 	hint := ""
 	for _, block := range blocks {
 		found = append(found, fmt.Sprintf("%.40q", block.Type))

@@ -27,8 +27,8 @@ func (p threePEM) factory(address string) (*grpcpool.Factory, error) {
 
 func bom(text []byte) []byte { return append([]byte("\ufeff"), text...) }
 
-func replaced(text []byte, old, with string) []byte {
-	return bytes.ReplaceAll(text, []byte(old), []byte(with))
+func withLineEnds(text []byte, ends string) []byte {
+	return bytes.ReplaceAll(text, []byte("\n"), []byte(ends))
 }
 
 func derOf(text []byte) []byte {
@@ -58,8 +58,9 @@ func must[T any](value T, err error) T {
 
 // utf16LE is what PowerShell's > writes.
 func utf16LE(text []byte) []byte {
-	out := []byte{0xff, 0xfe}
-	for _, unit := range utf16.Encode([]rune(string(text))) {
+	units := utf16.Encode([]rune("\ufeff" + string(text)))
+	out := make([]byte, 0, 2*len(units))
+	for _, unit := range units {
 		out = append(out, byte(unit), byte(unit>>8))
 	}
 	return out
@@ -80,11 +81,11 @@ func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	for name, p := range map[string]threePEM{
 		"byte order marks":                   {bom(ca), bom(cert), bom(key)},
 		"files with marks put together":      {slices.Concat(bom(other.PEM), bom(ca)), cert, key},
-		"line ends of Windows":               {replaced(ca, "\n", "\r\n"), replaced(cert, "\n", "\r\n"), replaced(key, "\n", "\r\n")},
-		"line ends of old":                   {replaced(ca, "\n", "\r"), replaced(cert, "\n", "\r"), replaced(key, "\n", "\r")},
-		"spaces at the ends of lines":        {replaced(ca, "\n", "  \n"), replaced(cert, "\n", "\t\n"), replaced(key, "\n", " \n")},
+		"line ends of Windows":               {withLineEnds(ca, "\r\n"), withLineEnds(cert, "\r\n"), withLineEnds(key, "\r\n")},
+		"line ends of old":                   {withLineEnds(ca, "\r"), withLineEnds(cert, "\r"), withLineEnds(key, "\r")},
+		"spaces at the ends of lines":        {withLineEnds(ca, "  \n"), withLineEnds(cert, "\t\n"), withLineEnds(key, " \n")},
 		"empty lines around":                 {slices.Concat([]byte("\n\n"), ca, []byte("\n\n")), cert, slices.Concat([]byte("\n"), key)},
-		"indented":                           {[]byte("  " + strings.ReplaceAll(string(ca), "\n", "\n  ")), replaced(cert, "\n", "\n\t"), replaced(key, "\n", "\n    ")},
+		"indented":                           {[]byte("  " + strings.ReplaceAll(string(ca), "\n", "\n  ")), withLineEnds(cert, "\n\t"), withLineEnds(key, "\n    ")},
 		"no line break at the end":           {bytes.TrimSpace(ca), bytes.TrimSpace(cert), bytes.TrimSpace(key)},
 		"no line break between two":          {slices.Concat(bytes.TrimSpace(other.PEM), ca), cert, key},
 		"certificate and key in one":         {ca, joined, joined},
@@ -128,11 +129,11 @@ func TestAMistakeInPEMIsNamed(t *testing.T) {
 		"UTF-16":                    {threePEM{utf16LE(ca), cert, key}, []string{"caCertPEM", "UTF-16"}},
 		"UTF-16 without a mark":     {threePEM{ca, utf16LE(cert)[2:], key}, []string{"clientCertPEM", "UTF-16"}},
 		"a mark and nothing else":   {threePEM{bom(nil), cert, key}, []string{"caCertPEM", "is empty"}},
-		"written \\n":               {threePEM{ca, cert, replaced(key, "\n", `\n`)}, []string{"clientKeyPEM", `the two characters \n`, "line breaks"}},
-		"written \\n, quoted":       {threePEM{ca, slices.Concat([]byte(`"`), replaced(cert, "\n", `\n`)), key}, []string{"clientCertPEM", `the two characters \n`}},
-		"unquoted echo":             {threePEM{replaced(ca, "\n", " "), cert, key}, []string{"caCertPEM", "line 1", "lost its line breaks"}},
+		"written \\n":               {threePEM{ca, cert, withLineEnds(key, `\n`)}, []string{"clientKeyPEM", `the two characters \n`, "line breaks"}},
+		"written \\n, quoted":       {threePEM{ca, slices.Concat([]byte(`"`), withLineEnds(cert, `\n`)), key}, []string{"clientCertPEM", `the two characters \n`}},
+		"unquoted echo":             {threePEM{withLineEnds(ca, " "), cert, key}, []string{"caCertPEM", "line 1", "lost its line breaks"}},
 		"quoted":                    {threePEM{slices.Concat([]byte(`"`), ca), cert, key}, []string{"caCertPEM", "line 1", "something before its BEGIN"}},
-		"quoted mail":               {threePEM{ca, slices.Concat(cert, []byte("> "), replaced(cert, "\n", "\n> ")), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "something before its BEGIN"}},
+		"quoted mail":               {threePEM{ca, slices.Concat(cert, []byte("> "), withLineEnds(cert, "\n> ")), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "something before its BEGIN"}},
 		"cut off":                   {threePEM{ca, slices.Concat(cert, cutOff(cert)), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "no END line: is it whole?"}},
 		"key cut off":               {threePEM{ca, cert, cutOff(key)}, []string{"clientKeyPEM", "1 private key of which 0 can be read", "is it whole?"}},
 		"damaged":                   {threePEM{ca, damaged, key}, []string{"clientCertPEM", "line 1", "is not base64"}},

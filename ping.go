@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // PingFunc asks the server behind conn for a sign of life and returns how long
@@ -56,6 +57,9 @@ func HealthPing(ctx context.Context, conn *grpc.ClientConn) (time.Duration, erro
 	case answer.Reset:
 		return took, nil
 	case answer.HTTP:
+		if reason.Of(err) == reason.ClientCertificate {
+			break // nginx refuses it so, after the handshake: no call will fare better
+		}
 		return took, notGRPC(how, err)
 	case answer.Unsent:
 		if conn.GetState() == connectivity.Ready {

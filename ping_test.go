@@ -2,8 +2,10 @@ package grpcpool_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +36,7 @@ func healthSaying(t *testing.T, answer func(context.Context) error) *grpctest.Se
 	}})
 }
 
-// Whatever status the server answers by, it is alive, and another connection would
+// Row 33 of the fault matrix. Whatever status the server answers by, it is alive, and another connection would
 // get the same. Unavailable alone asks the client to go elsewhere.
 func TestAStatusOfTheServerIsASignOfLife(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
@@ -88,7 +90,7 @@ func TestAServiceConfigsTimeoutDoesNotEndATest(t *testing.T) {
 }
 
 // web answers by HTTP/2 that is not gRPC's.
-func web(t *testing.T, code int) (address string) {
+func web(t *testing.T, code int, page ...string) (address string) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -99,6 +101,7 @@ func web(t *testing.T, code int) (address string) {
 	server := &http.Server{Protocols: &h2, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		w.WriteHeader(code)
+		_, _ = w.Write([]byte(strings.Join(page, "")))
 	})}
 	done := make(chan struct{})
 	go func() {
@@ -237,3 +240,13 @@ func (failingResolver) Build(_ resolver.Target, cc resolver.ClientConn, _ resolv
 func (failingResolver) ResolveNow(resolver.ResolveNowOptions) {}
 
 func (failingResolver) Close() {}
+
+// nginx completes the handshake of a client without a certificate that it wants, and
+// answers every request so. No call would fare better than the test.
+func TestAClientCertificateThatIsRefusedOverHTTPFailsTheTest(t *testing.T) {
+	address := web(t, 400, "<html><head><title>400 No required SSL certificate was sent</title></head>")
+	_, err := plainFactory(t, address).NewConnection(testContext(t))
+	if !errors.Is(err, grpcpool.ErrConnectionNotOK) || !strings.Contains(err.Error(), "the server refused the client certificate") || strings.Contains(err.Error(), "<") {
+		t.Errorf("%v", err)
+	}
+}

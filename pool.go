@@ -35,8 +35,8 @@ type PoolClientConn interface {
 }
 
 // ConnectionFactory makes and tests the channels of a pool. Its methods may be
-// called concurrently and must return when ctx ends: a pool waits for them when
-// it is closed. One that makes channels with grpc.NewClient should bound their
+// called concurrently and must return when ctx ends: a pool leaves those alone that
+// do not, and says so, but each keeps what it holds. One that makes channels with grpc.NewClient should bound their
 // backoff (grpc.WithConnectParams), which else grows to two minutes and holds up
 // RPCs on leases that are older than an outage; see Inspector.
 type ConnectionFactory interface {

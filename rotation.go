@@ -151,7 +151,7 @@ func (r *rotation) loadAndTake(ctx context.Context, settled time.Duration) (sett
 	if identityErr != nil {
 		identity = old.identity
 	}
-	if crlErr != nil {
+	if crls == nil && crlErr != nil { // else it has what can be used
 		crls = old.crls
 	}
 	r.take(identity, crls)
@@ -237,8 +237,8 @@ func (r *rotation) note(err error) {
 // was done just now, is being done, or has failed lately: if the source is slow, the
 // handshake need not be. What is missed here is put right by the watch.
 //
-// The check goes on when the handshake's own time ends: else a program whose patience
-// is shorter than the source's would wait for it anew at every dial.
+// The check goes on when the handshake's own time ends: otherwise a program whose
+// patience is shorter than the source's would wait for it anew at every dial.
 func (r *rotation) forHandshake(ctx context.Context) *generation {
 	now := time.Now()
 	expired := now.After(r.current.Load().identity.Certificate.Leaf.NotAfter)

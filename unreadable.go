@@ -14,8 +14,8 @@ const maxUnreadable = 5
 // a curve that Go lacks. Each is a text.
 type unreadable []string
 
-func (u *unreadable) add(number int, der []byte, why error) {
-	*u = append(*u, fmt.Sprintf("certificate %d (%.200q): %v", number, subjectOf(der), why))
+func (u unreadable) and(number int, der []byte, why error) unreadable {
+	return append(u, fmt.Sprintf("certificate %d (%.200q): %v", number, subjectOf(der), why))
 }
 
 // describe lists them behind what is to be said of them, on one line. It is "" if there

@@ -347,6 +347,33 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 	})
 }
 
+// One file of lists that is broken, or still being written, does not keep the
+// revocations in another out.
+func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
+	s := startChain(t)
+	later, dir := time.Now().Add(time.Hour), t.TempDir()
+	broken, good := filepath.Join(dir, "broken.pem"), filepath.Join(dir, "good.pem")
+	write(t, broken, crl(t, s.CA, later))
+	write(t, good, crl(t, s.intermediate, later))
+	f, err := newFactory(s.Localhost, s.address, grpcpool.WithCRLFiles(true, broken, good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, broken, []byte("garbage"))
+	wantError(t, f.Reload(testContext(t)), broken, "not a revocation list")
+	wantConnection(t, f) // what was read of the broken one before counts still
+	write(t, good, crl(t, s.intermediate, later, s.Server))
+	wantError(t, f.Reload(testContext(t)), broken, "not a revocation list")
+	wantConnection(t, f, "was revoked at")
+
+	write(t, good, crl(t, s.intermediate, later))
+	write(t, broken, crl(t, s.CA, later, pki.Pair{CertPEM: s.intermediate.PEM}))
+	if err := f.Reload(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	wantConnection(t, f, "CN=intermediate", "was revoked at")
+}
+
 // An identity that cannot be used does not keep new revocations out, nor the other
 // way round.
 func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {

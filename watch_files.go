@@ -36,8 +36,9 @@ const maxFileSize = 16 << 20
 //
 // A new identity is shown by every handshake from then on, and every connection
 // made under the old one makes way: its successor is dialled first, within 15 s
-// unless WithReplaceWithin says otherwise, and it is closed when its last stream
-// has ended. So connections are on the new files within 30 s.
+// unless WithReplaceWithin says otherwise, and once that serves it is closed when its
+// last stream has ended. So connections are on the new files within 30 s. Where the
+// server refuses the new identity, the old connections stay.
 //
 // The files are read here for the first time: a file that cannot be read within 10 s
 // (the error has its path) and what NewMutualTLSFactory refuses are refused here. Pipes

@@ -92,8 +92,8 @@ func FuzzFiles(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(list, list, list)
-	f.Add(slices.Concat(bom(l.CA.PEM), negativeSerial(f)), utf16LE(l.Client.CertPEM), replaced(l.Client.KeyPEM, "\n", `\n`))
-	f.Add(replaced(l.CA.PEM, "\n", "\r"), slices.Concat(bytes.TrimSpace(l.Client.CertPEM), l.Client.KeyPEM), derOf(l.Client.KeyPEM))
+	f.Add(slices.Concat(bom(l.CA.PEM), negativeSerial(f)), utf16LE(l.Client.CertPEM), withLineEnds(l.Client.KeyPEM, `\n`))
+	f.Add(withLineEnds(l.CA.PEM, "\r"), slices.Concat(bytes.TrimSpace(l.Client.CertPEM), l.Client.KeyPEM), derOf(l.Client.KeyPEM))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, ca, cert, key []byte) {
 		files := &certFiles{dir: dir, ca: dir + "/ca.crt", cert: dir + "/tls.crt", key: dir + "/tls.key"}

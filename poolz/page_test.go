@@ -2,6 +2,7 @@ package poolz_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -75,6 +76,26 @@ func TestTextOfAPeerStaysText(t *testing.T) {
 	}
 }
 
+// Overrides of the writing direction work in HTML as they do in a terminal, where the
+// JSON ends.
+func TestTextOfAPeerHasNoControlCharacters(t *testing.T) {
+	const unfit = "\x1b\a\r\u009b\u202e\u2066\ufeff\x7f"
+	pool := busy("harmless")
+	pool.stats.LastError = errors.New(unfit)
+	pool.stats.Identity.Subject, pool.stats.Identity.LastError = unfit, errors.New(unfit)
+	for i := range pool.stats.Events {
+		pool.stats.Events[i].Address, pool.stats.Events[i].Text = unfit, unfit
+	}
+	for i := range pool.stats.Current.Subchannels {
+		pool.stats.Current.Subchannels[i].Address, pool.stats.Current.Subchannels[i].LastError = unfit, unfit
+	}
+	for _, format := range []string{"", "?format=fragment", "?format=json"} {
+		if page := ask(handler(pool), format).Body.String(); strings.ContainsAny(page, unfit) {
+			t.Errorf("%q has control characters:\n%q", format, page)
+		}
+	}
+}
+
 func TestEachPageHasANonceOfItsOwn(t *testing.T) {
 	h := handler(busy("x"))
 	seen := make(map[string]bool)
@@ -139,7 +160,7 @@ func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 		"6 opened · 1 failed · 1 lost · 1 ejected · 1 replaced · 1 shrunk · 4 711 calls waited · 3 starved · 2 of 512 probes failed",
 		"Last closed: lost", "3 10.0.3.21:8443 47 min 100 of 100", "37 no limit", "1.00 ms TLS 1.3, 23 h", "TLS 1.2, expired", "none",
 		"orders.(*Service).Place (place.go:118) 12 000 2 too long 4 min",
-		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 Settings",
+		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 orders:8443 Settings",
 		"shows an earlier client certificate", "Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
 	)
 }

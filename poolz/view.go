@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -57,6 +58,7 @@ type identityView struct {
 	LoadedAt   time.Time       `json:"loadedAt"`
 	Loaded     seconds         `json:"loadedSeconds"`
 	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
+	Unreadable string          `json:"unreadable,omitempty"`
 }
 
 type subchannelView struct {
@@ -158,7 +160,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 		Events:      newEvents(s.Events, now),
 	}
 	if s.LastError != nil {
-		v.LastError = s.LastError.Error()
+		v.LastError = reason.Escape(s.LastError.Error())
 	}
 	v.Identity = newIdentityView(&s.Identity, now)
 	v.add(s.Current, false, now)
@@ -175,7 +177,7 @@ func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 		s := &channel.Subchannels[i]
 		sub := newSubchannelView(s, v.Identity, now)
 		sub.Retired = retired
-		sub.LastClosed = lastClosed(v.Events, s.Address)
+		sub.LastClosed = lastClosed(v.Events, sub.Address)
 		v.Subchannels = append(v.Subchannels, sub)
 		v.CallsWaiting += s.Waiters
 		v.MaxConnections += s.MaxConnections
@@ -194,20 +196,21 @@ func newIdentityView(id *grpcpool.IdentityInfo, now time.Time) *identityView {
 		return nil
 	}
 	v := &identityView{
-		Generation: id.Generation, Subject: id.Subject, Serial: id.Serial,
+		Generation: id.Generation, Subject: reason.Escape(id.Subject), Serial: id.Serial,
 		NotAfter: id.NotAfter, Left: seconds(id.NotAfter.Sub(now)), Expiry: id.Expiry,
 		LoadedAt: id.LoadedAt, Loaded: seconds(max(0, now.Sub(id.LoadedAt))),
+		Unreadable: reason.Escape(id.Unreadable),
 	}
 	if id.LastError != nil {
-		v.LastError = id.LastError.Error()
+		v.LastError = reason.Escape(id.LastError.Error())
 	}
 	return v
 }
 
 func newSubchannelView(s *scale.Subchannel, id *identityView, now time.Time) subchannelView {
 	v := subchannelView{
-		Address: s.Address, State: s.State.String(), MaxConnections: s.MaxConnections,
-		Dialling: s.Dialling, Waiters: s.Waiters, LastError: s.LastError,
+		Address: reason.Escape(s.Address), State: s.State.String(), MaxConnections: s.MaxConnections,
+		Dialling: s.Dialling, Waiters: s.Waiters, LastError: reason.Escape(s.LastError),
 		Opened: s.Opened, Failed: s.Failed, Lost: s.Lost, Shrunk: s.Shrunk, Ejected: s.Ejected, Replaced: s.Replaced,
 		Waited: s.Waited, Starved: s.Starved, Probes: s.Probes, ProbesFailed: s.ProbesFailed,
 		Connections: make([]connectionView, 0, len(s.Connections)),
@@ -267,8 +270,8 @@ func newEvents(events []shared.Event, now time.Time) []eventView {
 	all := make([]eventView, 0, len(events))
 	for _, e := range slices.Backward(events) {
 		all = append(all, eventView{
-			Time: e.Time, Ago: seconds(max(0, now.Sub(e.Time))), Kind: e.Kind, Channel: e.Channel, Address: e.Address,
-			Connection: e.Connection, Took: seconds(e.Took), Connections: e.Connections, Count: e.Count, Text: e.Text,
+			Time: e.Time, Ago: seconds(max(0, now.Sub(e.Time))), Kind: e.Kind, Channel: e.Channel, Address: reason.Escape(e.Address),
+			Connection: e.Connection, Took: seconds(e.Took), Connections: e.Connections, Count: e.Count, Text: reason.Escape(e.Text),
 		})
 	}
 	slices.SortStableFunc(all, func(a, b eventView) int { return cmp.Compare(a.Ago, b.Ago) })

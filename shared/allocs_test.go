@@ -6,7 +6,9 @@
 package shared_test
 
 import (
+	"context"
 	"log/slog"
+	"math"
 	"testing"
 	"time"
 
@@ -53,5 +55,41 @@ func TestAnRPCOnThePoolAllocatesNoMoreThanOnItsChannel(t *testing.T) {
 	}
 	if pooled > plain {
 		t.Errorf("%v allocations on the pool, %v on the channel", pooled, plain)
+	}
+}
+
+// What a stream costs on the pool beyond what it costs on its channel: the stream
+// with its lease, one more call option and its func, and the watch over a context
+// that can end.
+func TestAStreamOnThePoolAllocatesLittleMoreThanOnItsChannel(t *testing.T) {
+	p, _ := inMemory(t, time.Minute)
+	l := get(t, p)
+	defer l.Return()
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	measure := func(ctx context.Context, cc grpc.ClientConnInterface) float64 {
+		in, out := &testpb.StreamingOutputCallRequest{}, &testpb.StreamingOutputCallResponse{}
+		least := math.Inf(1) // the server's goroutines allocate now and then
+		for range 5 {
+			least = min(least, testing.AllocsPerRun(100, func() {
+				s, err := cc.NewStream(ctx, desc, "/grpc.testing.TestService/FullDuplexCall")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = s.SendMsg(in)
+				_ = s.CloseSend()
+				for err == nil {
+					err = s.RecvMsg(out)
+				}
+			}))
+		}
+		return least
+	}
+	for name, test := range map[string]struct {
+		ctx  context.Context
+		more float64
+	}{"a context without an end": {context.Background(), 4}, "one that can end": {t.Context(), 7}} {
+		if plain, pooled := measure(test.ctx, l.Connection()), measure(test.ctx, p); pooled > plain+test.more {
+			t.Errorf("%s: %v allocations on the pool, %v on the channel", name, pooled, plain)
+		}
 	}
 }

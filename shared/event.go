@@ -25,7 +25,8 @@ const (
 	EventClosedShutdown EventKind = "closed at shutdown" // a channel was closed with the pool; Took is its age
 	EventWaitedTooLong  EventKind = "waited too long"    // a caller's context ended before it had a connection; Took is how long it waited
 	EventLeaked         EventKind = "leaked"             // leak detection reports a lease; Took is how long it has been out
-	EventShutdown       EventKind = "shut down"          // the pool is closed; the last event
+	EventStuck          EventKind = "stuck"              // a call of the factory goes on though its context has ended; the pool goes on without it
+	EventShutdown       EventKind = "shut down"          // the pool is closed; the last event. Text says what still runs, if anything
 )
 
 // What happens inside a channel, as package scale tells it. A channel whose
@@ -62,7 +63,7 @@ type Event struct {
 // floods reports whether events of this kind are told together.
 func (k EventKind) floods() bool {
 	switch k {
-	case EventTested, EventTestFailed, EventOpenFailed, EventDialFailed, EventWaitedTooLong, EventStarved, EventLeaked:
+	case EventTested, EventTestFailed, EventOpenFailed, EventDialFailed, EventWaitedTooLong, EventStarved, EventLeaked, EventStuck:
 		return true
 	default:
 		return false
@@ -86,7 +87,8 @@ type events struct {
 	mu      sync.Mutex // guards what follows; never held while somebody is told
 	latest  []Event
 	pending []Event
-	telling bool // a goroutine tells what is pending
+	telling bool          // a goroutine tells what is pending
+	quiet   chan struct{} // closed when it has ended; nil if nobody waits for that
 }
 
 // add notes e. If it is to be told, it reports whether a goroutine must be started
@@ -134,7 +136,38 @@ func (ev *events) take() []Event {
 	batch := ev.pending
 	ev.pending = nil
 	ev.telling = len(batch) > 0
+	if !ev.telling && ev.quiet != nil {
+		close(ev.quiet)
+		ev.quiet = nil
+	}
 	return batch
+}
+
+// busy reports whether somebody is being told something.
+func (ev *events) busy() bool {
+	ev.mu.Lock()
+	defer ev.mu.Unlock()
+	return ev.telling
+}
+
+// wait waits until everything is told, or for the given time.
+func (ev *events) wait(atMost time.Duration) {
+	ev.mu.Lock()
+	if !ev.telling {
+		ev.mu.Unlock()
+		return
+	}
+	if ev.quiet == nil {
+		ev.quiet = make(chan struct{})
+	}
+	quiet := ev.quiet
+	ev.mu.Unlock()
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-quiet:
+	case <-timer.C:
+	}
 }
 
 // abandon drops what is pending.

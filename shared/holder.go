@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/davidwartell/go-grpcpool"
 )
 
 // watchedLease is a lease under leak detection, or one that Hooks.Used is told of.
@@ -31,24 +29,22 @@ func (p *Pool) newWatchedLease(c *channel) *watchedLease {
 	return l
 }
 
-// newStreamLease is the lease of a stream.
-func (p *Pool) newStreamLease(c *channel) grpcpool.PoolClientConn {
-	if len(p.hooks.used) > 0 {
-		return &watchedLease{lease: lease{c: c}, at: p.now()}
-	}
-	return &lease{c: c}
-}
+func (l *watchedLease) Return() { l.end() }
 
-func (l *watchedLease) Return() {
+// end is Return. It is false if the lease has been returned before.
+func (l *watchedLease) end() bool {
 	if !l.returned.CompareAndSwap(false, true) {
-		return
+		return false
 	}
+	defer l.c.release() // also if a hook panics
 	p := l.c.pool
 	if l.b != nil {
 		p.borrows.remove(l.b)
 	}
-	p.used(l.at)
-	l.c.release()
+	if len(p.hooks.used) > 0 {
+		p.used(l.at)
+	}
+	return true
 }
 
 // borrow is what leak detection knows of one lease.

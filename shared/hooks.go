@@ -10,8 +10,9 @@ import (
 // None is called under a lock of the pool, and none may close the pool.
 type Hooks struct {
 	// Event is called for every event: in order, one at a time, on a goroutine of
-	// the pool. A slow one delays the events after it, and Close; when it falls a
-	// thousand events behind the oldest are dropped. The last is EventShutdown.
+	// the pool. A slow one delays the events after it, and Close, for as long as Close
+	// waits; when it falls a thousand events behind the oldest are dropped. The last is
+	// EventShutdown.
 	Event func(Event)
 
 	// Waited is called by every caller that had to wait for a connection, after it

@@ -28,6 +28,7 @@ var says = map[EventKind]struct {
 	EventClosedShutdown: {slog.LevelDebug, "grpcpool: closed the channel"},
 	EventWaitedTooLong:  {slog.LevelWarn, "grpcpool: a caller waited too long for a connection"},
 	EventLeaked:         {slog.LevelWarn, "grpcpool: a lease has not been returned"},
+	EventStuck:          {slog.LevelWarn, "grpcpool: a call of the factory ignores the end of its context"},
 	EventShutdown:       {slog.LevelDebug, "grpcpool: the pool is closed"},
 
 	EventDialled:    {slog.LevelDebug, "grpcpool: connection dialled"},

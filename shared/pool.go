@@ -3,14 +3,11 @@ package shared
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -119,33 +116,6 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 	return err
 }
 
-// NewStream begins a streaming RPC and holds a lease until the stream has ended:
-// until RecvMsg has returned an error (or, with client streaming, the response),
-// or ctx has ended, or the channel was closed; see grpc.ClientConn.NewStream.
-// After a cancellation the lease may come back a moment later than RecvMsg. The
-// error of a lease that could not be had is Get's and carries a gRPC status.
-func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	c, err := p.leaseFor(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	l := p.newStreamLease(c)
-	// grpc-go may call OnFinish twice, or never if the stream was not created:
-	// the lease counts once.
-	opts = append(slices.Clip(opts), grpc.OnFinish(func(err error) {
-		if status.Code(err) == codes.Unavailable {
-			c.doubt()
-		}
-		l.Return()
-	}))
-	stream, err := c.conn.NewStream(ctx, desc, method, opts...)
-	if err != nil {
-		l.Return()
-		return nil, err
-	}
-	return stream, nil
-}
-
 // leaseFor acquires a lease for an RPC with the given options.
 func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, error) {
 	if c, _ := p.tryLease(); c != nil {
@@ -215,12 +185,12 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 	p.stopLending()
 	select {
 	case <-p.drained: // also when ctx has ended too
-		return nil
+		return p.leftOver()
 	default:
 	}
 	select {
 	case <-p.drained:
-		return nil
+		return p.leftOver()
 	case <-ctx.Done():
 		return fmt.Errorf("grpcpool: shutting down with %d leases out: %w", p.Stats().Leases, context.Cause(ctx))
 	}
@@ -229,17 +199,29 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // Close is Shutdown within the drain timeout (see WithDrainTimeout), after which
 // it closes the channel under the leases that are still out and returns an error
 // that says how many. Closing a closed pool does nothing.
+//
+// Code of the program's that does not return (a PingFunc or a factory that ignores
+// its context, a hook, a log handler) does not keep Close from returning, within
+// the drain timeout and at most two seconds more. The error, and the last event,
+// then say what still runs.
 func (p *Pool) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.drainTimeout)
 	defer cancel()
 	err := p.Shutdown(ctx)
-	if err != nil {
-		for _, c := range p.openChannels() {
-			c.closeOnce()
-		}
-		<-p.drained
+	if err == nil || ctx.Err() == nil {
+		return err
 	}
-	return err
+	for _, c := range p.openChannels() {
+		c.closeOnce()
+	}
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-p.drained:
+		return err
+	case <-timer.C:
+		return p.giveUp(err)
+	}
 }
 
 func (p *Pool) stopLending() {
@@ -285,7 +267,7 @@ func (p *Pool) finished() {
 	}
 	p.mu.Unlock()
 	if last {
-		p.emit(Event{Kind: EventShutdown})
+		p.emit(Event{Kind: EventShutdown, Text: p.stuckText()})
 		p.finished()
 	}
 }

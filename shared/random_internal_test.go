@@ -3,6 +3,7 @@ package shared
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -68,7 +70,7 @@ func TestRandomActionsKeepTheInvariants(t *testing.T) {
 func randomActions(t *testing.T, seed uint64) {
 	server := grpctest.Start(t, grpctest.Config{InMemory: true})
 	inner, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
-		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithStreamInterceptor(wildStream), grpc.WithUnaryInterceptor(wildCall)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +151,11 @@ func (l *ledger) check(t *testing.T, p *Pool) {
 func oneAction(t *testing.T, p *Pool, r *rand.Rand) int64 {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.ExpFloat64()*float64(100*time.Millisecond)))
 	defer cancel()
+	defer func() {
+		if bug := recover(); bug != nil && bug != any(errWild) {
+			panic(bug)
+		}
+	}()
 	switch r.IntN(4) {
 	case 0: // a unary RPC on the pool
 		if _, err := testpb.NewTestServiceClient(p).EmptyCall(ctx, &testpb.Empty{}); err == nil {
@@ -175,6 +182,88 @@ func oneAction(t *testing.T, p *Pool, r *rand.Rand) int64 {
 	}
 	hold(t, l, r)
 	return 1
+}
+
+var errWild = errors.New("a bug of an interceptor")
+
+// wildCall is an interceptor that does what those of programs do: it makes the call
+// again, answers by itself, drops the options, or panics. The pool's tests are
+// spared: a panic there ends the process.
+func wildCall(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	choice := rand.IntN(20)
+	if method == healthpb.Health_Check_FullMethodName {
+		choice = -1
+	}
+	switch choice {
+	case 0:
+		panic(errWild)
+	case 1:
+		return nil
+	case 2:
+		return errWild
+	case 3:
+		opts = nil
+	case 4:
+		_ = invoker(ctx, method, request, reply, cc, opts...)
+	}
+	return invoker(ctx, method, request, reply, cc, opts...)
+}
+
+// wildStream is wildCall for streams. A try that it gives up may end long after the
+// caller has another, or never.
+func wildStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	switch rand.IntN(10) {
+	case 0:
+		panic(errWild)
+	case 1:
+		return wild{}, nil
+	case 2:
+		return nil, errWild
+	case 3:
+		opts = nil
+	case 4, 5:
+		try, cancel := context.WithTimeout(ctx, rand.N(200*time.Millisecond))
+		if _, err := streamer(try, desc, cc, method, opts...); err != nil {
+			cancel()
+			return nil, err
+		}
+		context.AfterFunc(try, cancel)
+	case 6:
+		s, err := streamer(ctx, desc, cc, method, opts...)
+		if err != nil {
+			return nil, err
+		}
+		return wild{s}, nil
+	}
+	return streamer(ctx, desc, cc, method, opts...)
+}
+
+// wild is a stream of an interceptor's own. Without one of gRPC's in it, it is over
+// at once.
+type wild struct{ grpc.ClientStream }
+
+func (w wild) SendMsg(m any) error {
+	if w.ClientStream == nil {
+		return io.EOF
+	}
+	return w.ClientStream.SendMsg(m)
+}
+
+func (w wild) RecvMsg(m any) error {
+	switch {
+	case w.ClientStream == nil:
+		return io.EOF
+	case rand.IntN(5) == 0:
+		panic(errWild)
+	}
+	return w.ClientStream.RecvMsg(m)
+}
+
+func (w wild) CloseSend() error {
+	if w.ClientStream == nil {
+		return nil
+	}
+	return w.ClientStream.CloseSend()
 }
 
 // hold keeps a lease for a while, looks whether it stays good, and returns it,

@@ -162,7 +162,11 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 	defer cancel()
 	ctx, end := p.begin(ctx, OpTest)
 	start := p.now()
-	err := p.factory.ConnectionOk(ctx, c.conn)
+	var answer error
+	err := p.outside(ctx, callOfTest, func() { answer = p.factory.ConnectionOk(ctx, c.conn) }, func() {})
+	if err == nil {
+		err = answer
+	}
 	end(err)
 	took := p.now() - start
 	p.counts.tests.Add(1)
@@ -236,9 +240,6 @@ func (p *Pool) dial(ctx context.Context) error {
 	told := &inside{p: p, channel: p.counts.dialled.Add(1)}
 	start := time.Now()
 	conn, inside, err := p.newConnection(ctx, told)
-	if err == nil && conn == nil {
-		err = errors.New("grpcpool: the factory returned neither a channel nor an error")
-	}
 	end(err)
 	took := time.Since(start)
 	p.counts.dials.Add(1)
@@ -247,7 +248,11 @@ func (p *Pool) dial(ctx context.Context) error {
 		p.mu.Lock()
 		p.nextDial = start.Add(dialPause())
 		p.mu.Unlock()
-		p.emit(Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Connections: told.left(), Text: err.Error()})
+		failed := Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Text: err.Error()}
+		if _, stuck := errors.AsType[*stuckError](err); !stuck { // whose connections may be open still
+			failed.Connections = told.left()
+		}
+		p.emit(failed)
 		return notOK(err)
 	}
 	p.answered(took)
@@ -255,8 +260,33 @@ func (p *Pool) dial(ctx context.Context) error {
 }
 
 // newConnection asks the factory for a channel, and for its inside if it offers
-// that. One that does not counts as one connection.
+// that. A channel that comes too late is closed.
 func (p *Pool) newConnection(ctx context.Context, told *inside) (*grpc.ClientConn, grpcpool.Inside, error) {
+	var conn *grpc.ClientConn
+	var inside grpcpool.Inside
+	var answer error
+	err := p.outside(ctx, callOfDial, func() {
+		conn, inside, answer = p.askFactory(ctx, told)
+	}, func() {
+		if conn != nil {
+			_ = conn.Close() // nobody wants it, nor its error
+		}
+		if n := told.left(); n > 0 {
+			p.emit(Event{Kind: EventClosedRetired, Channel: told.channel, Connections: n, Text: "it came too late"})
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case answer == nil && conn == nil:
+		return nil, nil, errors.New("grpcpool: the factory returned neither a channel nor an error")
+	}
+	return conn, inside, answer
+}
+
+// askFactory makes the call. A channel whose inside is not to be had counts as one
+// connection.
+func (p *Pool) askFactory(ctx context.Context, told *inside) (*grpc.ClientConn, grpcpool.Inside, error) {
 	if f, ok := p.factory.(grpcpool.Inspector); ok {
 		return f.NewInspectedConnection(grpcpool.ContextWithEvents(ctx, told.tell))
 	}

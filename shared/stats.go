@@ -29,6 +29,7 @@ type Stats struct {
 	Leases    int   // out now, those held by RPCs made on the pool included
 	Waiting   int   // callers waiting for a connection now
 	Channels  int   // open now: the current one and those that wait for their last lease
+	Stuck     int   // calls of the factory that go on though their contexts have ended, and that the pool has left alone
 	LastError error // of the last attempt to test or dial; nil if it went well
 
 	// Current is the inside of the channel that is lent: its subchannels and
@@ -82,7 +83,7 @@ func (cfg *config) settings() Settings {
 
 // counts are the counters of Stats, and of the channels that were dialled.
 type counts struct {
-	waiting                                                                                 atomic.Int64
+	waiting, stuck                                                                          atomic.Int64
 	dialled, dials, dialsFailed, tests, testsFailed, replaced, idleClosed, leaked, timedOut atomic.Uint64
 }
 
@@ -91,6 +92,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{
 		Name:        p.cfg.name,
 		Waiting:     int(p.counts.waiting.Load()),
+		Stuck:       int(p.counts.stuck.Load()),
 		Dials:       p.counts.dials.Load(),
 		DialsFailed: p.counts.dialsFailed.Load(),
 		Tests:       p.counts.tests.Load(),

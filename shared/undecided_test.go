@@ -122,7 +122,8 @@ func (f *plainFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) 
 	return err
 }
 
-// Credentials that fail say nothing about the connection. The calls tell, as they do
+// Row 32 of the fault matrix, for a source of tokens: credentials that fail say
+// nothing about the connection. The calls tell, as they do
 // on a plain channel, and when they are good again nothing has to be dialled.
 func TestFailingCredentialsAreNotTheConnectionsFault(t *testing.T) {
 	for name, fail := range map[string]func(context.Context) error{

@@ -124,7 +124,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	flags, err := parseBenchFlags(args)
 	var factory *grpcpool.Factory
 	if err == nil {
-		factory, err = flags.factory(flags.target, grpcpool.WithPing(anyAnswer), //nolint:contextcheck // checks names of ports only
+		factory, err = flags.factory(flags.target, grpcpool.WithPing(ping.Alive), //nolint:contextcheck // checks names of ports only
 			grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)))
 	}
 	var picture *pictureFile

@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // Exit statuses.
@@ -71,9 +73,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitMisuse
 }
 
-// say writes help or an error. That it cannot be written cannot be said either.
+// say writes help or an error, whose words may be a server's. That it cannot be
+// written cannot be said either.
 func say(w io.Writer, text string) {
-	_, _ = io.WriteString(w, text)
+	_, _ = io.WriteString(w, reason.Escape(text))
 }
 
 func usage() string {

@@ -9,10 +9,6 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -112,7 +108,7 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		say(stderr, fmt.Sprintf("grpcpool ping: %v; see \"grpcpool ping --help\"\n", err))
 		return exitMisuse
 	}
-	factory, err := flags.factory(flags.target, grpcpool.WithPing(anyAnswer)) //nolint:contextcheck // checks names of ports only
+	factory, err := flags.factory(flags.target, grpcpool.WithPing(ping.Alive)) //nolint:contextcheck // checks names of ports only
 	if err != nil {
 		say(stderr, fmt.Sprintf("grpcpool ping: %v\n", err))
 		return exitMisuse
@@ -139,16 +135,6 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// anyAnswer tests a channel: a server that says it is not serving is there.
-func anyAnswer(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
-	took, err := grpcpool.HealthPing(ctx, conn)
-	var said interface{ GRPCStatus() *status.Status }
-	if errors.As(err, &said) && said.GRPCStatus().Code() == codes.Unavailable && conn.GetState().String() == "READY" {
-		return took, nil
-	}
-	return took, err
 }
 
 // showPing pings and puts what comes of it on the screen. Its error is of the flags.

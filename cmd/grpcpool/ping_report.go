@@ -21,7 +21,11 @@ func findingsReport(doc *pingDocument, mutual bool) string {
 		row("addresses", "%s", strings.Join(f.Addresses, ", "))
 	}
 	if f.Connected != "" {
-		row("connected", "%s in %.2f ms", f.Connected, f.Connect)
+		by := ""
+		if f.Proxy != "" {
+			by = ", through the proxy " + f.Proxy + " of the environment"
+		}
+		row("connected", "%s in %.2f ms%s", f.Connected, f.Connect, by)
 	}
 	if f.TLS != nil {
 		tlsReport(row, f.TLS, mutual)

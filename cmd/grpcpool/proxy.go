@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -141,6 +142,7 @@ func proxyPool(flags *proxyFlags) (*shared.Pool, error) {
 	factory, err := flags.factory(flags.to,
 		grpcpool.WithDialOptions(proxy.DialOptions()...),
 		grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)),
+		grpcpool.WithPing(ping.Alive), // the server's answers to calls are for clients to judge
 		grpcpool.WithLogger(flags.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // screen writes results to stdout and, if stderr is a terminal, a status line
@@ -50,16 +52,17 @@ func (s *screen) status(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	columns := utf8.RuneCountInString(line)
-	say(s.stderr, "\r"+line+strings.Repeat(" ", max(0, s.shown-columns)))
+	s.write("\r" + line + strings.Repeat(" ", max(0, s.shown-columns)))
 	s.shown = columns
 }
 
-// print writes results above the status line.
+// print writes results above the status line. What a server has put into them does not
+// reach the terminal as it came, and JSON stays JSON.
 func (s *screen) print(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clearLocked()
-	if _, err := io.WriteString(s.stdout, text); err != nil && s.failure == nil {
+	if _, err := io.WriteString(s.stdout, reason.Escape(text)); err != nil && s.failure == nil {
 		s.failure = err
 	}
 }
@@ -86,9 +89,14 @@ func (s *screen) clear() {
 	s.clearLocked()
 }
 
+// write writes a status line, which is our own text with control characters.
+func (s *screen) write(line string) {
+	_, _ = io.WriteString(s.stderr, line) // results are more important
+}
+
 func (s *screen) clearLocked() {
 	if s.shown > 0 {
-		say(s.stderr, "\r"+strings.Repeat(" ", s.shown)+"\r")
+		s.write("\r" + strings.Repeat(" ", s.shown) + "\r")
 		s.shown = 0
 	}
 }

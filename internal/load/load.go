@@ -13,6 +13,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // Config says how much load.
@@ -61,6 +64,7 @@ type Progress struct {
 const (
 	lookEvery     = 10 * time.Millisecond
 	maxErrorKinds = 10
+	maxAnswer     = 4 << 20 // bytes, as gRPC has it by default
 )
 
 // Run lets the ways take turns. Calls that a turn's end cuts short do not count. tick
@@ -123,7 +127,7 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	}
 	defer done()
 	first, cancelFirst := context.WithTimeout(ctx, cfg.Timeout)
-	err = call(first, cc, m) // the dial is not what is measured
+	err = tryOut(first, cc, m) // the dial is not what is measured
 	cancelFirst()
 	if err != nil {
 		return fmt.Errorf("load: over the %s: %w", a.way.Name, err)
@@ -200,8 +204,7 @@ func (a *measure) record(micros []int64) {
 }
 
 func (a *measure) failed(err error) {
-	s := status.Convert(err)
-	text := s.Code().String() + ": " + s.Message()
+	text := status.Code(err).String() + ": " + reason.Detail(err)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bad++
@@ -224,8 +227,18 @@ func (a *measure) result() Result {
 	return r
 }
 
-func call(ctx context.Context, cc grpc.ClientConnInterface, m Method) error {
-	return cc.Invoke(ctx, m.Path, m.Request, nil, grpc.ForceCodecV2(bytesCodec{}))
+func call(ctx context.Context, cc grpc.ClientConnInterface, m Method, opts ...grpc.CallOption) error {
+	return cc.Invoke(ctx, m.Path, m.Request, nil, append(opts, grpc.ForceCodecV2(bytesCodec{}))...)
+}
+
+// tryOut calls once. A status that the server has answered comes back as its own.
+func tryOut(ctx context.Context, cc grpc.ClientConnInterface, m Method) error {
+	var first answer.Call
+	err := call(ctx, cc, m, append(first.Options(), grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(math.MaxInt32))...)
+	if err != nil && first.Of(err).Kind == answer.GRPC {
+		return fmt.Errorf("the server answered %v: %w", status.Code(err), reason.ByServer(err))
+	}
+	return err
 }
 
 // bytesCodec sends messages that are encoded already and does not read answers, so

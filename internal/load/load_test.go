@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/reflection"
+	alphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -80,6 +81,27 @@ func TestAMethodIsFoundByReflectionAndItsMessageFilledFromJSON(t *testing.T) {
 	}
 }
 
+func TestEitherVersionOfReflectionIsEnough(t *testing.T) {
+	for name, register := range map[string]func(*grpc.Server){
+		"both": func(g *grpc.Server) { reflection.Register(g) },
+		"v1":   func(g *grpc.Server) { reflection.RegisterV1(g) },
+		"v1alpha": func(g *grpc.Server) {
+			alphapb.RegisterServerReflectionServer(g, reflection.NewServer(reflection.ServerOptions{Services: g}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cc, _ := start(t, register)
+			m, err := load.Find(t.Context(), cc, "grpc.testing.TestService/UnaryCall", `{"responseSize": 7}`)
+			if err != nil || len(m.Request) == 0 {
+				t.Errorf("%+v, %v", m, err)
+			}
+			if _, err := load.Find(t.Context(), cc, "no.Such/Method", ""); err == nil || !strings.Contains(err.Error(), "not found") {
+				t.Errorf("a service that there is not: %v", err)
+			}
+		})
+	}
+}
+
 func TestWhatCannotBeCalledIsExplained(t *testing.T) {
 	with, _ := start(t, func(g *grpc.Server) { reflection.Register(g) })
 	without, _ := start(t)
@@ -94,7 +116,7 @@ func TestWhatCannotBeCalledIsExplained(t *testing.T) {
 		{with, "grpc.testing.TestService/FullDuplexCall", "", "streaming method"},
 		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "no grpc.testing.SimpleRequest"},
 		{with, "grpc.testing.TestService/UnaryCall", `{`, "no grpc.testing.SimpleRequest"},
-		{without, "grpc.testing.TestService/UnaryCall", "", "reflection service"},
+		{without, "grpc.testing.TestService/UnaryCall", "", "offers no reflection (load: the server's reflection service: rpc error: code = Unimplemented"},
 	} {
 		if _, err := load.Find(t.Context(), test.cc, test.method, test.data); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %s: %v, want %q", test.method, test.data, err, test.want)

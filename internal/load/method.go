@@ -12,8 +12,10 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -87,15 +89,37 @@ func fill(input protoreflect.MessageDescriptor, data string) ([]byte, error) {
 	return request, nil
 }
 
-// describe fetches the file that defines a symbol, and all that it needs.
-func describe(ctx context.Context, cc grpc.ClientConnInterface, symbol string) (*protoregistry.Files, error) {
+// reflections are the methods of the reflection service, by version. Older servers
+// have only the last. Its messages are the same but for the package's name, which is
+// not on the wire.
+var reflections = []string{
+	reflectpb.ServerReflection_ServerReflectionInfo_FullMethodName,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+}
+
+// describe fetches the file that defines a symbol, and all that it needs, by the
+// newest version of the reflection service that the server has.
+func describe(ctx context.Context, cc grpc.ClientConnInterface, symbol string) (files *protoregistry.Files, err error) {
+	for _, reflection := range reflections {
+		files, err = describeBy(ctx, cc, reflection, symbol)
+		if status.Code(err) != codes.Unimplemented {
+			return files, err
+		}
+	}
+	return nil, fmt.Errorf("load: the server offers no reflection (%w); register the reflection service there, or leave out --method", err)
+}
+
+func describeBy(ctx context.Context, cc grpc.ClientConnInterface, reflection, symbol string) (*protoregistry.Files, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream
-	stream, err := reflectpb.NewServerReflectionClient(cc).ServerReflectionInfo(ctx)
+	stream, err := cc.NewStream(ctx, &reflectpb.ServerReflection_ServiceDesc.Streams[0], reflection)
 	if err != nil {
 		return nil, fmt.Errorf("load: the server's reflection service: %w", err)
 	}
-	set := &fileSet{stream: stream, have: make(map[string]bool)}
+	set := &fileSet{
+		stream: &grpc.GenericClientStream[reflectpb.ServerReflectionRequest, reflectpb.ServerReflectionResponse]{ClientStream: stream},
+		have:   make(map[string]bool),
+	}
 	if err := set.fetch(&reflectpb.ServerReflectionRequest{
 		MessageRequest: &reflectpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol},
 	}); err != nil {

@@ -1,7 +1,8 @@
 // Package ping finds out what there is to know of a gRPC server from outside, and
 // pings it through a pool.
 //
-//	probe.go    one connection of its own: addresses, TLS, HTTP/2 settings, PING
+//	way.go      the way to the server that a channel takes
+//	probe.go    what one connection shows: TLS, HTTP/2 settings, PING
 //	explain.go  why a connection failed, in one line, and what to do
 //	run.go      pings through a pool, and what they come to
 package ping
@@ -14,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -25,10 +25,11 @@ import (
 
 // Findings are what one connection to the server shows.
 type Findings struct {
-	Addresses []string `json:"addresses"`     // what the name resolves to
-	Connected string   `json:"connected"`     // the address that answered
-	Connect   float64  `json:"connect_ms"`    // milliseconds until it did
-	TLS       *TLS     `json:"tls,omitempty"` // nil without TLS
+	Addresses []string `json:"addresses"`       // what the name resolves to; empty if a proxy does that
+	Connected string   `json:"connected"`       // the address that answered
+	Proxy     string   `json:"proxy,omitempty"` // of the environment, that the way leads through
+	Connect   float64  `json:"connect_ms"`      // milliseconds until it did, name resolution not included
+	TLS       *TLS     `json:"tls,omitempty"`   // nil without TLS
 	HTTP2     *HTTP2   `json:"http2,omitempty"`
 }
 
@@ -62,102 +63,46 @@ type HTTP2 struct {
 
 // Target is where to connect to.
 type Target struct {
-	Address string      // host:port, or a gRPC target of the schemes dns, passthrough and unix
+	Address string      // host:port, or any gRPC target
 	TLS     *tls.Config // nil: plaintext
-	Name    string      // to find in the certificate; "": the host
+	Name    string      // to find in the certificate; "": the one that gRPC takes, the host
 }
 
-// Probe makes one connection, sees what it shows, and closes it. With an error it
-// returns what it has found until then. It sends five HTTP/2 PINGs in a row, which
-// some servers answer with GOAWAY: that is seen, and does no harm.
+// Probe makes one connection, by the way that a channel takes, sees what it shows, and
+// closes it. With an error it returns what it has found until then. It sends five
+// HTTP/2 PINGs in a row, which some servers answer with GOAWAY: that is seen, and does
+// no harm.
 func Probe(ctx context.Context, t Target) (*Findings, error) {
-	f := &Findings{}
-	network, host, port, err := parseTarget(t.Address)
-	if err != nil {
-		return f, err
+	if err := checkTarget(t.Address); err != nil {
+		return &Findings{}, err
 	}
-	addresses := []string{host}
-	if network == "tcp" {
-		ips, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			return f, fmt.Errorf("ping: %w", err)
-		}
-		addresses = addresses[:0]
-		for _, ip := range ips {
-			addresses = append(addresses, net.JoinHostPort(ip, port))
-		}
+	if ctx.Err() != nil {
+		return &Findings{}, fmt.Errorf("ping: %w", context.Cause(ctx))
 	}
-	f.Addresses = addresses
-	conn, err := f.connect(ctx, network)
-	if err != nil {
-		return f, err
-	}
-	defer conn.Close() //nolint:errcheck // it has shown what it had to show
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	return (&way{target: t}).take(ctx)
+}
+
+// look sees what a connection shows that gRPC has made for authority.
+func (f *Findings) look(ctx context.Context, config *tls.Config, authority string, conn net.Conn) error {
 	var info credentials.AuthInfo
-	if t.TLS != nil {
-		name := t.Name
-		if name == "" {
-			name = host
-		}
-		secured, err := f.handshake(ctx, conn, t.TLS, name)
+	if config != nil {
+		name, _, err := net.SplitHostPort(authority)
 		if err != nil {
-			return f, err
+			name = authority // without a port
+		}
+		secured, err := f.handshake(ctx, conn, config, name)
+		if err != nil {
+			return err
 		}
 		conn, info = secured, credentials.TLSInfo{State: secured.ConnectionState()}
 	}
 	seen := tap.New(tap.Events{})
-	if err := f.begin(seen.Wrap(conn, info)); err != nil {
-		// The tap has looked at what came: an alert of TLS, HTTP/1, nothing.
-		if cause := seen.Cause(); cause != nil {
-			err = fmt.Errorf("ping: %w", cause)
-		}
-		return f, err
+	err := f.begin(seen.Wrap(conn, info))
+	// The tap has looked at what came: an alert of TLS, HTTP/1, nothing.
+	if cause := seen.Cause(); err != nil && cause != nil {
+		return fmt.Errorf("ping: %w", cause)
 	}
-	return f, nil
-}
-
-// parseTarget reads a gRPC target as far as the command needs it.
-func parseTarget(target string) (network, host, port string, err error) {
-	rest := target
-	if scheme, after, ok := strings.Cut(target, ":"); ok {
-		switch scheme {
-		case "unix":
-			return "unix", strings.TrimPrefix(after, "//"), "", nil
-		case "dns", "passthrough":
-			rest = after
-			if authority, ok := strings.CutPrefix(after, "//"); ok {
-				_, rest, _ = strings.Cut(authority, "/") // dns://resolver/host: the system's is asked
-			}
-		}
-	}
-	if strings.Contains(rest, "/") {
-		return "", "", "", fmt.Errorf("ping: %q: want host:port, dns:///host:port or unix:///path", target)
-	}
-	host, port, err = net.SplitHostPort(rest)
-	if err != nil && !strings.Contains(rest, ":") {
-		host, port, err = rest, "443", nil // gRPC's default
-	}
-	if err != nil || host == "" {
-		return "", "", "", fmt.Errorf("ping: %q: want host:port, dns:///host:port or unix:///path", target)
-	}
-	return "tcp", host, port, nil
-}
-
-// connect takes the first address that answers.
-func (f *Findings) connect(ctx context.Context, network string) (net.Conn, error) {
-	var failures []error
-	for _, a := range f.Addresses {
-		start := time.Now()
-		conn, err := new(net.Dialer).DialContext(ctx, network, a)
-		if err == nil {
-			f.Connected, f.Connect = a, milliseconds(time.Since(start))
-			return conn, nil
-		}
-		failures = append(failures, err)
-	}
-	return nil, fmt.Errorf("ping: %w", errors.Join(failures...))
+	return err
 }
 
 func (f *Findings) handshake(ctx context.Context, conn net.Conn, config *tls.Config, name string) (*tls.Conn, error) {

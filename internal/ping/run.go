@@ -3,14 +3,20 @@ package ping
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -94,20 +100,56 @@ func once(ctx context.Context, pool *shared.Pool, timeout time.Duration) Ping {
 	}
 	defer lease.Return()
 	start := time.Now()
-	answer, err := healthpb.NewHealthClient(lease.Connection()).Check(ctx, &healthpb.HealthCheckRequest{})
+	var call answer.Call
+	said, err := healthpb.NewHealthClient(lease.Connection()).Check(ctx, &healthpb.HealthCheckRequest{}, call.Options()...)
 	p := Ping{Time: milliseconds(time.Since(start))}
-	switch status.Code(err) {
-	case codes.OK:
-		p.Health = answer.GetStatus().String()
-	case codes.Unimplemented:
-		p.Health = "no health service"
-	case codes.NotFound:
-		p.Health = "the health service does not speak for the whole server"
+	switch {
+	case err == nil:
+		p.Health = said.GetStatus().String()
+	case call.Of(err).Kind == answer.GRPC:
+		p.Health = health(status.Convert(err))
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return Ping{Error: "no answer within " + timeout.String()}
 	default:
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return Ping{Error: "no answer within " + timeout.String()}
-		}
 		return Ping{Error: Explain(err)}
 	}
 	return p
+}
+
+// health is what a server says that answers a health check by a status. It is there,
+// whatever that is.
+func health(st *status.Status) string {
+	switch st.Code() {
+	case codes.Unimplemented:
+		return "no health service"
+	case codes.NotFound:
+		return "the health service does not speak for the whole server"
+	default:
+		return strings.TrimSuffix(fmt.Sprintf("the health check is answered with %v: %s", st.Code(), reason.OneLine(st.Message())), ": ")
+	}
+}
+
+// Alive is a grpcpool.PingFunc for which every answer is life: one in gRPC, whatever
+// the status, a stream that is reset, and one in HTTP, since a proxy may pass on the
+// program's methods and know none of the health service's. What calls come to is then
+// for each to say.
+func Alive(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
+	var call answer.Call
+	start := time.Now()
+	_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, call.Options()...)
+	took := time.Since(start)
+	switch call.Of(err).Kind {
+	case answer.GRPC, answer.Reset:
+		return took, nil
+	case answer.HTTP:
+		if reason.Of(err) != reason.ClientCertificate { // which nginx refuses after the handshake
+			return took, nil
+		}
+	case answer.Unsent:
+		if conn.GetState() == connectivity.Ready {
+			return took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent: " + reason.Detail(err)}
+		}
+	case answer.None:
+	}
+	return took, fmt.Errorf("ping: health check: %w", err)
 }

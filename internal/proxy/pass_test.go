@@ -332,3 +332,21 @@ func TestBytesPassWhateverTheyAre(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLargeStatusDetailsPass(t *testing.T) {
+	const size = 100_000
+	st, err := status.New(codes.FailedPrecondition, "see the details").WithDetails(&testpb.Payload{Body: make([]byte, size)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := script(t, func(testpb.TestService_FullDuplexCallServer) error { return st.Err() })
+	stream, err := client.FullDuplexCall(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	got := status.Convert(err)
+	if d := got.Details(); got.Code() != codes.FailedPrecondition || len(d) != 1 || len(d[0].(*testpb.Payload).GetBody()) != size {
+		t.Errorf("%v with %d details", got.Code(), len(d))
+	}
+}

@@ -43,6 +43,7 @@ const (
 	NoSettings        Kind = "no SETTINGS"
 	HungUp            Kind = "hung up"
 	Flood             Kind = "flood"
+	HTTPAnswer        Kind = "HTTP answer"
 )
 
 // Error is an error with its explanation.
@@ -64,6 +65,11 @@ func Explain(addr string, err error) error {
 	return &Error{Kind: Of(err), Addr: addr, Err: err}
 }
 
+// ByServer returns err, the status of an RPC that the server itself has answered. Its
+// words are the server's: whatever they sound like, they say nothing about the
+// connection to it, and are not explained.
+func ByServer(err error) error { return &Error{Kind: Unknown, Err: err} }
+
 // Of is what err says is wrong.
 func Of(err error) Kind {
 	if known, ok := errors.AsType[*Error](err); ok {
@@ -79,7 +85,7 @@ func Of(err error) Kind {
 //
 //	10.0.0.1:443: the server refused the client certificate (remote error: tls: certificate required); give the client one
 func (e *Error) Error() string {
-	text := explanation(Detail(e.Err), entryOf(e.Err))
+	text := explanation(Detail(e.Err), entryOfKind(e.Kind))
 	if e.Addr == "" || strings.HasPrefix(text, e.Addr) {
 		return text
 	}
@@ -95,6 +101,9 @@ func explanation(detail string, e *entry) string {
 	text := detail
 	if !strings.Contains(detail, e.what) {
 		text = e.what
+		if e.says != nil {
+			text = e.says(detail)
+		}
 		if detail != "" {
 			text += " (" + cut(detail) + ")"
 		}
@@ -108,8 +117,8 @@ func explanation(detail string, e *entry) string {
 // Unwrap returns what was explained.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Detail is err's text without the frames that grpc-go puts around it, in one
-// line.
+// Detail is err's text without the frames that grpc-go puts around it, and without the
+// page of a web server, in one line and escaped.
 func Detail(err error) string {
 	text := err.Error()
 	if inner := telling(err); inner != nil {
@@ -117,7 +126,7 @@ func Detail(err error) string {
 	} else if st, ok := status.FromError(err); ok {
 		text = st.Message()
 	}
-	return strings.Join(strings.Fields(unframe(text)), " ")
+	return OneLine(withoutPage(unframe(text)))
 }
 
 // frames are what stands before the words of whoever found out.
@@ -133,6 +142,7 @@ var frames = []string{
 	"tls: failed to verify certificate: ",
 	"tap: ",
 	"scale: ",
+	"ping: ",
 	"refused by the peer: ",
 }
 

@@ -21,6 +21,10 @@ type entry struct {
 	what   string // is wrong
 	advice string
 
+	// says and advises, if set, make what is wrong, with what in it, and the advice
+	// from an error's words.
+	says, advises func(detail string) string
+
 	find  func(error) error // the error in the chain that is of this kind, or nil
 	words []string          // that tell the kind where the types are lost
 	more  []advice          // better advice for some words
@@ -30,6 +34,9 @@ type advice struct{ words, advice string }
 
 // adviceOn is the advice for an error of these words.
 func (e *entry) adviceOn(detail string) string {
+	if e.advises != nil {
+		return e.advises(detail)
+	}
 	for _, m := range e.more {
 		if strings.Contains(detail, m.words) {
 			return m.advice
@@ -42,6 +49,16 @@ func (e *entry) adviceOn(detail string) string {
 func entryOf(err error) *entry {
 	e, _ := lookUp(err)
 	return e
+}
+
+// entryOfKind returns what is known of a kind, or nil.
+func entryOfKind(kind Kind) *entry {
+	for i := range table {
+		if table[i].kind == kind {
+			return &table[i]
+		}
+	}
+	return nil
 }
 
 // telling returns the error within err that tells its kind, or nil if that is
@@ -99,6 +116,11 @@ var table = []entry{
 			{"unknown certificate authority", "have it signed by an authority that the server trusts"},
 			{"revoked certificate", "have a new one issued"},
 		},
+	},
+	{
+		kind: HTTPAnswer, what: ", not gRPC (" + httpWords,
+		says: saysHTTP, advises: adviceOnHTTP,
+		words: []string{httpWords},
 	},
 	{
 		kind: NoALPN, what: "the server does not offer HTTP/2 in the TLS handshake (ALPN)",

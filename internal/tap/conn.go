@@ -136,8 +136,8 @@ func (c *conn) feed(b []byte) int {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
+	c.link.ledger.wrote(b) // before it is: the answer may be here before Write has returned
 	n, err := c.Conn.Write(b)
-	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
 		if rank(err) != nothing {

@@ -6,15 +6,22 @@ import "encoding/binary"
 const (
 	frameHeaderLen = 9
 
-	typeData     = 0x0
-	typeSettings = 0x4
-	typePing     = 0x6
-	typeGoAway   = 0x7
+	typeData         = 0x0
+	typeHeaders      = 0x1
+	typeRSTStream    = 0x3
+	typeSettings     = 0x4
+	typePing         = 0x6
+	typeGoAway       = 0x7
+	typeWindowUpdate = 0x8
+	typeContinuation = 0x9
 
-	flagAck = 0x1
+	flagAck       = 0x1 // of SETTINGS and PING
+	flagEndStream = 0x1 // of DATA and HEADERS
 
 	settingLen                  = 6 // a 16-bit identifier and a 32-bit value
 	settingMaxConcurrentStreams = 0x3
+
+	windowUpdateLen = 4
 
 	goAwayLen = 8 // the last stream's identifier and the error code
 
@@ -23,16 +30,27 @@ const (
 	debugLen = 256
 )
 
+// frame is what stands in a frame's header.
+type frame struct {
+	kind, flags byte
+	length      int // of the payload
+	stream      uint32
+}
+
 // frameSink is told what the parser finds.
 type frameSink interface {
+	// frame is called when the header of a frame is here, before anything else is
+	// told of it.
+	frame(f frame)
+	windowUpdate(stream, increment uint32)
 	// settings is called at the end of every SETTINGS frame that is no
 	// acknowledgement. told says whether the frame named a limit.
 	settings(limit uint32, told bool)
 	goAway(g GoAway)
 }
 
-// parser follows the frames in the bytes that a server sends. It looks at the
-// frame headers, skips every payload but two, and keeps no more state than one
+// parser follows the frames in the bytes that one side sends. It looks at the
+// frame headers, skips every payload but three, and keeps no more state than one
 // half-read header or payload needs, so that the bytes may come in any pieces.
 //
 // A peer that breaks the rules is left to the transport, which ends such a
@@ -40,17 +58,16 @@ type frameSink interface {
 //
 // One goroutine at a time may use a parser.
 type parser struct {
-	sink  frameSink
-	tally tally
+	sink frameSink
 
 	header    [frameHeaderLen]byte
 	headerLen int // bytes of the header that are here
 
-	frameType  byte
-	frameFlags byte
-	left       int // payload bytes of the current frame still to come
+	current frame
+	left    int // payload bytes of the current frame still to come
 
-	// payload holds one half-read setting, or a GOAWAY up to its bound.
+	// payload holds one half-read setting, a WINDOW_UPDATE, or a GOAWAY up to its
+	// bound.
 	payload    [goAwayLen + debugLen]byte
 	payloadLen int
 
@@ -100,9 +117,10 @@ func (p *parser) next(b []byte) (n int, whole bool) {
 // begin starts a frame whose whole header is at the front of h.
 func (p *parser) begin(h []byte) {
 	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
-	p.frameType, p.frameFlags = h[3], h[4]
-	p.tally.count(p.frameType, p.frameFlags, p.left)
-	if p.frameType == typeSettings || p.frameType == typeGoAway {
+	p.current = frame{kind: h[3], flags: h[4], length: p.left, stream: binary.BigEndian.Uint32(h[5:]) & lastStreamIDMax}
+	p.sink.frame(p.current)
+	switch p.current.kind {
+	case typeSettings, typeGoAway, typeWindowUpdate:
 		p.payloadLen, p.told = 0, false
 		if p.left == 0 {
 			p.end()
@@ -113,10 +131,10 @@ func (p *parser) begin(h []byte) {
 // body takes bytes of the current frame's payload, at most all that are left.
 func (p *parser) body(b []byte) {
 	p.left -= len(b)
-	switch p.frameType {
+	switch p.current.kind {
 	case typeSettings:
 		p.readSettings(b)
-	case typeGoAway:
+	case typeGoAway, typeWindowUpdate:
 		p.payloadLen += copy(p.payload[p.payloadLen:], b)
 	default:
 		return
@@ -146,10 +164,13 @@ func (p *parser) readSettings(b []byte) {
 
 // end reports the frame that has just been read.
 func (p *parser) end() {
+	kind := p.current.kind
 	switch {
-	case p.frameType == typeSettings && p.frameFlags&flagAck == 0:
+	case kind == typeSettings && p.current.flags&flagAck == 0:
 		p.sink.settings(p.limit, p.told)
-	case p.frameType == typeGoAway && p.payloadLen >= goAwayLen:
+	case kind == typeWindowUpdate && p.payloadLen >= windowUpdateLen:
+		p.sink.windowUpdate(p.current.stream, binary.BigEndian.Uint32(p.payload[:])&lastStreamIDMax)
+	case kind == typeGoAway && p.payloadLen >= goAwayLen:
 		p.sink.goAway(GoAway{
 			LastStreamID: binary.BigEndian.Uint32(p.payload[:]) & lastStreamIDMax,
 			Code:         binary.BigEndian.Uint32(p.payload[4:]),

@@ -28,6 +28,10 @@ func (s *seen) settings(limit uint32, told bool) {
 	*s = append(*s, Settings{told, limit})
 }
 
+func (*seen) frame(frame) {}
+
+func (*seen) windowUpdate(uint32, uint32) {}
+
 func (s *seen) goAway(g GoAway) { *s = append(*s, g) }
 
 // parse feeds the stream in pieces of the given sizes, the last one over and

@@ -3,8 +3,8 @@
 // it was last heard, and the TLS alert that ended the connection.
 //
 // A tap sits between the transport and the connection that the handshake left
-// behind, TLS or not. It reads the headers of the frames that come from the
-// server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
+// behind, TLS or not. It reads the headers of the frames that pass, opens three kinds
+// of those from the server (SETTINGS, GOAWAY, WINDOW_UPDATE), and changes nothing: the
 // transport reads the same bytes in the same pieces. It ends a connection when it
 // is told to (see [State.Kill]), when what the peer says first is not HTTP/2, and
 // when the peer floods it (see [ErrFlood]).
@@ -204,8 +204,8 @@ func (s *State) RemoteAddr() net.Addr {
 // nil), and returns the connection to use in its place. Nothing may have been
 // read from conn since the handshake.
 //
-// Read and ReadOnReady of the result belong to one goroutine at a time; the
-// rest of it is as concurrent as conn.
+// Read and ReadOnReady of the result belong to one goroutine at a time, and so does
+// Write, since what is written has to be whole frames in their order; the rest of it is as concurrent as conn.
 func (s *State) Wrap(conn net.Conn, info credentials.AuthInfo) net.Conn {
 	l := &link{
 		state:  s,
@@ -235,9 +235,10 @@ type link struct {
 	settled    atomic.Bool
 	holed      atomic.Bool  // bytes were taken that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
-	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
+	ledger     ledger
+	tally      tally // used by the goroutine that reads
 }
 
 // current reports whether l is still what its State speaks of.
@@ -271,6 +272,22 @@ func (l *link) settings(limit uint32, told bool) {
 		f(limit)
 	}
 }
+
+// frame implements frameSink.
+func (l *link) frame(f frame) {
+	l.tally.count(f)
+	switch f.kind {
+	case typeData, typeHeaders:
+		if f.flags&flagEndStream != 0 {
+			l.ledger.end(f.stream)
+		}
+	case typeRSTStream:
+		l.ledger.end(f.stream)
+	}
+}
+
+// windowUpdate implements frameSink.
+func (l *link) windowUpdate(stream, increment uint32) { l.ledger.giveBack(stream, increment) }
 
 // goAway implements frameSink.
 func (l *link) goAway(g GoAway) {

@@ -5,6 +5,7 @@ package realserver
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -18,7 +19,7 @@ func StartNginx(tb testing.TB, cfg Config) *Server {
 	if os.Geteuid() == 0 {
 		user = "user root;" // else the worker drops to a user who cannot read the test's directory
 	}
-	s.write("nginx.conf", fmt.Appendf(nil, nginxConfig, user, s.dir, s.Addr, cfg.MaxStreams, cfg.Backend))
+	s.write("nginx.conf", fmt.Appendf(nil, nginxConfig, user, s.dir, s.Addr, cfg.MaxStreams, cfg.Backend, "/"+strings.TrimPrefix(cfg.Only, "/"), cfg.Others))
 	return s.run(nginx, "-p", s.dir, "-c", s.path("nginx.conf"), "-e", "stderr")
 }
 
@@ -47,7 +48,8 @@ http {
 		ssl_client_certificate %[2]s/ca.pem;
 		ssl_verify_client on;
 		ssl_protocols TLSv1.3;
-		location / {
+		%[7]s
+		location %[6]s {
 			grpc_pass grpc://%[5]s;
 			grpc_next_upstream off;
 			grpc_read_timeout 1h;

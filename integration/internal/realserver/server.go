@@ -29,6 +29,10 @@ type Config struct {
 	Certs      *pki.Localhost // the server's identity, and whose clients it admits
 	MaxStreams int            // the limit it advertises (SETTINGS_MAX_CONCURRENT_STREAMS)
 	Backend    string         // for a proxy: "host:port" of a gRPC server without TLS
+
+	// For nginx: the beginning of the paths that it passes on, "" for all, and, in its
+	// own words, what there is for others, such as "location / { return 404; }".
+	Only, Others string
 }
 
 // Server is a server that can be killed and started again. Its methods must not

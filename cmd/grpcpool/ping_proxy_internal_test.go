@@ -1,0 +1,88 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// connectProxy is an HTTP proxy that knows CONNECT. It connects to one place, whatever
+// it is asked for, and sends what it was asked for.
+func connectProxy(t *testing.T, to string) (address string, asked <-chan string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := make(chan string, 100)
+	var running sync.WaitGroup
+	serve := func(c net.Conn) {
+		defer c.Close()
+		r := bufio.NewReader(c)
+		req, err := http.ReadRequest(r)
+		if err != nil || req.Method != http.MethodConnect {
+			return
+		}
+		hosts <- req.Host
+		up, err := net.Dial("tcp", to)
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		running.Go(func() {
+			io.Copy(c, up)
+			c.Close()
+		})
+		io.Copy(up, r)
+	}
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { serve(c) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	return l.Addr().String(), hosts
+}
+
+// The environment is read once in the life of a process, so the command runs in one of
+// its own.
+func TestPingTakesTheProxyOfTheEnvironment(t *testing.T) {
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	proxy, asked := connectProxy(t, listening(t, server))
+	for _, target := range []string{"svc.internal.test:443", "dns:///svc.internal.test", "passthrough:///svc.internal.test:443"} {
+		cmd := exec.Command(os.Args[0], "ping", "--plaintext", "--count", "1", target)
+		cmd.Env = append(os.Environ(), asCommand+"=1", "HTTPS_PROXY=http://"+proxy, "NO_PROXY=")
+		out, err := cmd.CombinedOutput()
+		text := string(out)
+		if err != nil || strings.Contains(text, "problem") || !strings.Contains(text, "the server sets no limit") ||
+			!strings.Contains(text, "through the proxy "+proxy+" of the environment") || !strings.Contains(text, "1 answered") {
+			t.Errorf("%s: %v\n%s", target, err, text)
+		}
+		if len(asked) != 2 { // by the findings and by the pool
+			t.Errorf("%s: the proxy was asked %d times", target, len(asked))
+		}
+		for len(asked) > 0 {
+			if host := <-asked; host != "svc.internal.test:443" {
+				t.Errorf("%s: the proxy was asked for %s", target, host)
+			}
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package tap
+
+import (
+	"bytes"
+	"sync"
+
+	"golang.org/x/net/http2"
+)
+
+// framesPerStream is how many frames without data a server may send for a stream
+// that this side opened: headers, trailers, a RST_STREAM, a few informational
+// headers, CONTINUATIONs and frames of extensions. Few servers send more than four.
+const framesPerStream = 16
+
+// ledger is what the frames that this side sent still entitle the peer to: an answer
+// to every stream, and the return of every byte's flow-control window. A server may
+// be slow with both. So the entitlement lasts as long as the stream is open and the
+// window not returned, and lapses with them: the calls of a long life do not add up
+// to the right to flood.
+type ledger struct {
+	mu      sync.Mutex // guards all below; held for the frames of one write, or one frame read
+	begun   bool       // something has been written
+	written parser     // of the frames that are written
+
+	sent    int64            // bytes, since lapse was last called
+	opened  int64            // streams, likewise
+	ended   int64            // streams, by the peer, likewise
+	open    map[uint32]int64 // by stream: bytes of DATA whose window the peer has not returned
+	newest  uint32           // stream that was opened
+	inAll   int64            // sum of open
+	onConn  int64            // the same for the connection's own window
+	resets  resets           // the latest
+	resets0 resets           // those before; their mark does not move
+	read    bool             // the peer has read resets0
+}
+
+// resets are streams that this side has reset. The peer may answer them until it has
+// read that, which is proved when it ends a stream that was opened later.
+type resets struct {
+	streams int64
+	mark    uint32 // the newest stream at the time
+}
+
+// wrote is called with what is about to be written.
+func (l *ledger) wrote(b []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.begun {
+		l.begun = true
+		l.open = make(map[uint32]int64)
+		l.written.sink = l
+		b = bytes.TrimPrefix(b, []byte(http2.ClientPreface)) // the transport writes it in one piece
+	}
+	l.sent += int64(len(b))
+	l.written.feed(b)
+}
+
+// frame implements frameSink, for what is written.
+func (l *ledger) frame(f frame) {
+	left, isOpen := l.open[f.stream]
+	switch f.kind {
+	case typeHeaders:
+		if !isOpen {
+			l.open[f.stream] = 0
+			l.opened++
+			l.newest = max(l.newest, f.stream)
+		}
+	case typeData:
+		l.onConn += int64(f.length)
+		if isOpen {
+			l.open[f.stream] = left + int64(f.length)
+			l.inAll += int64(f.length)
+		}
+	case typeRSTStream:
+		if isOpen {
+			l.forget(f.stream, left)
+			l.resets.streams++
+			l.resets.mark = l.newest
+		}
+	}
+}
+
+func (l *ledger) forget(stream uint32, left int64) {
+	delete(l.open, stream)
+	l.inAll -= left
+}
+
+// end notes that the peer has ended a stream.
+func (l *ledger) end(stream uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left, isOpen := l.open[stream]
+	if !isOpen {
+		return
+	}
+	l.forget(stream, left)
+	l.ended++
+	l.read = l.read || stream > l.resets0.mark
+}
+
+// giveBack notes that the peer has returned n bytes of a window.
+func (l *ledger) giveBack(stream, n uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if stream == 0 {
+		l.onConn = max(l.onConn-int64(n), 0)
+		return
+	}
+	if left, isOpen := l.open[stream]; isOpen {
+		back := min(left, int64(n))
+		l.open[stream] = left - back
+		l.inAll -= back
+	}
+}
+
+// latest is what has been sent, and opened, since lapse was last called.
+func (l *ledger) latest() (bytes, streams int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent, l.opened
+}
+
+// lapse returns how many frames at most may still come for what was sent until now.
+// Streams that have ended since the last call count once more, as a RST_STREAM may
+// follow.
+func (l *ledger) lapse() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	streams := int64(len(l.open)) + l.ended + l.resets.streams + l.resets0.streams
+	l.sent, l.opened, l.ended = 0, 0, 0
+	if l.read || l.resets0.streams == 0 {
+		l.resets0, l.resets, l.read = l.resets, resets{}, false
+	}
+	return framesPerStream*streams + (l.inAll+l.onConn)/bytesPerFrame
+}
+
+// The rest of frameSink: what else is in the frames that this side writes is of no
+// interest.
+func (*ledger) settings(uint32, bool)       {}
+func (*ledger) goAway(GoAway)               {}
+func (*ledger) windowUpdate(uint32, uint32) {}
