@@ -214,6 +214,10 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 
 // onLostLocked is told that a connection is gone.
 func (s *subchannel) onLostLocked(c *connection, q *sequel) {
+	if c.phase == phaseObserved {
+		s.stopObservingLocked(c, q)
+		return
+	}
 	if c.phase == phaseIdle || c.phase == phaseHeld || c.phase == phaseOut && !c.judged {
 		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
@@ -351,6 +355,7 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
+	s.noteEndLocked(c, g)
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling && c.phase != phaseTrial {
 		s.mu.Unlock()
 		return
