@@ -65,7 +65,7 @@ func busy(text string) fakePool {
 			Events: events, Dials: 9, DialsFailed: 2, Tests: 1234, TestsFailed: 3, Replaced: 1, IdleClosed: 4, Leaked: 2,
 			Identity: grpcpool.IdentityInfo{
 				Generation: 3, Subject: text, Serial: text, NotAfter: now.Add(90*time.Minute + time.Second), Expiry: grpcpool.ExpiryUrgent,
-				LoadedAt: now.Add(-10 * time.Minute), LastError: errors.New(text),
+				LoadedAt: now.Add(-10 * time.Minute), LastError: errors.New(text), Unreadable: text,
 			},
 			Settings: shared.Settings{IdleTimeout: 5 * time.Minute, DialTimeout: 20 * time.Second, LeakAfter: time.Minute},
 		},

@@ -160,7 +160,7 @@ func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 		"6 opened · 1 failed · 1 lost · 1 ejected · 1 replaced · 1 shrunk · 4 711 calls waited · 3 starved · 2 of 512 probes failed",
 		"Last closed: lost", "3 10.0.3.21:8443 47 min 100 of 100", "37 no limit", "1.00 ms TLS 1.3, 23 h", "TLS 1.2, expired", "none",
 		"orders.(*Service).Place (place.go:118) 12 000 2 too long 4 min",
-		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 Settings",
+		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 orders:8443 Settings",
 		"shows an earlier client certificate", "Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
 	)
 }

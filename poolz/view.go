@@ -58,6 +58,7 @@ type identityView struct {
 	LoadedAt   time.Time       `json:"loadedAt"`
 	Loaded     seconds         `json:"loadedSeconds"`
 	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
+	Unreadable string          `json:"unreadable,omitempty"`
 }
 
 type subchannelView struct {
@@ -198,6 +199,7 @@ func newIdentityView(id *grpcpool.IdentityInfo, now time.Time) *identityView {
 		Generation: id.Generation, Subject: reason.Escape(id.Subject), Serial: id.Serial,
 		NotAfter: id.NotAfter, Left: seconds(id.NotAfter.Sub(now)), Expiry: id.Expiry,
 		LoadedAt: id.LoadedAt, Loaded: seconds(max(0, now.Sub(id.LoadedAt))),
+		Unreadable: reason.Escape(id.Unreadable),
 	}
 	if id.LastError != nil {
 		v.LastError = reason.Escape(id.LastError.Error())

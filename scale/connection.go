@@ -31,6 +31,7 @@ const (
 	phaseBackoff               // the dial failed; gRPC sits out the backoff
 	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
 	phaseReady                 // in subchannel.ready
+	phaseObserved              // replaced by age, and kept to see whether the server ends it: see ages.go
 	phaseOut                   // lost, or going: it takes no new streams
 	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
 )

@@ -110,7 +110,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.TransientFailure && s.wanted {
 			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
-	case phaseIdle, phaseTrial, phaseReady, phaseOut, phaseHeld:
+	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseOut, phaseHeld:
 	}
 	return time.Time{}
 }

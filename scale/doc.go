@@ -54,6 +54,7 @@
 //	queue.go        the calls that wait; priority.go those that go first
 //	probe.go        the watch over a connection, and its ejection
 //	dialling.go     the supervision of dials
+//	ages.go         at what age a server ends connections, and whether it really does
 //	replace.go      replacing connections before they end
 //	succession.go   what a connection has to show before it takes another's place
 //	draining.go     not trusting those whose server shuts down

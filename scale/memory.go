@@ -47,22 +47,7 @@ type learned struct {
 	shortLived int       // connections in a row that were lost soon
 	judgedAt   time.Time // when the last of them was lost
 
-	age     time.Duration // at which the server ends connections
-	lastAge time.Duration // of the connection that it ended last
-	endedAt time.Time     // when that was
-}
-
-// learnAge is told that the server ended a connection, READY since the given time,
-// at the given age. It reports whether that tells at which age it always does.
-func (l *learned) learnAge(age time.Duration, since, now time.Time) bool {
-	previous, follows := l.lastAge, since.After(l.endedAt)
-	l.lastAge, l.endedAt = age, now
-	lower, higher := min(age, previous), max(age, previous)
-	if !follows || lower < scaled(higher, 1-ageTolerance) {
-		return false
-	}
-	l.age = lower
-	return true
+	lifetime lifetime
 }
 
 // troubleLasts is how long short-lived connections are held against an address when

@@ -196,8 +196,9 @@ func ProbeWith(f func(ctx context.Context, cc grpc.ClientConnInterface) error) g
 //
 // The default, 0, learns the age from the server: once it has ended two connections
 // in a row by GOAWAY (RFC 9113, section 6.8) without an error and at about the same
-// age, later connections to the address are replaced at 0.7 to 0.8 of that. A
-// negative d replaces none.
+// age of 1.5 s or more, later connections to the address are replaced at 0.7 to 0.8
+// of that. Now and then one that was replaced is kept, without calls, to see whether
+// the server ends it; the age is forgotten if not. A negative d replaces none.
 func MaxConnectionAge(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.maxAge = max(d, -1)

@@ -354,48 +354,6 @@ func TestALateReportOfAConnectionThatIsGoneChangesNothing(t *testing.T) {
 	})
 }
 
-func TestTheChildHearsThatADialWasGivenUpWhenGRPCSaysThatItHasEnded(t *testing.T) {
-	play(t, `{}`, func(st *stage) {
-		st.conns[0].becomes(connectivity.Connecting)
-		waiting := st.begin() // wants a connection
-		st.happened()
-		time.Sleep(firstConnect + time.Second)
-		st.expect("nobody answers", "shutdown 0")
-		st.conns[0].becomes(connectivity.Shutdown)
-		st.expectInAnyOrder("pick_first hears of the failure, and tries again", "connect 1", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
-		if waiting.on() != -2 {
-			t.Error("a call waits that is to pick again")
-		}
-	})
-}
-
-func TestOfDialsThatAreGivenUpTogetherTheChildHearsOneFailure(t *testing.T) {
-	play(t, `{}`, func(st *stage) {
-		st.conns[0].connects(1) // so the limit is known
-		time.Sleep(time.Minute)
-		st.conns[0].becomes(connectivity.Idle)
-		st.conns[0].becomes(connectivity.Shutdown)
-		st.begin() // makes pick_first connect
-		st.conns[1].becomes(connectivity.Connecting)
-		for range 3 {
-			st.begin()
-		}
-		if len(st.conns) != 4 {
-			t.Fatalf("%d dials, want one for each call", len(st.conns)-1)
-		}
-		st.conns[2].becomes(connectivity.Connecting)
-		st.conns[3].becomes(connectivity.Connecting)
-		st.happened()
-		time.Sleep(firstConnect + time.Second)
-		st.expectInAnyOrder("nobody answers", "shutdown 1", "shutdown 2", "shutdown 3")
-		st.conns[1].becomes(connectivity.Shutdown)
-		st.expectInAnyOrder("pick_first hears of it", "connect 4", "picker TRANSIENT_FAILURE", "picker TRANSIENT_FAILURE")
-		st.conns[2].becomes(connectivity.Shutdown)
-		st.conns[3].becomes(connectivity.Shutdown)
-		st.expect("and not again")
-	})
-}
-
 func TestSettingsThatChangeWhileAProbeIsOutDoNotBeginASecondWatch(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		st.conns[0].connects(5)
@@ -499,25 +457,6 @@ func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
 	})
 }
 
-func TestADialThatWasSentAwayAndThenFailedLeavesTheOthersReady(t *testing.T) {
-	play(t, `{}`, func(st *stage) {
-		st.conns[0].connects(1)
-		first, second := st.begin(), st.begin() // the second waits, and makes the subchannel grow
-		st.conns[1].becomes(connectivity.Connecting)
-		st.conns[1].handshakes(1)
-		st.conns[1].goesAway()
-		st.happened()
-		st.conns[1].becomes(connectivity.TransientFailure)
-		st.expect("only its SubConn is shut down", "shutdown 1")
-		first.end()
-		if second.on() != 0 {
-			t.Errorf("the call that waited is on %d, want it on 0", second.on())
-		}
-		st.conns[1].becomes(connectivity.Shutdown)
-		st.expect("and that is all")
-	})
-}
-
 func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		st.conns[0].becomes(connectivity.Connecting)
@@ -527,5 +466,35 @@ func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
 		st.expect("the SubConn that backs off gets them", "addresses of 0: b c")
 		st.conns[0].becomes(connectivity.Idle)
 		st.expect("the backoff is over", "connect 0")
+	})
+}
+
+func TestAHealthWatchThatBeginsLateDoesNotTakeThePlaceOfTheNextListener(t *testing.T) {
+	play(t, `{"childPolicy": [{"round_robin": {}}]}`, func(st *stage) {
+		st.conns[0].connects(2)
+		st.conns[0].health(balancer.SubConnState{ConnectivityState: connectivity.Connecting})
+		st.conns[0].health(balancer.SubConnState{ConnectivityState: connectivity.Ready})
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(1)
+		if first.on() != 0 || second.on() != 1 {
+			t.Fatalf("the calls are on %d and %d", first.on(), second.on())
+		}
+		st.conns[0].becomes(connectivity.Idle) // the watch waits for a stream on the other
+		st.conns[1].slow = make(chan struct{})
+		release := st.conns[1].slow
+		second.end() // which begins it, slowly
+		var told []connectivity.State
+		st.subchannel().RegisterHealthListener(func(s balancer.SubConnState) { told = append(told, s.ConnectivityState) })
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.Connecting})
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.TransientFailure})
+		if want := []connectivity.State{connectivity.Connecting, connectivity.TransientFailure}; !slices.Equal(told, want) {
+			t.Errorf("the child's latest listener was told %v, want %v", told, want)
+		}
+		if n := st.connection(1).inFlight(); n != 1 {
+			t.Errorf("%d streams are taken, want the watch's", n)
+		}
 	})
 }

@@ -70,22 +70,6 @@ func (r *Replacer) remove(p *policy) {
 // gRPC, which closes it when its last stream has ended. If the successor cannot be
 // had, the old one stays.
 const (
-	// A server that ends connections by their age spreads the ends out, gRPC's own
-	// by a tenth either way. A connection is replaced when it is between ageShare
-	// and a little more of the age that was seen last: before the earliest end.
-	ageShare  = 0.7
-	ageSpread = 0.1
-
-	// A configured age is kept to within ageJitter, so that connections that were
-	// made together do not end together.
-	ageJitter = 0.1
-
-	// A server also says goodbye when it is restarted. Its age limit is learned
-	// from two connections in a row, one after the other, that were ended at the
-	// same age but for ageTolerance, and lasted for leastAge.
-	ageTolerance = 0.25
-	leastAge     = 500 * time.Millisecond
-
 	// A successor that failed is dialled again after replacePause, doubled for each
 	// failure in a row up to longestReplacePause, each with up to a half on top.
 	replacePause        = time.Second
@@ -114,45 +98,13 @@ func (s *subchannel) replaceAll(why string, within time.Duration) {
 
 // planLocked has c replaced at the given time, or earlier if that was planned.
 func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
-	if c.replace.at.IsZero() || at.Before(c.replace.at) {
-		c.replace.at, c.replace.why = at, why
+	first := c.replace.at.IsZero()
+	if first || at.Before(c.replace.at) {
+		c.replace.at = at
 	}
-}
-
-// planByAgeLocked has c, which has just become READY, replaced before its time.
-func (s *subchannel) planByAgeLocked(c *connection) {
-	age := s.policy.settings.Load().maxAge
-	switch {
-	case age < 0:
-		return
-	case age > 0:
-		age = scaled(age, randomShare(1-ageJitter, 2*ageJitter))
-	default:
-		age = scaled(s.policy.channel.memory.recall(s.addr()).age, randomShare(ageShare, ageSpread))
+	if first || c.replace.why == byAge { // which may turn out to be no reason
+		c.replace.why = why
 	}
-	if age > 0 {
-		s.planLocked(c, c.readyAt.Add(age), "age")
-	}
-}
-
-// learnAgeLocked is told that the server ended c gracefully.
-func (s *subchannel) learnAgeLocked(c *connection) {
-	if c.readyAt.IsZero() {
-		return
-	}
-	age := time.Since(c.readyAt)
-	if s.policy.settings.Load().maxAge != 0 || age < leastAge {
-		return
-	}
-	learnt := false
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { learnt = l.learnAge(age, c.readyAt, time.Now()) })
-	if !learnt {
-		return
-	}
-	for _, other := range *s.ready.Load() {
-		s.planByAgeLocked(other)
-	}
-	s.armReplaceLocked()
 }
 
 // armReplaceLocked sees to it that plans are carried out.

@@ -214,6 +214,10 @@ func (s *subchannel) onBackoffOverLocked(c *connection, q *sequel) {
 
 // onLostLocked is told that a connection is gone.
 func (s *subchannel) onLostLocked(c *connection, q *sequel) {
+	if c.phase == phaseObserved {
+		s.stopObservingLocked(c, q)
+		return
+	}
 	if c.phase == phaseIdle || c.phase == phaseHeld || c.phase == phaseOut && !c.judged {
 		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
@@ -351,6 +355,7 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
+	s.noteEndLocked(c, g)
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling && c.phase != phaseTrial {
 		s.mu.Unlock()
 		return
@@ -408,7 +413,7 @@ func (c *connection) reason(lived time.Duration) error {
 		what = fmt.Sprintf("ended by GOAWAY (code %d, %q)", g.Code, g.Debug)
 	} else if cause := c.tap.Cause(); cause != nil {
 		if inner := errors.Unwrap(cause); inner != nil && strings.HasPrefix(cause.Error(), "tap: closed by the peer: ") {
-			cause = fmt.Errorf("error reading from server: %w", inner) // as gRPC tells the calls that were on it
+			cause = fmt.Errorf("closed by the peer: error reading from server: %w", inner) // as gRPC tells the calls that were on it
 		}
 		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
 	}

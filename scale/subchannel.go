@@ -58,6 +58,8 @@ type subchannel struct {
 	superviseTick timer              // looks at dials
 	replaceTick   timer              // carries out replacements
 	trustTick     timer              // ends a suspicion
+	observed      *connection        // the one in phaseObserved, if any
+	observeTick   timer              // ends that
 	health        health
 	face          *connection // the oldest, as far as health and the child's producers are concerned
 	produced      bool        // the child has producers on it
@@ -215,6 +217,7 @@ func (s *subchannel) stopTimersLocked() {
 	s.superviseTick.stop()
 	s.replaceTick.stop()
 	s.trustTick.stop()
+	s.observeTick.stop()
 	for c := range s.all {
 		c.look.stop()
 	}

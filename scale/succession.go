@@ -66,11 +66,10 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 // not to take the place of old.
 func (c *connection) compare(old *connection, patience time.Duration) error {
 	c.streams.Add(1) // it is nobody else's yet
-	start := c.now()
 	got := c.question(patience)
 	c.release()
 	if got.Kind == answer.GRPC {
-		c.prove(start)
+		c.proved.Store(true)
 		return nil
 	}
 	if old.take(old.quota.Load()) {
@@ -136,7 +135,9 @@ func (s *subchannel) succeedLocked(c *connection, q *sequel) {
 	s.stats.replaced++
 	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
 	q.publish = true
-	q.retireLocked(old)
+	if !s.observeLocked(old, q) {
+		q.retireLocked(old)
+	}
 }
 
 // failToSucceedLocked has the successor of c's predecessor dialled again later. It is

@@ -3,7 +3,6 @@ package reason
 import (
 	"strconv"
 	"strings"
-	"unicode"
 
 	"google.golang.org/grpc/status"
 )
@@ -17,7 +16,7 @@ const connectionError = "connection error: desc = "
 const maxWords = 4 << 10
 
 // grpcWords are the words of grpc-go's transport in err, whole; "" if there are none, or
-// they are not one line. Package scale puts what the tap has found out behind them.
+// they are not one line that may be shown as it is. Package scale puts what the tap has found out behind them.
 func grpcWords(err error) string {
 	text := err.Error()
 	if st, ok := status.FromError(err); ok {
@@ -34,7 +33,7 @@ func grpcWords(err error) string {
 	} else {
 		return ""
 	}
-	if len(text) > maxWords || strings.ContainsFunc(text, unicode.IsControl) {
+	if len(text) > maxWords || Escape(text) != text || strings.ContainsAny(text, "\n\t") {
 		return ""
 	}
 	return text
