@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"google.golang.org/grpc/mem"
 )
 
 // viewLimit is the longest message that is looked at in gRPC's own memory. Data
@@ -12,14 +14,6 @@ import (
 // peer has sent its message in frames of a byte each.
 const viewLimit = 16 << 10
 
-// peeker is what input needs of gRPC's *mem.Reader. The readers of grpc-go before
-// 1.77 have no Peek; what they hold is copied.
-type peeker interface {
-	Remaining() int
-	Peek(n int, parts [][]byte) ([][]byte, error)
-	Discard(n int) (int, error)
-}
-
 // input is the compressed message. It hands out the next n bytes, without copying
 // them when the message is short and in one piece.
 type input struct {
@@ -27,7 +21,7 @@ type input struct {
 	// view, when viewed is set, is all unread input: memory of src, which owns it
 	// until release has discarded it there.
 	view   []byte
-	src    peeker
+	src    *mem.Reader
 	viewed bool
 	// pos counts the bytes handed out, for error messages.
 	pos   int64
@@ -38,7 +32,7 @@ type input struct {
 
 func (in *input) reset(r io.Reader) {
 	in.r = r
-	src, ok := r.(peeker)
+	src, ok := r.(*mem.Reader)
 	if !ok {
 		return
 	}
