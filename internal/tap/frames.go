@@ -6,12 +6,15 @@ import "encoding/binary"
 const (
 	frameHeaderLen = 9
 
-	typeData     = 0x0
-	typeSettings = 0x4
-	typePing     = 0x6
-	typeGoAway   = 0x7
+	typeData         = 0x0
+	typeHeaders      = 0x1
+	typeSettings     = 0x4
+	typePing         = 0x6
+	typeGoAway       = 0x7
+	typeContinuation = 0x9
 
-	flagAck = 0x1
+	flagAck        = 0x1 // of SETTINGS and PING
+	flagEndHeaders = 0x4 // of HEADERS and CONTINUATION
 
 	settingLen                  = 6 // a 16-bit identifier and a 32-bit value
 	settingMaxConcurrentStreams = 0x3
@@ -28,6 +31,8 @@ type frameSink interface {
 	// settings is called at the end of every SETTINGS frame that is no
 	// acknowledgement. told says whether the frame named a limit.
 	settings(limit uint32, told bool)
+	// acknowledged is called for every SETTINGS frame that is one.
+	acknowledged()
 	goAway(g GoAway)
 }
 
@@ -149,6 +154,8 @@ func (p *parser) end() {
 	switch {
 	case p.frameType == typeSettings && p.frameFlags&flagAck == 0:
 		p.sink.settings(p.limit, p.told)
+	case p.frameType == typeSettings:
+		p.sink.acknowledged()
 	case p.frameType == typeGoAway && p.payloadLen >= goAwayLen:
 		p.sink.goAway(GoAway{
 			LastStreamID: binary.BigEndian.Uint32(p.payload[:]) & lastStreamIDMax,

@@ -67,3 +67,14 @@ func (s *State) Progress() (Progress, bool) {
 	}
 	return progress(r.conn)
 }
+
+// Unread is how many bytes have come from the peer and wait in the kernel for this
+// process to read them. It is false where the platform does not tell, and for
+// connections that are not sockets.
+func (s *State) Unread() (int, bool) {
+	r := s.socket.Load()
+	if r == nil {
+		return 0, false
+	}
+	return unread(r.conn)
+}

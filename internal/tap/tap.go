@@ -5,9 +5,10 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that come from the
 // server, opens two kinds of them (SETTINGS and GOAWAY), and changes nothing: the
-// transport reads the same bytes in the same pieces. It ends a connection when it
-// is told to (see [State.Kill]), when what the peer says first is not HTTP/2, and
-// when the peer floods it (see [ErrFlood]).
+// transport reads the same bytes in the same pieces. It adds a frame of its own to
+// what the transport sends when it is told to (see [State.Ask]). It ends a connection
+// when it is told to (see [State.Kill]), when what the peer says first is not HTTP/2,
+// and when the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
@@ -236,8 +237,10 @@ type link struct {
 	holed      atomic.Bool  // bytes were taken that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
 	sent       atomic.Int64 // bytes
+	opened     atomic.Int64 // streams, by the transport
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
+	asking     asking
 }
 
 // current reports whether l is still what its State speaks of.
@@ -271,6 +274,9 @@ func (l *link) settings(limit uint32, told bool) {
 		f(limit)
 	}
 }
+
+// acknowledged implements frameSink.
+func (l *link) acknowledged() { l.asking.acknowledged() }
 
 // goAway implements frameSink.
 func (l *link) goAway(g GoAway) {
