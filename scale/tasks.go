@@ -65,6 +65,8 @@ func (t *tasks) wait() {
 type timer struct {
 	cancel func() // nil when it is not armed
 	armed  int    // how often it was; tells a timer that fires from its successor
+
+	late time.Duration // by how much it fired too late, the last time
 }
 
 // setLocked makes t run f, without s.mu, when d has passed, unless it is armed
@@ -74,12 +76,12 @@ func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
 		return
 	}
 	t.armed++
-	nth := t.armed
+	nth, due := t.armed, time.Now().Add(d)
 	t.cancel = s.policy.tasks.after(d, func() {
 		s.mu.Lock()
 		late := t.cancel == nil || t.armed != nth
 		if !late {
-			t.cancel = nil
+			t.cancel, t.late = nil, time.Since(due)
 		}
 		s.mu.Unlock()
 		if !late {
