@@ -248,7 +248,8 @@ func (i *inquiry) conclude() (found finding, done bool) {
 // wait is until when there is reason to wait for a sign of life.
 func (i *inquiry) wait() (until time.Duration) {
 	c := i.conn
-	now, heard, longest := c.now(), c.heardAt(), mostMoving*c.sub.policy.settings.Load().probeTimeout
+	timeout := c.sub.policy.settings.Load().probeTimeout
+	now, heard, longest := c.now(), c.heardAt(), mostMoving*timeout
 	if at := i.question.Written(); !at.IsZero() {
 		until = at.Sub(c.made) + i.patience/2
 	}
@@ -257,15 +258,19 @@ func (i *inquiry) wait() (until time.Duration) {
 		until = max(until, now+i.patience/4)
 	}
 	p, told := c.tap.Progress()
-	flows := told && (p.Left == 0 || i.takenAt >= 0 && now-i.takenAt < i.patience)
-	if flows && p.Acked < i.sentTo {
+	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
+	flows := told && (p.Left == 0 || grows)
+	if grows && p.Acked < i.sentTo {
 		until = max(until, i.takenAt+i.patience)
 	}
 	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < longest {
 		until = max(until, heard+i.patience)
 	}
-	if flows || !told {
-		until = max(until, i.lap.at+min(i.patience+c.backlog(i.lap.sent), longest))
+	switch backlog := c.backlog(i.lap.sent); {
+	case flows, !told:
+		until = max(until, i.lap.at+min(i.patience+backlog, longest))
+	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
+		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, mostPatience*timeout))
 	}
 	return until
 }

@@ -54,6 +54,8 @@ type Progress struct {
 	Acked uint64 // bytes acknowledged since the connection was made
 	Left  uint64 // bytes sent or to be sent, and not acknowledged
 
+	LastAck time.Duration // since the peer's kernel said anything, be it that it has no room
+
 	Resent    uint64        // packets sent more than once, those that ask for a connection included
 	RoundTrip time.Duration // as the kernel has it; 0 if it is not known
 }

@@ -32,6 +32,7 @@ func progress(conn net.Conn) (p Progress, ok bool) {
 		p, ok = Progress{
 			Acked:     info.Bytes_acked,
 			Left:      uint64(left),
+			LastAck:   time.Duration(info.Last_ack_recv) * time.Millisecond,
 			Resent:    uint64(info.Total_retrans),
 			RoundTrip: time.Duration(info.Rtt) * time.Microsecond,
 		}, true
