@@ -52,7 +52,7 @@ type connection struct {
 	provedAt atomic.Int64 // the latest time at which it is known to have been alive, on its clock
 	arrived  atomic.Int64 // bytes sent on it that are known to have reached the server
 	pace     atomic.Int64 // bytes a second that arrived lately, of many; 0: not known
-	probing  atomic.Bool  // one of its streams is a probe's, or is about to be
+	probing  atomic.Bool  // one of its streams is a probe's
 	used     atomic.Bool  // it took a stream since the last look of shrink; not kept for the oldest
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet

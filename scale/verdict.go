@@ -81,9 +81,7 @@ type inquiry struct {
 func (c *connection) inquire(patience time.Duration) bool {
 	i := &inquiry{conn: c, lap: c.lap.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
 	i.deadline = i.lap.at + patience
-	c.probing.Store(true)
 	found := i.find()
-	c.probing.Store(false)
 	i.note(found)
 	switch found {
 	case findingDead:
@@ -108,13 +106,18 @@ func (i *inquiry) find() finding {
 	defer cancel()
 	reply := make(chan bool, 1)
 	i.reply, i.probed = reply, true
+	c.probing.Store(true)
+	release := func() {
+		c.probing.Store(false) // first: a stream that is a call's must not be taken for the probe's
+		c.release()
+	}
 	begun := c.sub.policy.tasks.run(func() {
 		answered := c.ask(ctx, i.lap, i.opened)
-		c.release()
+		release()
 		reply <- answered
 	})
 	if !begun {
-		c.release()
+		release()
 		return findingMoot
 	}
 	found := i.await()
