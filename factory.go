@@ -142,7 +142,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
-		err = f.ConnectionOk(ctx, conn)
+		err = f.firstPing(ctx, conn)
 	}
 	if err != nil {
 		_ = conn.Close() // what matters is why it is not wanted
@@ -154,6 +154,24 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	}
 	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
 	return conn, observer, nil
+}
+
+// firstPatience is how long the first ping of a new channel may take before another
+// one is made. A connection that lives and does not answer has a successor by then (see
+// package scale), and the ping stays where it is.
+const firstPatience = 1500 * time.Millisecond
+
+// firstPing pings conn until it answers or refuses, each time for twice as long as before.
+func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+	for patience := firstPatience; ; patience *= 2 {
+		ping, cancel := context.WithTimeout(ctx, patience)
+		err := f.ConnectionOk(ping, conn)
+		over := ping.Err() != nil
+		cancel()
+		if err == nil || !over || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // connect waits until conn is READY.
