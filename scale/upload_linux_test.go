@@ -2,6 +2,7 @@ package scale_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -24,7 +25,7 @@ type uploads struct {
 
 func (uploads) StreamingInputCall(stream testpb.TestService_StreamingInputCallServer) error {
 	for {
-		if _, err := stream.Recv(); err == io.EOF {
+		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
 			return stream.SendAndClose(&testpb.StreamingInputCallResponse{})
 		} else if err != nil {
 			return err

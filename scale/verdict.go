@@ -251,31 +251,43 @@ func (i *inquiry) conclude() (found finding, done bool) {
 // wait is until when there is reason to wait for a sign of life.
 func (i *inquiry) wait() (until time.Duration) {
 	c := i.conn
-	timeout := c.sub.policy.settings.Load().probeTimeout
-	now, heard, longest := c.now(), c.heardAt(), mostMoving*timeout
+	now := c.now()
 	if at := i.question.Written(); !at.IsZero() {
 		until = at.Sub(c.made) + i.patience/2
 	}
-	inTime := now-i.lap.at < longest
-	if n, told := c.tap.Unread(); told && n > 0 && now-heard > i.patience/4 && inTime {
+	n, told := c.tap.Unread()
+	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.lap.at < i.longest() {
 		until = max(until, now+i.patience/4)
 	}
+	return max(until, i.whileDataMoves(now))
+}
+
+// whileDataMoves is until when what moves on the connection is a reason to wait.
+func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
+	c := i.conn
+	heard, backlog := c.heardAt(), c.backlog(i.lap.sent)
 	p, told := c.tap.Progress()
 	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
 	flows := told && (p.Left == 0 || grows)
 	if grows && p.Acked < i.sentTo {
-		until = max(until, i.takenAt+i.patience)
+		until = i.takenAt + i.patience
 	}
-	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < longest {
-		until = max(until, heard+i.patience)
+	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
+		until = max(until, heard+2*i.patience) // a network may well pause for one
 	}
-	switch backlog := c.backlog(i.lap.sent); {
+	switch {
 	case flows, !told:
-		until = max(until, i.lap.at+min(i.patience+backlog, longest))
+		until = max(until, i.lap.at+min(i.patience+backlog, i.longest()))
 	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
-		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, mostPatience*timeout))
+		most := mostPatience * c.sub.policy.settings.Load().probeTimeout
+		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, most))
 	}
 	return until
+}
+
+// longest is how long a connection is spared though nothing is answered.
+func (i *inquiry) longest() time.Duration {
+	return mostMoving * i.conn.sub.policy.settings.Load().probeTimeout
 }
 
 // backlog is how long it may take what was sent on c to arrive, the first sent bytes.

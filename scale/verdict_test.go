@@ -255,7 +255,7 @@ func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 	for _, limit := range []uint32{1, 4, 9} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLinked(t, serverConfig{limit: limit}, scale.MaxConnections(1))
-			var streams []testpb.TestService_FullDuplexCallClient
+			streams := make([]testpb.TestService_FullDuplexCallClient, 0, limit)
 			for range limit {
 				streams = append(streams, l.stream(t))
 			}

@@ -178,7 +178,7 @@ func TestAServerAnswersWhileCallsAreMade(t *testing.T) {
 	for name, opts := range map[string][]grpc.DialOption{
 		"as it comes":     nil,
 		"no write buffer": {grpc.WithWriteBufferSize(0)},
-		"a small buffer":  {grpc.WithWriteBufferSize(100), grpc.WithSharedWriteBuffer(true)},
+		"a small buffer":  {grpc.WithWriteBufferSize(100)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tap.New(tap.Events{})
