@@ -6,7 +6,7 @@ export GOBIN  ?= $(CURDIR)/.ci/bin
 RESULTS       := $(CURDIR)/integration/faults.out
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: ## the library's own tests
 	go test ./...
@@ -23,6 +23,12 @@ demo: ## the main job on an embedded server, about ten seconds
 integration: ## real servers: etcd, nginx, haproxy
 	cd integration && go test -race ./...
 
+conformance: ## grpc-go's own tests on scale's channels, those that CI runs
+	go run ./conformance
+
+conformance-all: ## all of them, and each on plain channels too; about half an hour
+	go run ./conformance -plain ./...
+
 faults: export FAULTS_RESULTS := $(RESULTS)
 faults: ## the fault matrix, five times over, about half an hour; writes docs/faults.md
 	rm -f $(RESULTS)
@@ -30,6 +36,9 @@ faults: ## the fault matrix, five times over, about half an hour; writes docs/fa
 	-cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -soak 10m
 	mkdir -p docs
 	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
+
+programs: ## the tests of etcd, the OpenTelemetry collector and dskit on our channels, half an hour; see docs/compatibility.md
+	go run ./conformance/programs
 
 soak: ## ten minutes of random faults
 	cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -v -soak 10m -seed $$(date +%s)
@@ -57,4 +66,4 @@ $(GOBIN)/golangci-lint:
 $(GOBIN)/benchstat:
 	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
 
-.PHONY: help test race lint demo integration faults soak bench bench-peers bench-quick ci tools
+.PHONY: help test race lint demo integration conformance conformance-all programs faults soak bench bench-peers bench-quick ci tools

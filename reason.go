@@ -18,13 +18,16 @@ import (
 // grpc-go puts around it; the code is left out where it is the Unavailable that
 // the error carries anyway.
 func told(cause error) string {
-	if known, ok := errors.AsType[*answer.NoVerdictError](cause); ok {
-		return known.Error()
+	var unsent *answer.NoVerdictError
+	if errors.As(cause, &unsent) {
+		return unsent.Error()
 	}
-	if known, ok := errors.AsType[*httpError](cause); ok {
-		return known.text
+	var http *httpError
+	if errors.As(cause, &http) {
+		return http.text
 	}
-	if known, ok := errors.AsType[*reason.Error](cause); ok {
+	var known *reason.Error
+	if errors.As(cause, &known) {
 		return known.Error()
 	}
 	if reason.Of(cause) != reason.Unknown && !isContextEnd(cause) {

@@ -228,8 +228,7 @@ func TestTheCauseOfARefusalCanBeCompared(t *testing.T) {
 }
 
 func asType[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
+	return errors.As(err, new(E))
 }
 
 // The channel alone, without the factory's words around it.

@@ -156,8 +156,9 @@ func readFile(path string) ([]byte, time.Time, error) {
 		return nil, time.Time{}, errors.New("a file's path is empty")
 	}
 	stat, err := os.Stat(path)
-	switch broken, ok := errors.AsType[*fs.PathError](err); {
-	case ok && path != strings.TrimSpace(path):
+	var broken *fs.PathError
+	switch {
+	case errors.As(err, &broken) && path != strings.TrimSpace(path):
 		return nil, time.Time{}, fmt.Errorf("%q begins or ends with white space, such as a line break from a file or a command: %w", path, broken.Err)
 	case err != nil:
 		return nil, time.Time{}, err // has the path

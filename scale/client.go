@@ -67,12 +67,14 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	return cc, nil
 }
 
-// defaultServiceConfig is the program's own, or an empty one.
+// defaultServiceConfig is the program's own, or one that leaves everything out.
+// It names this policy, as an empty one would have pick_first parse a config:
+// grpc-go does that for a service config without a policy, not where there is none.
 func (o *clientOptions) defaultServiceConfig() string {
 	if o.serviceConfig != nil {
 		return *o.serviceConfig
 	}
-	return "{}"
+	return `{"loadBalancingConfig": [{"` + Name + `": {}}]}`
 }
 
 // wrap returns opts with every resolver that target may need wrapped, and notes the

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental/stats"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
@@ -54,6 +55,9 @@ type scripted struct {
 	hangUp   func()
 	deaf     atomic.Bool // it does not answer probes, and its HTTP/2 acknowledges nothing
 }
+
+// MetricsRecorder is what pick_first of grpc-go before 1.84 asks for.
+func (*stage) MetricsRecorder() stats.MetricsRecorder { return stats.UnimplementedMetricsRecorder{} }
 
 // newStage opens the play: a policy with the address "a" and child pick_first
 // unless js says otherwise, told to connect.

@@ -2,6 +2,8 @@ package scale_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,10 +13,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/h2server"
@@ -205,4 +210,35 @@ func TestAUnixSocketScales(t *testing.T) {
 		t.Errorf("%d connections, want 3", got)
 	}
 	_ = os.Remove(path)
+}
+
+// refusingBuilder is a policy that refuses every config.
+type refusingBuilder struct{ balancer.Builder }
+
+func (refusingBuilder) ParseConfig(json.RawMessage) (serviceconfig.LoadBalancingConfig, error) {
+	return nil, errors.New("refused")
+}
+
+func TestPickFirstParsesAConfigOnlyWherePlainChannelsHaveItDoSo(t *testing.T) {
+	pickFirst := balancer.Get("pick_first")
+	balancer.Register(refusingBuilder{pickFirst})
+	defer balancer.Register(pickFirst)
+	for name, opts := range map[string][]grpc.DialOption{
+		"no service config":          nil,
+		"one without a policy":       {grpc.WithDefaultServiceConfig(`{}`)},
+		"one that names the policy":  {grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"pick_first": {}}]}`)},
+		"one that names another one": {grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`)},
+	} {
+		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		plain, plainErr := grpc.NewClient("passthrough:///nowhere", opts...)
+		ours, err := scale.NewClient("passthrough:///nowhere", opts...)
+		if (err == nil) != (plainErr == nil) {
+			t.Errorf("%s: error %v, a plain channel's is %v", name, err, plainErr)
+		}
+		for _, cc := range []*grpc.ClientConn{plain, ours} {
+			if cc != nil {
+				cc.Close()
+			}
+		}
+	}
 }

@@ -199,7 +199,7 @@ func (c *channel) undecided(ctx context.Context, err error) bool {
 	if c.health.Load() == failed {
 		return false
 	}
-	_, unsent := errors.AsType[*answer.NoVerdictError](err)
+	unsent := errors.As(err, new(*answer.NoVerdictError))
 	if ctx.Err() == nil {
 		return unsent
 	}
@@ -249,7 +249,7 @@ func (p *Pool) dial(ctx context.Context) error {
 		p.nextDial = start.Add(dialPause())
 		p.mu.Unlock()
 		failed := Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Text: err.Error()}
-		if _, stuck := errors.AsType[*stuckError](err); !stuck { // whose connections may be open still
+		if !errors.As(err, new(*stuckError)) { // whose connections may be open still
 			failed.Connections = told.left()
 		}
 		p.emit(failed)

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"google.golang.org/grpc/mem"
 )
 
 // viewLimit is the longest message that is looked at in gRPC's own memory. Data
@@ -14,6 +12,14 @@ import (
 // peer has sent its message in frames of a byte each.
 const viewLimit = 16 << 10
 
+// peeker is what input needs of gRPC's *mem.Reader. The readers of grpc-go before
+// 1.77 have no Peek; what they hold is copied.
+type peeker interface {
+	Remaining() int
+	Peek(n int, parts [][]byte) ([][]byte, error)
+	Discard(n int) (int, error)
+}
+
 // input is the compressed message. It hands out the next n bytes, without copying
 // them when the message is short and in one piece.
 type input struct {
@@ -21,7 +27,7 @@ type input struct {
 	// view, when viewed is set, is all unread input: memory of src, which owns it
 	// until release has discarded it there.
 	view   []byte
-	src    *mem.Reader
+	src    peeker
 	viewed bool
 	// pos counts the bytes handed out, for error messages.
 	pos   int64
@@ -32,7 +38,7 @@ type input struct {
 
 func (in *input) reset(r io.Reader) {
 	in.r = r
-	src, ok := r.(*mem.Reader)
+	src, ok := r.(peeker)
 	if !ok {
 		return
 	}

@@ -103,10 +103,8 @@ func of(err error, sent bool, header, trailer metadata.MD) Answer {
 
 // words is what gRPC says in err, without what others have put around it.
 func words(err error) string {
-	if carrier, ok := errors.AsType[interface {
-		error
-		GRPCStatus() *status.Status
-	}](err); ok {
+	var carrier interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &carrier) {
 		return carrier.GRPCStatus().Message()
 	}
 	return err.Error()

@@ -100,7 +100,8 @@ func (c *conn) read(nc net.Conn, fr *http2.Framer) {
 	}
 	for {
 		f, err := fr.ReadFrame()
-		if streamErr, ok := errors.AsType[http2.StreamError](err); ok {
+		var streamErr http2.StreamError
+		if errors.As(err, &streamErr) {
 			c.outbox.put(func(fr *http2.Framer) error { return fr.WriteRSTStream(streamErr.StreamID, streamErr.Code) })
 			c.drop(streamErr.StreamID)
 			continue

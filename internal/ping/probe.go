@@ -121,7 +121,8 @@ func (f *Findings) handshake(ctx context.Context, conn net.Conn, config *tls.Con
 	start := time.Now()
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		if failed, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && len(failed.UnverifiedCertificates) > 0 {
+		var failed *tls.CertificateVerificationError
+		if errors.As(err, &failed) && len(failed.UnverifiedCertificates) > 0 {
 			seen.Certificate = describe(failed.UnverifiedCertificates[0])
 			f.TLS = seen
 		}

@@ -44,9 +44,20 @@ func unmark(data mem.BufferSlice) (_ mem.BufferSlice, marked bool) {
 		return data, false
 	}
 	own := slices.Clone(data) // the array is gRPC's
-	own[0] = data[0].Slice(markSize, data[0].Len())
+	own[0] = withoutMark(data[0])
 	own[1:].Ref()
 	return own, true
+}
+
+// withoutMark is a reference to b without its mark. The buffers of grpc-go before
+// 1.81 have no Slice; of those it is a copy.
+func withoutMark(b mem.Buffer) mem.Buffer {
+	if s, ok := b.(interface {
+		Slice(start, end int) mem.Buffer
+	}); ok {
+		return s.Slice(markSize, b.Len())
+	}
+	return mem.SliceBuffer(bytes.Clone(b.ReadOnlyData()[markSize:]))
 }
 
 // noEncoding is offered to servers when the client offers nothing: without an

@@ -59,7 +59,7 @@ func Explain(addr string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*Error](err); ok {
+	if errors.As(err, new(*Error)) {
 		return err
 	}
 	return &Error{Kind: Of(err), Addr: addr, Err: err}
@@ -72,7 +72,8 @@ func ByServer(err error) error { return &Error{Kind: Unknown, Err: err} }
 
 // Of is what err says is wrong.
 func Of(err error) Kind {
-	if known, ok := errors.AsType[*Error](err); ok {
+	var known *Error
+	if errors.As(err, &known) {
 		return known.Kind
 	}
 	if e := entryOf(err); e != nil {

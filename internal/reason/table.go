@@ -144,7 +144,8 @@ var table = []entry{
 		kind: WrongName, what: "the server's certificate is for another name",
 		advice: "dial a name that is in it, or have it issued for this one",
 		find: func(err error) error {
-			if e, ok := errors.AsType[x509.HostnameError](err); ok {
+			var e x509.HostnameError
+			if errors.As(err, &e) {
 				return e
 			}
 			return alerts("unrecognized name")(err)
@@ -161,7 +162,8 @@ var table = []entry{
 		kind: ServerExpired, what: "the server's certificate is not valid at this time",
 		advice: "renew it, or set the clock of this machine",
 		find: func(err error) error {
-			if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+			var e x509.CertificateInvalidError
+			if errors.As(err, &e) && e.Reason == x509.Expired {
 				return e
 			}
 			return nil
@@ -218,7 +220,8 @@ var table = []entry{
 		kind: NoSuchHost, what: "there is no such host",
 		advice: "correct the name, or see to its DNS record",
 		find: func(err error) error {
-			if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
+			var e *net.DNSError
+			if errors.As(err, &e) && e.IsNotFound {
 				return e
 			}
 			return nil
@@ -229,7 +232,8 @@ var table = []entry{
 		kind: NoSuchSocket, what: "there is no such socket",
 		advice: "start the server, or correct the path",
 		find: func(err error) error {
-			if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == opDial && errors.Is(op, fs.ErrNotExist) {
+			var op *net.OpError
+			if errors.As(err, &op) && op.Op == opDial && errors.Is(op, fs.ErrNotExist) {
 				return op
 			}
 			return nil
@@ -252,8 +256,8 @@ var table = []entry{
 		kind: NoAnswer, what: "it does not answer",
 		advice: "see whether the host is up, and whether a firewall drops what is sent there",
 		find: func(err error) error {
-			op, ok := errors.AsType[*net.OpError](err)
-			if ok && op.Op == opDial && (op.Timeout() || errors.Is(op, context.DeadlineExceeded) || errors.Is(op, os.ErrDeadlineExceeded)) {
+			var op *net.OpError
+			if errors.As(err, &op) && op.Op == opDial && (op.Timeout() || errors.Is(op, context.DeadlineExceeded) || errors.Is(op, os.ErrDeadlineExceeded)) {
 				return op
 			}
 			return nil
@@ -302,7 +306,8 @@ func outermost(err error, ok func(error) bool, otherwise error) error {
 
 // typed finds an error of type E.
 func typed[E error](err error) error {
-	if e, ok := errors.AsType[E](err); ok {
+	var e E
+	if errors.As(err, &e) {
 		return e
 	}
 	return nil
@@ -312,8 +317,8 @@ func typed[E error](err error) error {
 // has no exported type for what the peer sent, but gives it an operation.
 func alerts(words ...string) func(error) error {
 	return func(err error) error {
-		op, ok := errors.AsType[*net.OpError](err)
-		if ok && op.Op == "remote error" && slices.Contains(words, strings.TrimPrefix(op.Err.Error(), "tls: ")) {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "remote error" && slices.Contains(words, strings.TrimPrefix(op.Err.Error(), "tls: ")) {
 			return op
 		}
 		return nil
@@ -326,8 +331,8 @@ const opDial = "dial"
 // dialled finds the failure of a dial for one of the numbers.
 func dialled(numbers ...syscall.Errno) func(error) error {
 	return func(err error) error {
-		op, ok := errors.AsType[*net.OpError](err)
-		if ok && op.Op == opDial && slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(op, n) }) {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == opDial && slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(op, n) }) {
 			return op
 		}
 		return nil

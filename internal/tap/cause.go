@@ -40,8 +40,8 @@ func rank(err error) telling {
 // isAlert reports whether err is an alert that the peer sent. crypto/tls has no
 // exported type for it, but gives it an operation of its own.
 func isAlert(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "remote error"
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // ending keeps the most telling of the errors that ended a connection.

@@ -217,19 +217,27 @@ func (c *countingReady) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
-func TestTheTransportReadsOnReadyThroughTheTap(t *testing.T) {
-	_, addr := serve(t, "tcp")
-	var ready, other atomic.Int64
-	cc := dial(t, addr,
-		grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, tap.New(tap.Events{}))),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-			return &countingReady{conn, &ready, &other}, err
-		}))
+// readsOf makes an RPC on a new channel, and counts how its socket was read.
+func readsOf(t *testing.T, addr net.Addr, opts ...grpc.DialOption) (ready, other int64) {
+	t.Helper()
+	var onReady, otherwise atomic.Int64
+	cc := dial(t, addr, append(opts, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		return &countingReady{conn, &onReady, &otherwise}, err
+	}))...)
 	if _, err := healthpb.NewHealthClient(cc).Check(testContext(t), &healthpb.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if ready.Load() == 0 || other.Load() != 0 {
-		t.Errorf("%d reads on ready, %d others", ready.Load(), other.Load())
+	return onReady.Load(), otherwise.Load()
+}
+
+func TestTheTransportReadsOnReadyThroughTheTap(t *testing.T) {
+	_, addr := serve(t, "tcp")
+	if ready, _ := readsOf(t, addr, grpc.WithTransportCredentials(insecure.NewCredentials())); ready == 0 {
+		t.Skip("this grpc-go, older than 1.81, does not read on ready")
+	}
+	ready, other := readsOf(t, addr, grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, tap.New(tap.Events{}))))
+	if ready == 0 || other != 0 {
+		t.Errorf("%d reads on ready, %d others", ready, other)
 	}
 }
