@@ -152,8 +152,8 @@ func holdsNumbersOnly(t reflect.Type) bool {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	for i := range t.NumField() {
-		if kind := t.Field(i).Type.Kind(); kind < reflect.Bool || kind > reflect.Complex128 {
+	for field := range t.Fields() {
+		if kind := field.Type.Kind(); kind < reflect.Bool || kind > reflect.Complex128 {
 			return false
 		}
 	}

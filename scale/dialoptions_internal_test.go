@@ -140,7 +140,6 @@ func TestEveryDialOptionOfGRPCCanBeRead(t *testing.T) {
 		grpc.WithPerRPCCredentials(nil),
 		grpc.WithReadBufferSize(1),
 		grpc.WithResolvers(),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithStaticConnWindowSize(1),
 		grpc.WithStaticStreamWindowSize(1),
 		grpc.WithStatsHandler(nil),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,6 +48,7 @@ type scripted struct {
 	listener func(balancer.SubConnState)
 	opts     balancer.NewSubConnOptions
 	health   func(balancer.SubConnState)
+	slow     chan struct{} // holds the next RegisterHealthListener up, unless it is nil
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
 	deaf     atomic.Bool // it does not answer probes
@@ -112,7 +114,7 @@ func (l listening) NewSubConn(addrs []resolver.Address, opts balancer.NewSubConn
 		l.stage.mu.Unlock()
 		listener(state)
 	}
-	return l.ClientConn.NewSubConn(addrs, opts)
+	return l.ClientConn.NewSubConn(addrs, opts) //nolint:staticcheck // deprecated for several addresses only
 }
 
 func (st *stage) notef(format string, args ...any) {
@@ -168,14 +170,21 @@ func (c *scripted) Connect()  { c.stage.notef("connect %d", c.number) }
 func (c *scripted) Shutdown() { c.stage.notef("shutdown %d", c.number) }
 
 func (c *scripted) UpdateAddresses(addrs []resolver.Address) {
-	what := fmt.Sprintf("addresses of %d:", c.number)
+	texts := make([]string, 0, len(addrs))
 	for _, a := range addrs {
-		what += " " + a.Addr
+		texts = append(texts, a.Addr)
 	}
-	c.stage.notef("%s", what)
+	c.stage.notef("addresses of %d: %s", c.number, strings.Join(texts, " "))
 }
 
 func (c *scripted) RegisterHealthListener(listener func(balancer.SubConnState)) {
+	c.stage.mu.Lock()
+	slow := c.slow
+	c.slow = nil
+	c.stage.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	c.health = listener
 	if listener != nil {
 		c.stage.notef("watch %d", c.number)

@@ -10,6 +10,7 @@ import (
 // speaks for the subchannel. It is guarded by subchannel.mu.
 type health struct {
 	listener func(balancer.SubConnState) // the child's; nil without
+	nth      int                         // tells a listener from the next; outlives a reset
 	last     connectivity.State          // what it was told last
 	starved  *connection                 // its watch waits for a stream; counted in subchannel.waiting
 }
@@ -28,7 +29,7 @@ func (s *subchannel) resetHealthLocked() {
 	if s.health.starved != nil {
 		s.waiting.Add(-1)
 	}
-	s.health = health{}
+	s.health = health{nth: s.health.nth + 1}
 }
 
 // watchOldest has gRPC watch the health on the oldest connection. The watch is a
@@ -76,18 +77,25 @@ func (c *connection) setAsideLocked() bool {
 	return c.watched
 }
 
-// watch registers the child's listener for c's health with gRPC. What comes is
-// told on gRPC's goroutine.
+// watch registers the child's listener for c's health with gRPC. What comes is told on
+// gRPC's goroutine; watch may run on another, beside the one that registers the child's
+// next listener. Of the two whoever is last sees that there is another, and begins again.
 func (s *subchannel) watch(c *connection) {
 	s.mu.Lock()
-	listener := s.health.listener
+	listener, nth := s.health.listener, s.health.nth
 	s.mu.Unlock()
 	if listener == nil {
 		c.sc.RegisterHealthListener(nil)
 		s.unwatch(c)
-		return
+	} else {
+		c.sc.RegisterHealthListener(func(state balancer.SubConnState) { s.onHealth(c, nth, listener, state) })
 	}
-	c.sc.RegisterHealthListener(func(state balancer.SubConnState) { s.onHealth(c, listener, state) })
+	s.mu.Lock()
+	last := s.health.nth == nth
+	s.mu.Unlock()
+	if !last {
+		s.watchOldest()
+	}
 }
 
 // unwatch gives the stream back that was set aside.
@@ -105,9 +113,9 @@ func (s *subchannel) unwatch(c *connection) {
 // only report is READY. When the oldest connection has changed, the child is
 // spared the CONNECTING: what it knows is the best guess until the new watch has
 // an answer.
-func (s *subchannel) onHealth(c *connection, listener func(balancer.SubConnState), state balancer.SubConnState) {
+func (s *subchannel) onHealth(c *connection, nth int, listener func(balancer.SubConnState), state balancer.SubConnState) {
 	s.mu.Lock()
-	if s.oldest() != c {
+	if s.oldest() != c || s.health.nth != nth {
 		s.mu.Unlock()
 		return
 	}

@@ -508,3 +508,33 @@ func TestOtherAddressesDoNotEndABackoff(t *testing.T) {
 		st.expect("the backoff is over", "connect 0")
 	})
 }
+
+func TestAHealthWatchThatBeginsLateDoesNotTakeThePlaceOfTheNextListener(t *testing.T) {
+	play(t, `{"childPolicy": [{"round_robin": {}}]}`, func(st *stage) {
+		st.conns[0].connects(2)
+		st.conns[0].health(balancer.SubConnState{ConnectivityState: connectivity.Connecting})
+		st.conns[0].health(balancer.SubConnState{ConnectivityState: connectivity.Ready})
+		first, second := st.begin(), st.begin()
+		st.conns[1].connects(1)
+		if first.on() != 0 || second.on() != 1 {
+			t.Fatalf("the calls are on %d and %d", first.on(), second.on())
+		}
+		st.conns[0].becomes(connectivity.Idle) // the watch waits for a stream on the other
+		st.conns[1].slow = make(chan struct{})
+		release := st.conns[1].slow
+		second.end() // which begins it, slowly
+		var told []connectivity.State
+		st.subchannel().RegisterHealthListener(func(s balancer.SubConnState) { told = append(told, s.ConnectivityState) })
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.Connecting})
+		st.conns[1].health(balancer.SubConnState{ConnectivityState: connectivity.TransientFailure})
+		if want := []connectivity.State{connectivity.Connecting, connectivity.TransientFailure}; !slices.Equal(told, want) {
+			t.Errorf("the child's latest listener was told %v, want %v", told, want)
+		}
+		if n := st.connection(1).inFlight(); n != 1 {
+			t.Errorf("%d streams are taken, want the watch's", n)
+		}
+	})
+}

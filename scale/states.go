@@ -380,7 +380,7 @@ func (c *connection) reason(lived time.Duration) error {
 		what = fmt.Sprintf("ended by GOAWAY (code %d, %q)", g.Code, g.Debug)
 	} else if cause := c.tap.Cause(); cause != nil {
 		if inner := errors.Unwrap(cause); inner != nil && strings.HasPrefix(cause.Error(), "tap: closed by the peer: ") {
-			cause = fmt.Errorf("error reading from server: %w", inner) // as gRPC tells the calls that were on it
+			cause = fmt.Errorf("closed by the peer: error reading from server: %w", inner) // as gRPC tells the calls that were on it
 		}
 		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
 	}
