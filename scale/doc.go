@@ -113,7 +113,7 @@
 // grpc.WithDefaultServiceConfig were given, also in options that are wrapped; if they
 // are gone some day, NewClient refuses a default service config that it cannot read,
 // and [WithResolvers] and [WithDefaultServiceConfig] of this package do the same. The
-// package was made for grpc-go 1.85, and works with 1.79 and newer.
+// package was made for grpc-go 1.85, and works with 1.82.1 and newer.
 //
 // A stream that gRPC opens without a pick counts too: those of producers, and one
 // for a health watch. A server that does not know the health service costs the
