@@ -146,7 +146,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		return nil, nil, &connectionError{connecting, f.target, err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
-		err = f.tryPing(ctx, conn)
+		err = f.firstPing(ctx, conn)
 	}
 	if err != nil {
 		_ = conn.Close() // what matters is why it is not wanted
@@ -160,15 +160,31 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	return conn, observer, nil
 }
 
-// tryPing pings a new channel. A ping that says nothing about the connection, though
-// there was time for it, is no reason to throw the connection away.
-func (f *Factory) tryPing(ctx context.Context, conn *grpc.ClientConn) error {
-	err := f.ConnectionOk(ctx, conn)
-	if errors.As(err, new(*answer.NoVerdictError)) && ctx.Err() == nil {
-		f.logger.WarnContext(ctx, "connected, but the ping says nothing about the connection", "target", f.target, "error", err)
-		return nil
+// firstPatience is how long the first ping of a new channel may take before another
+// one is made. A connection that lives and does not answer has a successor by then (see
+// package scale), and the ping stays where it is.
+const firstPatience = 1500 * time.Millisecond
+
+// firstPing pings conn until it answers or refuses, each time for twice as long as before.
+// A ping that says nothing about the connection, though there was time for it, is no
+// reason to throw the connection away.
+func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+	for patience := firstPatience; ; patience *= 2 {
+		ping, cancel := context.WithTimeout(ctx, patience)
+		err := f.ConnectionOk(ping, conn)
+		over := ping.Err() != nil
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case over:
+		case errors.As(err, new(*answer.NoVerdictError)):
+			f.logger.WarnContext(ctx, "connected, but the ping says nothing about the connection", "target", f.target, "error", err)
+			return nil
+		default:
+			return err
+		}
 	}
-	return err
 }
 
 // connect waits until conn is READY.

@@ -47,6 +47,11 @@ func (s *summary) add(r suite.Report) {
 			s.counts[setting][o] += r.Runs[setting].Count(o)
 		}
 	}
+	if plain := r.Runs[suite.Plain]; plain != nil {
+		for _, test := range plain.Odd() {
+			fmt.Printf("   on plain channels: %s %s: %s\n", r.Package, test, plain.Outcome(test))
+		}
+	}
 	for _, f := range r.Findings {
 		fmt.Println("  ", f)
 		fmt.Print(s.excerpt(f.Output))

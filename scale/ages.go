@@ -172,8 +172,8 @@ func (s *subchannel) outlived(c *connection) {
 	set := s.policy.settings.Load()
 	alive := set.probeInterval <= 0
 	if !alive {
-		kind := c.question(mostPatience * set.probeTimeout).Kind
-		alive = kind != answer.None && kind != answer.Unsent
+		got, said := c.question(mostPatience * set.probeTimeout)
+		alive = said != nil || got.Kind != answer.None && got.Kind != answer.Unsent
 	}
 	var q sequel
 	defer q.do(s)

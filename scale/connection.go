@@ -53,7 +53,9 @@ type connection struct {
 	quota    atomic.Int64                     // streams the server allows, for probes; limit <= quota
 	proved   atomic.Bool                      // the server answered a call on it
 	provedAt atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
-	probing  atomic.Bool                      // one of its streams is a probe's, or is about to be
+	arrived  atomic.Int64                     // bytes sent on it that are known to have reached the server
+	pace     atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
+	probing  atomic.Bool                      // one of its streams is a probe's
 	used     atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
@@ -73,10 +75,10 @@ type connection struct {
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used
 
-	look      timer           // of the watch, see probe.go
-	answered  time.Duration   // when it was last known to answer, on its clock; the watch's own once it runs
-	idleShare float64         // of the probe interval, until the next probe of it idle
-	probes    []time.Duration // what the latest probes took, oldest first
+	look       timer           // of the watch, see probe.go
+	idleShare  float64         // of the probe interval, until the next probe of it idle
+	unanswered int             // probes in a row that have no answer
+	probes     []time.Duration // what the latest probes took, oldest first
 
 	predecessor *connection // which it is dialled to replace; nil: none
 	replace     replacement // the plan for its own
@@ -86,11 +88,11 @@ type connection struct {
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
 	c := &connection{sub: s, id: s.policy.channel.connections.Add(1), made: time.Now()}
-	c.newLap()
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
 	})
+	c.newLap()
 	set := s.policy.settings.Load()
 	if set.holdGoAway {
 		c.tap.WithHold()

@@ -125,6 +125,9 @@ func latest(a, b time.Time) time.Time {
 // superviseDials gives up dials that take too long, and ends backoffs while there
 // is demand.
 func (s *subchannel) superviseDials() {
+	if !s.heardDials() {
+		return
+	}
 	var q sequel
 	defer q.do(s)
 	s.mu.Lock()

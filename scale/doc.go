@@ -34,7 +34,8 @@
 //
 // Every connection is proved alive within [ProbeInterval], by calls that are answered
 // on it or by a probe, an RPC on that very connection. One that does not answer is
-// ejected: see probe.go. Dials are supervised too: while calls find no connection
+// ejected, after its HTTP/2 was asked too and this process was found to be well: see
+// probe.go, verdict.go and witness.go. Dials are supervised too: while calls find no connection
 // they start about one a second, whatever gRPC's backoff, and none hangs: see
 // dialling.go. A connection whose end can be foreseen is replaced before, successor
 // first, so that no call waits for a handshake: by age, see [MaxConnectionAge], or
@@ -52,7 +53,9 @@
 //	states.go       what the states of connections make of the subchannel's
 //	growth.go       more connections, fewer connections, and backing off
 //	queue.go        the calls that wait; priority.go those that go first
-//	probe.go        the watch over a connection, and its ejection
+//	probe.go        the watch over a connection
+//	verdict.go      what is made of a probe without an answer, up to ejection
+//	witness.go      whether this process ran well enough to tell
 //	dialling.go     the supervision of dials
 //	ages.go         at what age a server ends connections, and whether it really does
 //	replace.go      replacing connections before they end
@@ -77,7 +80,8 @@
 // whoever has picked it has one.
 //
 // A connection is retired only after its successor has answered. It is killed only by
-// the watch, for want of an answer, and then every RPC on it is told so.
+// the watch, when neither the server nor its HTTP/2 answers, and then every RPC on it
+// is told so.
 //
 // Whenever a connection ends, gRPC gets a new picker, even when nothing else has
 // changed: a call that picked the lost connection waits for one. The order is to

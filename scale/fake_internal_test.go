@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -52,7 +53,7 @@ type scripted struct {
 	slow     chan struct{} // holds the next RegisterHealthListener up, unless it is nil
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
-	deaf     atomic.Bool // it does not answer probes
+	deaf     atomic.Bool // it does not answer probes, and its HTTP/2 acknowledges nothing
 }
 
 // MetricsRecorder is what pick_first of grpc-go before 1.84 asks for.
@@ -244,9 +245,31 @@ func (c *scripted) handshakes(limit uint32) {
 			}
 		}
 	}()
+	go c.acknowledge(server)
+	if _, err := conn.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil { // and SETTINGS
+		c.stage.t.Fatal(err)
+	}
 	c.wire = http2.NewFramer(server, nil)
 	c.hangUp = func() { _, _ = client.Close(), server.Close() }
 	c.allows(limit)
+}
+
+// acknowledge is what the server's HTTP/2 does of its own accord.
+func (c *scripted) acknowledge(server net.Conn) {
+	if _, err := io.ReadFull(server, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	for fr := http2.NewFramer(server, server); ; {
+		frame, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		if s, ok := frame.(*http2.SettingsFrame); ok && !s.IsAck() && !c.deaf.Load() {
+			if fr.WriteSettingsAck() != nil {
+				return
+			}
+		}
+	}
 }
 
 // allows sends SETTINGS.

@@ -3,6 +3,7 @@ package scale_test
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		playRole(role)
+		return
+	}
 	grpclog.SetLoggerV2(grpcLog) // may only be set before gRPC is used
 	goleak.VerifyTestMain(m)
 }

@@ -144,13 +144,20 @@ func ShrinkAfter(d time.Duration) grpc.DialOption {
 // that are answered on it, and when there are none, by an RPC, which
 // grpc.health.v1 answers, or says that it does not know, or [ProbeWith]'s. A
 // connection that is idle is probed after 0.7 to 0.9 of d without a proof, one
-// that has streams in flight after 0.35 of d without a byte. One that does not
-// answer within [ProbeTimeout] is ejected: its RPCs fail with status Unavailable,
-// which says why, and new ones go elsewhere.
+// that has streams in flight after 0.35 of d without a byte.
 //
-// The default is one second, 0 turns probes off. d below 0 is an error of
+// Any status from the server is an answer. When there is none within half of
+// [ProbeTimeout], the server's HTTP/2 is asked too, by an empty SETTINGS, which it
+// has to acknowledge at once whatever is busy behind it. A connection that
+// acknowledges it keeps its RPCs, and new ones go to a successor. One that answers
+// neither within ProbeTimeout is ejected: its RPCs fail with status Unavailable,
+// which says why, and new ones go elsewhere. It is not ejected while this process
+// is short of CPU, or while data moves on it.
+//
+// The default is one second, 0 turns all that off. d below 0 is an error of
 // [NewClient]. Probes are streams of their own, past interceptors, and of a server
-// whose limit is 10 or more one stream is kept free for them.
+// whose limit is 10 or more one stream is kept free for them. On a connection whose
+// streams are all taken, only HTTP/2 is asked.
 func ProbeInterval(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d < 0 {
@@ -177,7 +184,10 @@ func ProbeTimeout(d time.Duration) grpc.DialOption {
 
 // ProbeWith has f probe a connection in place of grpc.health.v1. cc is that one
 // connection, to be used for one unary RPC or two until f returns, and for no
-// longer than ctx; nil means that the connection is alive. f is called
+// longer than ctx, which has no deadline: it ends when the answer is not wanted any
+// more. nil means that the connection is alive, and so does an error that is, or
+// wraps, a gRPC status from the server. Any other error says that f does not like the
+// connection: it is replaced if its HTTP/2 answers, and ejected if not. f is called
 // concurrently for several connections. A nil f is an error of [NewClient].
 func ProbeWith(f func(ctx context.Context, cc grpc.ClientConnInterface) error) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {

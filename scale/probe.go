@@ -2,8 +2,6 @@ package scale
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,8 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-
-	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // Every connection is watched. A call that was picked and answered proves that it
@@ -25,15 +21,15 @@ import (
 // within one interval and the timeout.
 //
 // Bytes that come in prove nothing by themselves: they come although this side's
-// are lost. HTTP/2's PING would do, but servers count them and hang up.
+// are lost. What is made of a probe without an answer stands in verdict.go.
 const (
 	busyShare  = 0.35
 	leastIdle  = 0.7
 	idleSpread = 0.2
 
 	// leastProbed is the lowest limit of which a stream is kept free for probes.
-	// Below it that would be too large a part: there only finished calls prove
-	// anything while every stream is taken, and what is left is keepalive.
+	// Below it that would be too large a part: while every stream is taken, only the
+	// server's HTTP/2 is asked.
 	leastProbed = 10
 
 	// A server that is slow is not dead. A probe may take patienceFactor times as
@@ -49,13 +45,10 @@ const (
 	// the server that is slow, and more connections are no help: each ejection in a
 	// row doubles the probe timeout for the address.
 
-	// A connection that moves data both ways is spared for mostMoving timeouts,
-	// though no probe is answered.
-	mostMoving = 15
-
-	// A timer that is late by stalled tells that this process did not run. What
-	// it did not hear in that time proves nothing.
-	stalled = 250 * time.Millisecond
+	// While probes have no answer, though the connection lives, each one doubles the
+	// time until the next, up to rarestProbe.
+	mostProbeDoublings = 5
+	rarestProbe        = 30 * time.Second
 )
 
 // lap is the time between two looks at a connection. The calls that are picked in
@@ -63,13 +56,14 @@ const (
 type lap struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
+	sent     int64         // bytes that had been sent by then
 	done     func(balancer.DoneInfo)
 	answered atomic.Bool // one of its calls was
 }
 
 // newLap begins a lap.
 func (c *connection) newLap() {
-	l := &lap{conn: c, at: c.now()}
+	l := &lap{conn: c, at: c.now(), sent: c.tap.Sent()}
 	l.done = l.onDone
 	c.lap.Store(l)
 }
@@ -80,7 +74,8 @@ func (l *lap) onDone(info balancer.DoneInfo) {
 	c := l.conn
 	if info.BytesReceived && !l.answered.Load() {
 		l.answered.Store(true)
-		c.prove(l.at)
+		c.proved.Store(true)
+		c.prove(l)
 	}
 	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
 		c.orphaned()
@@ -91,13 +86,21 @@ func (l *lap) onDone(info balancer.DoneInfo) {
 // now is the time on c's clock.
 func (c *connection) now() time.Duration { return time.Since(c.made) }
 
-// prove notes that c was alive at the given time.
-func (c *connection) prove(at time.Duration) {
-	c.proved.Store(true)
+// prove notes that something was answered that was begun in l: c was alive then, and
+// what had been sent before has arrived.
+func (c *connection) prove(l *lap) {
+	before := time.Duration(raise(&c.provedAt, int64(l.at)))
+	if n := l.sent - raise(&c.arrived, l.sent); n > smallBacklog {
+		c.pace.Store(perSecond(n, c.now()-before))
+	}
+}
+
+// raise makes v at least n, and returns what it was.
+func raise(v *atomic.Int64, n int64) (before int64) {
 	for {
-		last := c.provedAt.Load()
-		if last >= int64(at) || c.provedAt.CompareAndSwap(last, int64(at)) {
-			return
+		before = v.Load()
+		if before >= n || v.CompareAndSwap(before, n) {
+			return before
 		}
 	}
 }
@@ -108,8 +111,7 @@ func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.ma
 // watchLocked begins the watch over a connection that has become READY.
 func (s *subchannel) watchLocked(c *connection) {
 	c.newLap()
-	c.answered = c.now()
-	c.provedAt.Store(int64(c.answered)) // it came through a handshake, and sent SETTINGS
+	c.prove(c.lap.Load()) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
 		// Much more if the first packet was lost, which the kernel does not count.
@@ -130,17 +132,25 @@ func (s *subchannel) armLookLocked(c *connection) {
 	}
 	due := c.probeDueLocked(interval) - c.now()
 	// A call that begins meanwhile makes it earlier.
-	s.setLocked(&c.look, max(min(due, scaled(interval, busyShare)), time.Millisecond), c.watch)
+	s.setLocked(&c.look, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.watch)
 }
 
 // probeDueLocked is when c has to be probed, as things stand.
 func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
 	proved := time.Duration(c.provedAt.Load())
-	due := proved + scaled(interval, c.idleShare)
+	due := proved + c.doubled(scaled(interval, c.idleShare))
 	if c.busy() {
-		due = min(due, max(proved, c.heardAt())+scaled(interval, busyShare))
+		due = min(due, max(proved, c.heardAt())+c.doubled(scaled(interval, busyShare)))
 	}
 	return due
+}
+
+// doubled is a time until the next probe, longer after probes without an answer.
+func (c *connection) doubled(d time.Duration) time.Duration {
+	if c.unanswered == 0 {
+		return d
+	}
+	return max(d, min(d<<min(c.unanswered, mostProbeDoublings), rarestProbe))
 }
 
 // watch looks at a connection, and probes it if need be. It runs once at a time
@@ -148,11 +158,11 @@ func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
 func (c *connection) watch() {
 	s := c.sub
 	last := c.lap.Load()
-	c.newLap()
-	if last.answered.Load() {
-		c.trust(c.now() - last.at) // or less
-	}
+	c.newLap() // what is picked from now on and answered proves as much as a probe
 	s.mu.Lock()
+	if last.answered.Load() {
+		c.noteAnswerLocked(c.now() - last.at) // or less
+	}
 	interval := s.policy.settings.Load().probeInterval
 	due := c.phase == phaseReady && interval > 0 && c.now() >= c.probeDueLocked(interval)
 	var patience time.Duration
@@ -160,17 +170,7 @@ func (c *connection) watch() {
 		patience = c.patienceLocked(s.policy.settings.Load().probeTimeout)
 	}
 	s.mu.Unlock()
-	var verdict error
-	if due {
-		c.probing.Store(true)
-		if c.take(c.quota.Load()) { // if none is free, calls that end are proof enough
-			verdict = c.probe(patience)
-			c.release()
-		}
-		c.probing.Store(false)
-	}
-	if verdict != nil {
-		c.eject(verdict)
+	if due && !c.inquire(patience) {
 		return
 	}
 	s.mu.Lock()
@@ -194,107 +194,38 @@ func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 	return min(max(patience, patienceFactor*second), mostPatience*timeout)
 }
 
-// probe asks the server for a sign of life, and returns why c is to be ejected,
-// or nil.
-func (c *connection) probe(patience time.Duration) error {
-	start := c.now()
-	before, _ := c.tap.Progress()
-	answered := c.ask(patience)
-	if took := c.now() - start; !answered && took > patience+stalled {
-		answered = c.ask(patience)
-	}
-	closing := c.sub.policy.ctx.Err() != nil
-	alive := answered || closing || time.Duration(c.provedAt.Load()) >= start
-	if alive {
-		c.answered = start
-	} else {
-		alive = start-c.answered < mostMoving*c.sub.policy.settings.Load().probeTimeout && c.moves(start, before)
-	}
-	c.noteProbe(start, answered, alive)
-	if alive {
-		c.prove(start)
-		return nil
-	}
-	return fmt.Errorf("scale: connection to %s ejected: no answer to a probe within %v (last byte heard %v ago, limit %d, %d streams in flight)",
-		c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()-1)
-}
-
-// ask makes the RPC, and reports whether it was over in time. However it ended, it
-// was the server that ended it: by an answer, by a status, by a RST_STREAM. Or the
-// connection is lost, which gRPC knows by itself.
-func (c *connection) ask(patience time.Duration) bool {
-	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
-	defer cancel()
+// ask makes the RPC of a probe, and reports whether the server answered, be it with
+// a status or a RST_STREAM. An RPC that failed in this process was not answered, for
+// instance for want of credentials: nothing was sent then, or nothing has come.
+func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)
 	if !ok {
 		return true // this grpc-go has no such thing
 	}
+	var err error
 	if ask := c.sub.policy.channel.ask; ask != nil {
-		return ask(ctx, direct) == nil
+		err = ask(ctx, direct)
+	} else {
+		_, err = healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
 	}
-	_, _ = healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
-	return ctx.Err() == nil
+	if err == nil {
+		return true
+	}
+	_, isStatus := status.FromError(err) // else it is the word of ProbeWith's function
+	return isStatus && ctx.Err() == nil && c.tap.Opened() > opened && c.heardAt() >= begun.at
 }
 
-// moves reports whether both directions of c have moved since start, though no
-// answer came: it is stuck behind other streams' data then. This side's direction
-// moves if the peer's kernel takes what was sent.
-func (c *connection) moves(start time.Duration, before tap.Progress) bool {
-	if c.heardAt() < start {
-		return false
-	}
-	after, ok := c.tap.Progress()
-	return ok && (after.Left == 0 || after.Acked > before.Acked)
-}
-
-// noteProbe keeps what a probe came to.
-func (c *connection) noteProbe(start time.Duration, answered, alive bool) {
+// noteAnswerLocked is told that the server answered in the given time. If that was
+// soon, the connections that were ejected before were dead, and the server is not slow.
+func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats.probes++
-	if !alive {
-		s.stats.probesFailed++
-	}
-	if answered {
-		took := c.now() - start
-		c.trust(took)
-		if len(c.probes) == keptProbes {
-			c.probes = slices.Delete(c.probes, 0, 1)
-		}
-		c.probes = append(c.probes, took)
-	}
-}
-
-// trust is told that the server answered in the given time. If that was soon, the
-// connections that were ejected before were dead, and the server is not slow.
-func (c *connection) trust(took time.Duration) {
-	s := c.sub
+	c.unanswered = 0
 	if took < s.policy.settings.Load().probeTimeout/2 {
 		s.policy.channel.memory.trust(s.addr())
+		s.stuckAt, s.stuckPause = time.Time{}, 0
 	}
-}
-
-// eject takes c out of use, has its successor dialled, and ends the RPCs on it
-// with why.
-func (c *connection) eject(why error) {
-	s := c.sub
-	s.mu.Lock()
-	if s.closed || c.phase != phaseReady {
-		s.mu.Unlock()
-		return
-	}
-	dials := s.outLocked(c)
-	s.stats.ejected++
-	c.counted = true
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-	s.lastErr, s.distrust = why, true
-	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
-	s.mu.Unlock()
-	s.dial(dials)
-	c.tap.Kill(why)
 }
 
 // directBuilder builds, as a producer, the way to make RPCs on one connection.

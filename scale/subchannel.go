@@ -55,6 +55,8 @@ type subchannel struct {
 	wanted        bool               // there is demand, see dialling.go
 	begunAt       time.Time          // when the last dial was
 	distrust      bool               // a connection was ejected, and none has become READY since
+	stuckAt       time.Time          // when a connection was last replaced for want of an answer
+	stuckPause    time.Duration      // from then until another one may be; 0: at once
 	superviseTick timer              // looks at dials
 	replaceTick   timer              // carries out replacements
 	trustTick     timer              // ends a suspicion

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
@@ -23,6 +24,10 @@ import (
 // health service, or the service may be slow. Then the predecessor is asked the same.
 // A successor that does no worse than its predecessor succeeds it. Otherwise it is
 // closed, and another is dialled after a pause.
+//
+// Where the predecessor is to go because it does not answer (see verdict.go), the
+// successor has to do better: if it is as silent, the server is slow, and nothing
+// changes.
 //
 // Where probes are turned off, READY is enough.
 
@@ -42,7 +47,10 @@ func (s *subchannel) tryLocked(c *connection) bool {
 
 // try has c answer, and decides whether it succeeds old.
 func (s *subchannel) try(c, old *connection, patience time.Duration) {
-	err := c.compare(old, patience)
+	s.mu.Lock()
+	stuck := old.replace.why == whyStuck
+	s.mu.Unlock()
+	err := c.compare(old, patience, stuck)
 	var q sequel
 	defer q.do(s)
 	s.mu.Lock()
@@ -53,6 +61,11 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 		s.putToUseLocked(c)
 		s.succeedLocked(c, &q)
 		q.serve = true
+	case stuck:
+		c.predecessor, old.replace = nil, replacement{}
+		s.planByAgeLocked(old)
+		s.armReplaceLocked()
+		q.retireLocked(c)
 	default:
 		s.lastErr = err
 		s.stats.failed++
@@ -62,45 +75,53 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 	}
 }
 
-// compare returns nil if c answers, or does no worse than old, and else why c is
-// not to take the place of old.
-func (c *connection) compare(old *connection, patience time.Duration) error {
+// compare returns nil if c answers, or, unless old is stuck, does no worse than it, and
+// else why c is not to take the place of old.
+func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
 	c.streams.Add(1) // it is nobody else's yet
-	got := c.question(patience)
+	got, said := c.question(patience)
 	c.release()
 	if got.Kind == answer.GRPC {
 		c.proved.Store(true)
 		return nil
 	}
-	if old.take(old.quota.Load()) {
-		same := old.question(patience) == got
+	if !stuck && old.take(old.quota.Load()) {
+		same, _ := old.question(patience)
 		old.release()
-		if same {
+		if same == got {
 			return nil
 		}
+	}
+	if said != nil {
+		return fmt.Errorf("scale: the new connection to %s is not used, and the one before it stays: %w", c.sub.addr(), said)
 	}
 	return fmt.Errorf("scale: the new connection to %s is not used, and the one before it stays: asked for a sign of life, %v", c.sub.addr(), got)
 }
 
-// question makes the RPC of a probe on c, and tells how it was answered.
-func (c *connection) question(patience time.Duration) answer.Answer {
+// question makes the RPC of a probe on c, and tells how it was answered. said is what
+// ProbeWith's function has against the connection, if it has anything.
+func (c *connection) question(patience time.Duration) (got answer.Answer, said error) {
 	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
 	defer cancel()
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)
 	if !ok {
-		return answer.Answer{Kind: answer.GRPC} // this grpc-go has no such thing
+		return answer.Answer{Kind: answer.GRPC}, nil // this grpc-go has no such thing
 	}
 	heard := &askedConn{ClientConnInterface: direct}
 	if ask := c.sub.policy.channel.ask; ask != nil {
-		if err := ask(ctx, heard); err == nil {
-			return answer.Answer{Kind: answer.GRPC}
+		err := ask(ctx, heard)
+		if err == nil {
+			return answer.Answer{Kind: answer.GRPC}, nil
 		}
-		return heard.last
+		if _, isStatus := status.FromError(err); !isStatus {
+			return answer.Answer{}, err
+		}
+		return heard.last, nil
 	}
 	_ = heard.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
-	return heard.last
+	return heard.last, nil
 }
 
 // askedConn makes unary RPCs on one connection and notes who answered the last. It is

@@ -68,6 +68,8 @@ type timer struct {
 	armed   int    // how often it was; tells a timer that fires from its successor
 	running bool
 	rearm   func() // arms it when what runs has returned; nil: it is not to be
+
+	late time.Duration // by how much it fired too late, the last time
 }
 
 // setLocked makes t run f, without s.mu, when d has passed, unless it is armed
@@ -81,18 +83,18 @@ func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
 		return
 	}
 	t.armed++
-	nth := t.armed
-	t.cancel = s.policy.tasks.after(d, func() { s.fire(t, nth, f) })
+	nth, due := t.armed, time.Now().Add(d)
+	t.cancel = s.policy.tasks.after(d, func() { s.fire(t, nth, due, f) })
 }
 
-// fire runs f unless t was stopped in the last moment.
-func (s *subchannel) fire(t *timer, nth int, f func()) {
+// fire runs f, which was due then, unless t was stopped in the last moment.
+func (s *subchannel) fire(t *timer, nth int, due time.Time, f func()) {
 	s.mu.Lock()
 	if t.cancel == nil || t.armed != nth {
 		s.mu.Unlock()
 		return
 	}
-	t.cancel, t.running = nil, true
+	t.cancel, t.running, t.late = nil, true, time.Since(due)
 	s.mu.Unlock()
 	f()
 	s.mu.Lock()

@@ -42,8 +42,9 @@ const (
 )
 
 // outside runs f, which is the program's code, and waits until it returns. If it
-// goes on though ctx has ended, outside leaves it alone and returns a *stuckError.
-// f then runs late when it returns after all.
+// goes on though ctx has ended, outside leaves it alone and returns a *stuckError;
+// while the pool is being closed, only when the drain timeout has passed, so that
+// Close waits for what comes late. late runs when f returns after all.
 func (p *Pool) outside(ctx context.Context, what string, f, late func()) error {
 	if n := p.counts.stuck.Load(); n >= maxStuck {
 		return fmt.Errorf("grpcpool: %d calls of the factory have not returned though their contexts have ended; it is not asked before one does", n)
@@ -70,6 +71,13 @@ func (p *Pool) outside(ctx context.Context, what string, f, late func()) error {
 	case <-over:
 		return nil
 	case <-timer.C:
+	}
+	if p.ctx.Err() != nil { // Close is waiting: as long as it does there is time
+		select {
+		case <-over:
+			return nil
+		case <-p.impatient:
+		}
 	}
 	stuck := p.counts.stuck.Add(1) // before f can find out
 	if !settled.CompareAndSwap(false, true) {

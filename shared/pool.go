@@ -44,6 +44,9 @@ type Pool struct {
 	ended    bool          // the last event is told, or about to be
 	live     int           // open channels and running goroutines: what Shutdown waits for
 	drained  chan struct{} // closed when closing and live is 0
+
+	giveUpOnce sync.Once
+	impatient  chan struct{} // closed when the drain timeout of a Close has passed
 }
 
 var (
@@ -63,7 +66,9 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 		wake:    make(chan struct{}, 1),
 		open:    make(map[*channel]struct{}),
 		drained: make(chan struct{}),
-		live:    1, // the watchdog
+
+		impatient: make(chan struct{}),
+		live:      1, // the watchdog
 	}
 	if f, ok := factory.(interface{ Target() string }); ok {
 		p.target = f.Target()
@@ -211,6 +216,7 @@ func (p *Pool) Close() error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
+	p.giveUpOnce.Do(func() { close(p.impatient) })
 	for _, c := range p.openChannels() {
 		c.closeOnce()
 	}
@@ -218,6 +224,9 @@ func (p *Pool) Close() error {
 	defer timer.Stop()
 	select {
 	case <-p.drained:
+		if text := p.stuckText(); text != "" {
+			return fmt.Errorf("%w; still running: %s", err, text)
+		}
 		return err
 	case <-timer.C:
 		return p.giveUp(err)

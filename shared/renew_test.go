@@ -281,7 +281,7 @@ func TestAServerThatFailsAsSoonAsItHasAcceptedIsNotDialledInALoop(t *testing.T) 
 func TestACancelledCallIsCancelledForItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeFactory{onDial: func(context.Context) error { time.Sleep(time.Minute); return nil }}
-		p := newPool(t, f, 0)
+		p := newPool(t, f, 0, shared.WithDrainTimeout(time.Hour)) // the dial takes no notice of its context
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("the user went away")
 		time.AfterFunc(time.Second, func() { cancel(why) })

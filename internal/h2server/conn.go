@@ -119,9 +119,11 @@ func (c *conn) take(f http2.Frame) bool {
 		if f.IsAck() {
 			return c.takeSettingsAck()
 		}
-		c.outbox.put((*http2.Framer).WriteSettingsAck)
+		if c.fault != NeverAcknowledges {
+			c.outbox.put((*http2.Framer).WriteSettingsAck)
+		}
 	case *http2.PingFrame:
-		if data := f.Data; !f.IsAck() {
+		if data := f.Data; !f.IsAck() && c.fault != NeverAcknowledges {
 			c.outbox.put(func(fr *http2.Framer) error { return fr.WritePing(true, data) })
 		}
 	case *http2.MetaHeadersFrame:

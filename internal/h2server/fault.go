@@ -29,6 +29,9 @@ const (
 	// pass, a request's body does not. Calls are answered at their end, so never.
 	ZeroWindow
 
+	// NeverAcknowledges answers calls, and neither SETTINGS nor PINGs.
+	NeverAcknowledges
+
 	// PingFlood sends PINGs without end, each to be answered.
 	PingFlood
 	// SettingsFlood sends SETTINGS without end, each to be acknowledged.
@@ -93,6 +96,7 @@ func (f Fault) String() string {
 		Garbage:           "garbage after SETTINGS",
 		NeverReads:        "never reads",
 		ZeroWindow:        "zero window",
+		NeverAcknowledges: "never acknowledges",
 		PingFlood:         "PING flood",
 		SettingsFlood:     "SETTINGS flood",
 		WindowFlood:       "WINDOW_UPDATE flood",

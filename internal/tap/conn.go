@@ -20,6 +20,7 @@ const lastWordsTimeout = 50 * time.Millisecond
 // promise would be worse than not offering it.
 func wrap(nc net.Conn, l *link) net.Conn {
 	c := &conn{Conn: nc, link: l, parser: parser{sink: l}}
+	l.asking.init(c)
 	sys, isSys := nc.(syscall.Conn)
 	reader := ready.New(nc)
 	switch {
@@ -136,8 +137,10 @@ func (c *conn) feed(b []byte) int {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	c.link.ledger.wrote(b) // before it is: the answer may be here before Write has returned
+	c.link.asking.begin(b)
+	defer c.link.asking.end()
 	n, err := c.Conn.Write(b)
+	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
 		if rank(err) != nothing {
@@ -150,7 +153,10 @@ func (c *conn) Write(b []byte) (int, error) {
 
 func (c *conn) Close() error {
 	c.link.ending.close()
-	return c.Conn.Close()
+	c.link.asking.close()
+	err := c.Conn.Close()
+	c.link.asking.wait()
+	return err
 }
 
 // hearLastWords reads what a peer that is gone has left in the receive buffer,

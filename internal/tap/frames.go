@@ -15,8 +15,9 @@ const (
 	typeWindowUpdate = 0x8
 	typeContinuation = 0x9
 
-	flagAck       = 0x1 // of SETTINGS and PING
-	flagEndStream = 0x1 // of DATA and HEADERS
+	flagAck        = 0x1 // of SETTINGS and PING
+	flagEndStream  = 0x1 // of DATA and HEADERS
+	flagEndHeaders = 0x4 // of HEADERS and CONTINUATION
 
 	settingLen                  = 6 // a 16-bit identifier and a 32-bit value
 	settingMaxConcurrentStreams = 0x3
@@ -46,6 +47,8 @@ type frameSink interface {
 	// settings is called at the end of every SETTINGS frame that is no
 	// acknowledgement. told says whether the frame named a limit.
 	settings(limit uint32, told bool)
+	// acknowledged is called for every SETTINGS frame that is one.
+	acknowledged()
 	goAway(g GoAway)
 }
 
@@ -168,6 +171,8 @@ func (p *parser) end() {
 	switch {
 	case kind == typeSettings && p.current.flags&flagAck == 0:
 		p.sink.settings(p.limit, p.told)
+	case kind == typeSettings:
+		p.sink.acknowledged()
 	case kind == typeWindowUpdate && p.payloadLen >= windowUpdateLen:
 		p.sink.windowUpdate(p.current.stream, binary.BigEndian.Uint32(p.payload[:])&lastStreamIDMax)
 	case kind == typeGoAway && p.payloadLen >= goAwayLen:

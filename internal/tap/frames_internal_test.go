@@ -12,9 +12,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// seen is what either the parser or the reference found, in order: Settings and
-// GoAways.
+// seen is what either the parser or the reference found, in order: Settings,
+// Acknowledged and GoAways.
 type seen []any
+
+type Acknowledged struct{}
 
 type Settings struct {
 	Told  bool
@@ -31,6 +33,8 @@ func (s *seen) settings(limit uint32, told bool) {
 func (*seen) frame(frame) {}
 
 func (*seen) windowUpdate(uint32, uint32) {}
+
+func (s *seen) acknowledged() { *s = append(*s, Acknowledged{}) }
 
 func (s *seen) goAway(g GoAway) { *s = append(*s, g) }
 
@@ -69,6 +73,7 @@ func reference(stream []byte) (want seen, valid int) {
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
 			if f.IsAck() {
+				want.acknowledged()
 				continue
 			}
 			limit, told := uint32(0), false
@@ -153,7 +158,7 @@ func TestTheParserFindsWhatItIsThereFor(t *testing.T) {
 		{"no limit", write(settings(window)), seen{Settings{}}},
 		{"empty settings", write(settings()), seen{Settings{}}},
 		{"the last value wins", write(settings(limit(7), window, limit(9))), seen{Settings{true, 9}}},
-		{"an acknowledgement says nothing", write(settingsAck), nil},
+		{"an acknowledgement has no limit", write(settingsAck), seen{Acknowledged{}}},
 		{"a limit in one frame is not one in the next", write(settings(limit(7)), settings()), seen{Settings{true, 7}, Settings{}}},
 		{"going away", write(goAway(5, http2.ErrCodeEnhanceYourCalm, "too_many_pings")), seen{GoAway{LastStreamID: 5, Code: 11, Debug: "too_many_pings"}}},
 		{"debug data is cut", write(goAway(1, 0, long)), seen{GoAway{LastStreamID: 1, Code: 0, Debug: long[:debugLen]}}},
@@ -161,7 +166,7 @@ func TestTheParserFindsWhatItIsThereFor(t *testing.T) {
 		{
 			"among other frames",
 			write(settings(limit(1)), settingsAck, headers, data(100), goAway(lastStreamIDMax, 0, ""), ping, data(9), goAway(3, 0, "")),
-			seen{Settings{true, 1}, GoAway{LastStreamID: lastStreamIDMax, Code: 0, Debug: ""}, GoAway{LastStreamID: 3, Code: 0, Debug: ""}},
+			seen{Settings{true, 1}, Acknowledged{}, GoAway{LastStreamID: lastStreamIDMax, Code: 0, Debug: ""}, GoAway{LastStreamID: 3, Code: 0, Debug: ""}},
 		},
 		{"a GOAWAY too short to be one", append([]byte{0, 0, 4, typeGoAway, 0, 0, 0, 0, 0}, 1, 2, 3, 4), nil},
 	} {
@@ -180,7 +185,7 @@ func TestEverySplitIntoThreeGivesWhatTheFramerGives(t *testing.T) {
 	stream := write(settings(window, limit(100), window), settingsAck, headers, data(20), unknown,
 		goAway(lastStreamIDMax, 0, "bye"), ping, settings(limit(3)), goAway(7, http2.ErrCodeInternal, ""))
 	want, valid := reference(stream)
-	if valid != len(stream) || len(want) != 4 {
+	if valid != len(stream) || len(want) != 5 {
 		t.Fatalf("the reference read %d of %d bytes and found %d things", valid, len(stream), len(want))
 	}
 	for i := range stream {

@@ -1,8 +1,9 @@
 package tap
 
 import (
-	"bytes"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 )
@@ -17,10 +18,17 @@ const framesPerStream = 16
 // be slow with both. So the entitlement lasts as long as the stream is open and the
 // window not returned, and lapses with them: the calls of a long life do not add up
 // to the right to flood.
+//
+// It is also where the frames that are written are followed, for [asking].
 type ledger struct {
-	mu      sync.Mutex // guards all below; held for the frames of one write, or one frame read
-	begun   bool       // something has been written
-	written parser     // of the frames that are written
+	everOpened atomic.Int64 // streams
+
+	mu           sync.Mutex // guards all below; held for the frames of one write, or one frame read
+	begun        bool       // something has been written
+	preface      int        // bytes of it that are still to be written
+	written      parser     // of the frames that are written
+	inBlock      bool       // a header block has begun and not ended
+	settingsSent uint64     // SETTINGS written that ask for an acknowledgement
 
 	sent    int64            // bytes, since lapse was last called
 	opened  int64            // streams, likewise
@@ -49,20 +57,49 @@ func (l *ledger) wrote(b []byte) {
 		l.begun = true
 		l.open = make(map[uint32]int64)
 		l.written.sink = l
-		b = bytes.TrimPrefix(b, []byte(http2.ClientPreface)) // the transport writes it in one piece
+		if strings.HasPrefix(http2.ClientPreface, string(b[:min(len(b), len(http2.ClientPreface))])) {
+			l.preface = len(http2.ClientPreface)
+		}
 	}
+	skip := min(l.preface, len(b))
+	l.preface -= skip
+	b = b[skip:]
 	l.sent += int64(len(b))
 	l.written.feed(b)
+}
+
+// between reports whether a frame may be sent now that is not the transport's: not
+// within one of the transport's, not within a header block (RFC 9113, section 6.10),
+// and not before the transport's first SETTINGS.
+func (l *ledger) between() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settingsSent > 0 && l.written.left == 0 && l.written.headerLen == 0 && !l.inBlock
+}
+
+// settingsWritten is how many SETTINGS were written that ask for an acknowledgement.
+func (l *ledger) settingsWritten() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.settingsSent
 }
 
 // frame implements frameSink, for what is written.
 func (l *ledger) frame(f frame) {
 	left, isOpen := l.open[f.stream]
 	switch f.kind {
+	case typeSettings:
+		if f.flags&flagAck == 0 {
+			l.settingsSent++
+		}
+	case typeContinuation:
+		l.inBlock = f.flags&flagEndHeaders == 0
 	case typeHeaders:
+		l.inBlock = f.flags&flagEndHeaders == 0
 		if !isOpen {
 			l.open[f.stream] = 0
 			l.opened++
+			l.everOpened.Add(1)
 			l.newest = max(l.newest, f.stream)
 		}
 	case typeData:
@@ -137,5 +174,6 @@ func (l *ledger) lapse() int64 {
 // The rest of frameSink: what else is in the frames that this side writes is of no
 // interest.
 func (*ledger) settings(uint32, bool)       {}
+func (*ledger) acknowledged()               {}
 func (*ledger) goAway(GoAway)               {}
 func (*ledger) windowUpdate(uint32, uint32) {}

@@ -54,6 +54,8 @@ type Progress struct {
 	Acked uint64 // bytes acknowledged since the connection was made
 	Left  uint64 // bytes sent or to be sent, and not acknowledged
 
+	LastAck time.Duration // since the peer's kernel said anything, be it that it has no room
+
 	Resent    uint64        // packets sent more than once, those that ask for a connection included
 	RoundTrip time.Duration // as the kernel has it; 0 if it is not known
 }
@@ -66,4 +68,15 @@ func (s *State) Progress() (Progress, bool) {
 		return Progress{}, false
 	}
 	return progress(r.conn)
+}
+
+// Unread is how many bytes have come from the peer and wait in the kernel for this
+// process to read them. It is false where the platform does not tell, and for
+// connections that are not sockets.
+func (s *State) Unread() (int, bool) {
+	r := s.socket.Load()
+	if r == nil {
+		return 0, false
+	}
+	return unread(r.conn)
 }

@@ -5,9 +5,10 @@
 // A tap sits between the transport and the connection that the handshake left
 // behind, TLS or not. It reads the headers of the frames that pass, opens three kinds
 // of those from the server (SETTINGS, GOAWAY, WINDOW_UPDATE), and changes nothing: the
-// transport reads the same bytes in the same pieces. It ends a connection when it
-// is told to (see [State.Kill]), when what the peer says first is not HTTP/2, and
-// when the peer floods it (see [ErrFlood]).
+// transport reads the same bytes in the same pieces. It adds a frame of its own to
+// what the transport sends when it is told to (see [State.Ask]). It ends a connection
+// when it is told to (see [State.Kill]), when what the peer says first is not HTTP/2,
+// and when the peer floods it (see [ErrFlood]).
 //
 // A [State] belongs to one SubConn and so to one connection at a time. Give the
 // SubConn the [Bundle] of its State:
@@ -235,9 +236,11 @@ type link struct {
 	settled    atomic.Bool
 	holed      atomic.Bool  // bytes were taken that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
+	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
 	ledger     ledger
+	asking     asking
 	tally      tally // used by the goroutine that reads
 }
 
@@ -288,6 +291,9 @@ func (l *link) frame(f frame) {
 
 // windowUpdate implements frameSink.
 func (l *link) windowUpdate(stream, increment uint32) { l.ledger.giveBack(stream, increment) }
+
+// acknowledged implements frameSink.
+func (l *link) acknowledged() { l.asking.acknowledged() }
 
 // goAway implements frameSink.
 func (l *link) goAway(g GoAway) {

@@ -3,6 +3,7 @@ package tap
 import (
 	"math"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ func progress(conn net.Conn) (p Progress, ok bool) {
 		p, ok = Progress{
 			Acked:     info.Bytes_acked,
 			Left:      uint64(left),
+			LastAck:   time.Duration(info.Last_ack_recv) * time.Millisecond,
 			Resent:    uint64(info.Total_retrans),
 			RoundTrip: time.Duration(info.Rtt) * time.Microsecond,
 		}, true
@@ -39,13 +41,29 @@ func progress(conn net.Conn) (p Progress, ok bool) {
 	return p, ok
 }
 
-// control runs f with the file descriptor of a TCP connection.
+// unread reads the length of the receive queue (tcp(7), unix(7)).
+func unread(conn net.Conn) (n int, ok bool) {
+	control(conn, func(fd int) {
+		var err error
+		n, err = unix.IoctlGetInt(fd, unix.SIOCINQ)
+		ok = err == nil
+	})
+	return n, ok
+}
+
+// control runs f with the file descriptor of a socket. The types are named because
+// what wraps a socket may show its descriptor too, and keep bytes of its own.
 func control(conn net.Conn, f func(fd int)) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	var sys syscall.Conn
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		sys = c
+	case *net.UnixConn:
+		sys = c
+	default:
 		return
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := sys.SyscallConn()
 	if err != nil {
 		return
 	}

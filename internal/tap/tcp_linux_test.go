@@ -54,3 +54,35 @@ func TestTheUserTimeoutReachesTheSocket(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatThisProcessHasNotReadIsKnown(t *testing.T) {
+	here, there := sockets(t)
+	s := tap.New(tap.Events{})
+	if _, told := s.Unread(); told {
+		t.Error("told without a connection")
+	}
+	creds := tap.Credentials(insecure.NewCredentials(), s)
+	conn, _, err := creds.ClientHandshake(t.Context(), "localhost", here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, told := s.Unread(); n != 0 || !told {
+		t.Errorf("%d bytes unread, told %v, of a peer that has said nothing", n, told)
+	}
+	settings := []byte{0, 0, 0, 4, 0, 0, 0, 0, 0}
+	if _, err := there.Write(settings); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for n := 0; n != len(settings); n, _ = s.Unread() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes unread, want %d", n, len(settings))
+		}
+	}
+	if _, err := conn.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if n, told := s.Unread(); n != 0 || !told {
+		t.Errorf("%d bytes unread, told %v, once they are read", n, told)
+	}
+}

@@ -10,3 +10,5 @@ import (
 func limitUserTimeout(net.Conn, time.Duration) {}
 
 func progress(net.Conn) (Progress, bool) { return Progress{}, false }
+
+func unread(net.Conn) (int, bool) { return 0, false }

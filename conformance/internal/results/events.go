@@ -35,15 +35,15 @@ type Run struct {
 
 // event is a line of test2json.
 type event struct {
-	Action string
-	Test   string
-	Output string
+	Action string `json:"Action"`
+	Test   string `json:"Test"`
+	Output string `json:"Output"`
 }
 
 // Read reads test2json's lines to their end.
 func Read(r io.Reader) (*Run, error) {
 	run := &Run{Outcomes: make(map[string]Outcome), Output: make(map[string]string)}
-	output := make(map[string]*strings.Builder)
+	output := make(map[string][]byte)
 	for lines := json.NewDecoder(r); ; {
 		var e event
 		switch err := lines.Decode(&e); {
@@ -62,18 +62,15 @@ func Read(r io.Reader) (*Run, error) {
 		case "pass", "fail", "skip":
 			run.Outcomes[e.Test] = Outcome(e.Action)
 		case "output":
-			if output[e.Test] == nil {
-				output[e.Test] = new(strings.Builder)
-			}
-			output[e.Test].WriteString(e.Output)
+			output[e.Test] = append(output[e.Test], e.Output...)
 		}
 	}
 }
 
-func (r *Run) keepOutput(output map[string]*strings.Builder) {
+func (r *Run) keepOutput(output map[string][]byte) {
 	for test, text := range output {
 		if r.Outcomes[test] != Passed {
-			r.Output[test] = text.String()
+			r.Output[test] = string(text)
 		}
 	}
 }

@@ -106,16 +106,16 @@ one sometimes . Test/B
 }
 
 func TestAListThatLacksSomethingIsRefused(t *testing.T) {
-	for text, want := range map[string]string{
-		"both ./test Test/A":                        "no reason",
-		"\ta reason":                                "line 1: a reason without an entry",
-		"both ./test":                               "line 1",
-		"two ./test Test/A\n\twhy":                  `"two" is no setting`,
-		"both ./a T\n\twhy\none ./a T/sub\n\twhy":   "expected twice",
-		"default ./a T\n\twhy\nboth ./a T\n\tagain": "expected twice",
+	for _, c := range []struct{ text, want string }{
+		{"both ./test Test/A", "no reason"},
+		{"\ta reason", "line 1: a reason without an entry"},
+		{"both ./test", "line 1"},
+		{"two ./test Test/A\n\twhy", `"two" is no setting`},
+		{"both ./a T\n\twhy\none ./a T/sub\n\twhy", "expected twice"},
+		{"default ./a T\n\twhy\nboth ./a T\n\tagain", "expected twice"},
 	} {
-		if _, err := results.ReadList(strings.NewReader(text), "default", "one"); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: error %v, want one with %q", text, err, want)
+		if _, err := results.ReadList(strings.NewReader(c.text), "default", "one"); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: error %v, want one with %q", c.text, err, c.want)
 		}
 	}
 }

@@ -23,10 +23,11 @@ const Plain = "plain"
 
 // binary is a package's compiled tests.
 type binary struct {
+	limits
+
 	workspace *Workspace
 	pkg       string // as "./test"
 	file      string
-	limits
 }
 
 // limits are how long tests may take.

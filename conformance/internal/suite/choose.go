@@ -20,16 +20,16 @@ import (
 
 // listed is what go list tells of a package.
 type listed struct {
-	ImportPath   string
-	Name         string
-	Dir          string
-	GoFiles      []string
-	TestGoFiles  []string
-	XTestGoFiles []string
-	Imports      []string
-	TestImports  []string
-	XTestImports []string
-	Deps         []string
+	ImportPath   string   `json:"ImportPath"`
+	Name         string   `json:"Name"`
+	Dir          string   `json:"Dir"`
+	GoFiles      []string `json:"GoFiles"`
+	TestGoFiles  []string `json:"TestGoFiles"`
+	XTestGoFiles []string `json:"XTestGoFiles"`
+	Imports      []string `json:"Imports"`
+	TestImports  []string `json:"TestImports"`
+	XTestImports []string `json:"XTestImports"`
+	Deps         []string `json:"Deps"`
 }
 
 // Choice is which of the module's packages run, and what of them is rewritten.
@@ -166,7 +166,7 @@ func (c *chooser) rewriteFiles(p *listed, g group) (mentions int, err error) {
 			continue
 		}
 		replacement := filepath.Join(w.scratch, strconv.Itoa(len(c.overlay))+"_"+name)
-		if err := os.WriteFile(replacement, out, 0o600); err != nil {
+		if err := os.WriteFile(replacement, out, 0o600); err != nil { //nolint:gosec // its own folder
 			return 0, err
 		}
 		c.overlay[original] = replacement

@@ -153,8 +153,9 @@ func (r *runner) plainRun(ctx context.Context, compile func() (*binary, error)) 
 
 // judge runs a package with one setting and says what is found. plainRun may be nil.
 func (r *runner) judge(ctx context.Context, setting string, ours *binary, plain func() (*binary, error), plainRun *results.Run) (j judged) {
-	var skip []string
-	for _, entry := range r.plan.Expected.Of(setting, ours.pkg) {
+	expected := r.plan.Expected.Of(setting, ours.pkg)
+	skip := make([]string, 0, len(expected))
+	for _, entry := range expected {
 		skip = append(skip, entry.Test)
 	}
 	if j.run, j.err = ours.all(ctx, setting, skip); j.err != nil {

@@ -190,7 +190,7 @@ func TestTestsAreJudgedByTheirPlainRun(t *testing.T) {
 	if len(reports) != 1 || reports[0].Err != nil {
 		t.Fatalf("reports: %+v", reports)
 	}
-	var got []string
+	got := make([]string, 0, len(reports[0].Findings))
 	for _, f := range reports[0].Findings {
 		got = append(got, f.String())
 	}

@@ -82,14 +82,14 @@ func (w *Workspace) copySource() error {
 	if _, err := os.Stat(w.source); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(w.config.Cache, 0o755); err != nil {
+	if err := os.MkdirAll(w.config.Cache, 0o750); err != nil {
 		return err
 	}
 	partial, err := os.MkdirTemp(w.config.Cache, "partial-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(partial)
+	defer func() { _ = os.RemoveAll(partial) }()
 	tree := filepath.Join(partial, "tree")
 	if err := os.CopyFS(tree, os.DirFS(w.config.Tested.Dir)); err != nil {
 		return err
@@ -109,14 +109,14 @@ func (w *Workspace) writeModule(ctx context.Context) error {
 		}
 		sums = append(sums, sum...)
 	}
-	if err := os.WriteFile(filepath.Join(w.scratch, "go.sum"), sums, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(w.scratch, "go.sum"), sums, 0o600); err != nil { //nolint:gosec // its own folder
 		return err
 	}
 	mod, err := os.ReadFile(filepath.Join(w.source, "go.mod"))
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(w.modfile(), mod, 0o600); err != nil {
+	if err := os.WriteFile(w.modfile(), mod, 0o600); err != nil { //nolint:gosec // its own folder
 		return err
 	}
 	edit := []string{"mod", "edit"}
@@ -132,7 +132,7 @@ func (w *Workspace) overlay() string { return filepath.Join(w.scratch, "overlay.
 
 // command runs the go command in the copy and returns what it prints.
 func (w *Workspace) command(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // its own arguments
 	cmd.Dir = w.source
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	var stderr bytes.Buffer

@@ -1,0 +1,373 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
+)
+
+// A probe without an answer is no verdict yet. When half of its time is over, the
+// server's HTTP/2 is asked as well, which answers at once whatever stands behind it
+// (see tap.State.Ask). If it does, the connection lives: what is behind it is busy, or
+// the probe never left this process. It keeps its calls, and if the probe was sent,
+// a successor is dialled for new ones. If neither is answered, the connection is
+// ejected, unless there is a reason to wait:
+//
+//   - This process did not run, or has not read what has come; see witness.go.
+//   - Both directions move, that is, bytes are heard and the peer's kernel takes what
+//     was sent: the answer is stuck behind other streams' data.
+//   - The peer's kernel has not taken the question yet, and takes what is before it.
+//   - Much was sent since the last thing that is known to have arrived, and may lie in
+//     the buffers of a proxy, whose kernel takes everything at once.
+const (
+	// A connection that is heard is spared for mostMoving timeouts though nothing is
+	// answered, and the process is waited for and backlogs are as long.
+	mostMoving = 15
+
+	// The first smallBacklog bytes of a backlog take no time. The rest may take
+	// backlogFactor times as long as it would at the pace of late, or at slowPace if
+	// that is not known.
+	smallBacklog  = 64 << 10
+	backlogFactor = 2
+	slowPace      = 128 << 10 // bytes a second
+
+	// A connection is replaced for want of an answer if no other one of the address
+	// was within leastStuckPause, which doubles up to mostStuckPause while nothing is
+	// answered soon: then it is the server, and further connections are no help.
+	leastStuckPause = time.Second
+	mostStuckPause  = time.Minute
+	whyStuck        = "no answer to a probe"
+)
+
+// finding is what an inquiry comes to.
+type finding int
+
+const (
+	findingAnswered     finding = iota // the probe was answered, or a call that was picked since
+	findingAcknowledged                // HTTP/2 was, and nothing else was asked
+	findingStuck                       // HTTP/2 was, and the probe was not
+	findingDead
+	findingMoot // the connection has ended, or the channel is closed
+)
+
+// inquiry asks whether a connection is alive. It belongs to the goroutine of the watch.
+type inquiry struct {
+	conn     *connection
+	lap      *lap // begun with it
+	opened   int64
+	patience time.Duration
+	deadline time.Duration // on the connection's clock
+	stalls   int
+	starved  bool // this process ran late
+
+	probed   bool
+	reply    chan bool     // of the probe: whether the server answered; nil once that is known
+	answered bool          // it did
+	took     time.Duration // so long
+
+	question     *tap.Question // to HTTP/2; nil: not asked yet
+	acknowledged bool          // it was answered
+
+	sentTo  uint64        // where the question is in what the kernel sends; 0: not known
+	taken   uint64        // bytes that the peer's kernel has taken
+	takenAt time.Duration // when that was last seen to grow; negative: never
+}
+
+// inquire finds out whether c is alive and does what follows. It reports whether the
+// watch goes on.
+func (c *connection) inquire(patience time.Duration) bool {
+	i := &inquiry{conn: c, lap: c.lap.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
+	i.deadline = i.lap.at + patience
+	found := i.find()
+	i.note(found)
+	switch found {
+	case findingDead:
+		c.eject(fmt.Errorf("scale: connection to %s ejected: no answer to a probe within %v, nor from its HTTP/2 (last byte heard %v ago, limit %d, %d streams in flight)",
+			c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()))
+		return false
+	case findingStuck:
+		c.giveWay()
+	case findingAnswered, findingAcknowledged, findingMoot:
+	}
+	return true
+}
+
+// find probes, if there is a stream for it, and waits for what comes of it.
+func (i *inquiry) find() finding {
+	c := i.conn
+	if !c.take(c.quota.Load()) {
+		i.ask()
+		return i.await()
+	}
+	ctx, cancel := context.WithCancel(c.sub.policy.ctx)
+	defer cancel()
+	reply := make(chan bool, 1)
+	i.reply, i.probed = reply, true
+	c.probing.Store(true)
+	release := func() {
+		c.probing.Store(false) // first: a stream that is a call's must not be taken for the probe's
+		c.release()
+	}
+	begun := c.sub.policy.tasks.run(func() {
+		answered := c.ask(ctx, i.lap, i.opened)
+		release()
+		reply <- answered
+	})
+	if !begun {
+		release()
+		return findingMoot
+	}
+	found := i.await()
+	if i.reply != nil {
+		cancel()
+		<-i.reply
+	}
+	return found
+}
+
+// await waits until it is known how c is.
+func (i *inquiry) await() finding {
+	c := i.conn
+	for {
+		wait := min(i.patience/4, i.deadline-c.now())
+		if i.question == nil {
+			wait = i.patience / 2
+		}
+		stood := i.pause(max(wait, time.Millisecond))
+		switch {
+		case i.answered:
+			return findingAnswered
+		case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
+			return findingMoot
+		case stood && i.stalls < mostStalls:
+			i.stalls++
+			i.starved = true
+			i.deadline = c.now() + i.patience
+			i.ask()
+		case i.question == nil:
+			i.ask()
+		case i.acknowledged && i.reply == nil:
+			return i.alive()
+		case c.now() >= i.deadline:
+			if found, done := i.conclude(); done {
+				return found
+			}
+		}
+	}
+}
+
+// pause waits for something to happen, for d at most. It reports whether the process
+// stood still meanwhile.
+func (i *inquiry) pause(d time.Duration) bool {
+	var acknowledged <-chan struct{}
+	if i.question != nil && !i.acknowledged {
+		acknowledged = i.question.Answered()
+	}
+	begun, timer := time.Now(), time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case answered := <-i.reply:
+		i.noteReply(answered)
+	case <-acknowledged:
+	case <-timer.C:
+	case <-i.conn.sub.policy.ctx.Done():
+	}
+	stood := stood(begun, d)
+	i.look()
+	return stood
+}
+
+// look takes what is there without waiting for it.
+func (i *inquiry) look() {
+	select {
+	case answered := <-i.reply:
+		i.noteReply(answered)
+	default:
+	}
+	if i.question == nil {
+		return
+	}
+	select {
+	case <-i.question.Answered():
+		i.acknowledged = true
+	default:
+	}
+	p, told := i.conn.tap.Progress()
+	if !told {
+		return
+	}
+	if i.taken > 0 && p.Acked > i.taken {
+		i.takenAt = i.conn.now()
+	}
+	i.taken = p.Acked
+	if i.sentTo == 0 && !i.question.Written().IsZero() {
+		i.sentTo = p.Acked + p.Left
+	}
+}
+
+func (i *inquiry) noteReply(answered bool) {
+	i.reply = nil
+	i.answered, i.took = answered, i.conn.now()-i.lap.at
+}
+
+// ask asks HTTP/2.
+func (i *inquiry) ask() {
+	i.question, i.sentTo = i.conn.tap.Ask(), 0
+}
+
+// alive is the finding when HTTP/2 has answered. A probe that never left this process,
+// as its credentials were not to be had, says nothing of the server.
+func (i *inquiry) alive() finding {
+	if i.probed && i.conn.tap.Opened() > i.opened {
+		return findingStuck
+	}
+	return findingAcknowledged
+}
+
+// conclude is called when the time is over. It is false if there is reason to wait.
+func (i *inquiry) conclude() (found finding, done bool) {
+	c := i.conn
+	if !letOthersRun(c.sub.policy.ctx) {
+		i.starved = true
+	}
+	i.look()
+	switch {
+	case i.answered, i.lap.answered.Load():
+		return findingAnswered, true
+	case i.acknowledged:
+		return i.alive(), true
+	}
+	until := i.wait()
+	if until <= c.now() {
+		return findingDead, true
+	}
+	i.deadline = until
+	return findingDead, false
+}
+
+// wait is until when there is reason to wait for a sign of life.
+func (i *inquiry) wait() (until time.Duration) {
+	c := i.conn
+	now := c.now()
+	if at := i.question.Written(); !at.IsZero() {
+		until = at.Sub(c.made) + i.patience/2
+	}
+	n, told := c.tap.Unread()
+	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.lap.at < i.longest() {
+		until = max(until, now+i.patience/4)
+	}
+	return max(until, i.whileDataMoves(now))
+}
+
+// whileDataMoves is until when what moves on the connection is a reason to wait.
+func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
+	c := i.conn
+	heard, backlog := c.heardAt(), c.backlog(i.lap.sent)
+	p, told := c.tap.Progress()
+	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
+	flows := told && (p.Left == 0 || grows)
+	if grows && p.Acked < i.sentTo {
+		until = i.takenAt + i.patience
+	}
+	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
+		until = max(until, heard+2*i.patience) // a network may well pause for one
+	}
+	switch {
+	case flows, !told:
+		until = max(until, i.lap.at+min(i.patience+backlog, i.longest()))
+	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
+		most := mostPatience * c.sub.policy.settings.Load().probeTimeout
+		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, most))
+	}
+	return until
+}
+
+// longest is how long a connection is spared though nothing is answered.
+func (i *inquiry) longest() time.Duration {
+	return mostMoving * i.conn.sub.policy.settings.Load().probeTimeout
+}
+
+// backlog is how long it may take what was sent on c to arrive, the first sent bytes.
+func (c *connection) backlog(sent int64) time.Duration {
+	n := max(sent-c.arrived.Load()-smallBacklog, 0)
+	pace := c.pace.Load()
+	if pace <= 0 {
+		pace = slowPace
+	}
+	return time.Duration(backlogFactor * float64(n) / float64(pace) * float64(time.Second))
+}
+
+// perSecond is the pace of n bytes in d.
+func perSecond(n int64, d time.Duration) int64 {
+	return int64(float64(n) / max(d, time.Microsecond).Seconds())
+}
+
+// note keeps what an inquiry came to.
+func (i *inquiry) note(found finding) {
+	c := i.conn
+	s := c.sub
+	if i.answered {
+		c.proved.Store(true)
+	}
+	if i.answered || i.acknowledged {
+		c.prove(i.lap)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i.probed {
+		s.stats.probes++
+		if found == findingDead {
+			s.stats.probesFailed++
+		}
+	}
+	switch {
+	case i.answered && i.took <= i.patience && !i.starved:
+		c.noteAnswerLocked(i.took)
+		if len(c.probes) == keptProbes {
+			c.probes = slices.Delete(c.probes, 0, 1)
+		}
+		c.probes = append(c.probes, i.took)
+	case found == findingAnswered:
+		c.unanswered = 0
+	case i.probed:
+		c.unanswered++
+	}
+}
+
+// giveWay has a successor dialled for c, which lives and does not answer. New calls go
+// there, and those on c go on.
+func (c *connection) giveWay() {
+	s := c.sub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.closed || c.phase != phaseReady || now.Sub(s.stuckAt) < s.stuckPause {
+		return
+	}
+	s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
+	s.planLocked(c, now, whyStuck)
+	s.armReplaceLocked()
+}
+
+// eject takes c out of use, has its successor dialled, and ends the RPCs on it
+// with why.
+func (c *connection) eject(why error) {
+	s := c.sub
+	s.mu.Lock()
+	if s.closed || c.phase != phaseReady {
+		s.mu.Unlock()
+		return
+	}
+	dials := s.outLocked(c)
+	s.stats.ejected++
+	c.counted = true
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
+	s.lastErr, s.distrust = why, true
+	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
+	s.mu.Unlock()
+	s.dial(dials)
+	c.tap.Kill(why)
+}

@@ -1,0 +1,74 @@
+package scale
+
+import (
+	"context"
+	"runtime"
+	"time"
+)
+
+// A peer that seems silent may have spoken to a process that did not listen: one that
+// is short of CPU, stops for a garbage collection, was stopped, or slept with its
+// machine. So before a verdict, of the watch or of the supervision of dials, the
+// process itself is looked at.
+const (
+	// A timer that is late by stalled, or a wall clock that is ahead of the monotonic
+	// one by as much, tells that the process did not run. What it did not hear in that
+	// time proves nothing, and it asks anew, for mostStalls times in a row.
+	stalled    = 250 * time.Millisecond
+	mostStalls = 10
+
+	// An exchange with a server takes some steps in this process, each of them on a
+	// goroutine that has to be woken: the writer, the reader, the caller, those of a
+	// handshake.
+	exchangeSteps = 12
+	calm          = time.Millisecond
+)
+
+// letOthersRun has every goroutine that could run get its turn, for as many times as an
+// exchange has steps. It takes no time in a process that has CPU to spare, and seconds
+// in one where hundreds of goroutines compute; what came from the server until it was
+// called has been seen when it returns. It reports whether all were served at once.
+func letOthersRun(ctx context.Context) (atOnce bool) {
+	begun := time.Now()
+	for range exchangeSteps {
+		if ctx.Err() != nil {
+			break
+		}
+		runtime.Gosched() // to the end of the queue
+	}
+	return time.Since(begun) < calm
+}
+
+// stood reports whether the process did not run for a while between begun and now,
+// though it wanted to wait for d at most.
+func stood(begun time.Time, d time.Duration) bool {
+	now := time.Now()
+	took := now.Sub(begun)
+	return took > d+stalled || now.Round(0).Sub(begun.Round(0))-took > stalled // Round strips the monotonic clock
+}
+
+// heardDials reports whether this process has run well enough to give up dials whose
+// time is over. If it has not, it looks at them again later.
+func (s *subchannel) heardDials() bool {
+	s.mu.Lock()
+	late := s.superviseTick.late
+	s.superviseTick.late = 0
+	now, over := time.Now(), false
+	for c := range s.all {
+		if c.phase == phaseDialling {
+			at := s.decisionLocked(c)
+			over = over || !at.IsZero() && !at.After(now)
+		}
+	}
+	if over && late > stalled && !s.closed {
+		s.superviseTick.stop()
+		s.setLocked(&s.superviseTick, leastPause, s.superviseDials)
+		s.mu.Unlock()
+		return false
+	}
+	s.mu.Unlock()
+	if over {
+		letOthersRun(s.policy.ctx)
+	}
+	return true
+}
