@@ -2,8 +2,14 @@ package grpcpool
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// backGrace is how much earlier the context of a call ends than the wait for it. What
+// heeds its context comes back in that time, with an error that says more than that it
+// is late.
+const backGrace = 100 * time.Millisecond
 
 // bounded calls what may never come back: a file on a file system that hangs holds
 // its reader in the kernel, and a function of the program's may ignore its context. It
@@ -29,15 +35,23 @@ func (b *bounded[T]) load(ctx context.Context, settled time.Duration) (T, error)
 		return b.call(ctx, settled)
 	}
 	var result, none T
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
+	}
 	if err := b.wait(ctx); err != nil {
 		return none, err
 	}
-	var err error
+	err := errors.New("the program's source ended its goroutine")
 	back := make(chan struct{})
 	b.back, b.begun = back, time.Now()
+	inner, cancel := ctx, context.CancelFunc(func() {})
+	if end, ok := ctx.Deadline(); ok {
+		inner, cancel = context.WithDeadline(ctx, end.Add(-backGrace))
+	}
 	go func() {
 		defer close(back)
-		result, err = b.call(ctx, settled)
+		defer cancel()
+		result, err = b.call(inner, settled)
 	}()
 	if late := b.wait(ctx); late != nil {
 		return none, late
@@ -54,6 +68,11 @@ func (b *bounded[T]) wait(ctx context.Context) error {
 	case <-b.back:
 		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case <-b.back:
+		return nil
+	default:
 		return b.late(time.Since(b.begun).Round(time.Millisecond), context.Cause(ctx))
 	}
 }

@@ -134,9 +134,6 @@ func parseRevocationLists(data []byte) ([]*revocationList, error) {
 		}
 		return []*revocationList{list}, nil
 	}
-	if len(markers(data, revocationListKind)) == 0 {
-		return nil, errors.New("begins 0 revocation lists (X509 CRL)")
-	}
 	read, err := readPEM(data, revocationListKind)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 var (
 	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 	oidDeltaIndicator           = asn1.ObjectIdentifier{2, 5, 29, 27}
+	oidReasonCode               = asn1.ObjectIdentifier{2, 5, 29, 21} // says why, and changes nothing
+	oidInvalidityDate           = asn1.ObjectIdentifier{2, 5, 29, 24} // likewise
 	oidDistributionPoints       = asn1.ObjectIdentifier{2, 5, 29, 31}
 )
 
@@ -40,7 +42,7 @@ func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	for _, e := range list.Extensions {
 		switch {
 		case e.Id.Equal(oidIssuingDistributionPoint):
-			if _, err := asn1.Unmarshal(e.Value, &scope); err != nil {
+			if _, err := asn1.Unmarshal(e.Value, &scope); err != nil && e.Critical {
 				return scope, fmt.Errorf("its issuing distribution point cannot be parsed: %w", err)
 			}
 		case e.Id.Equal(oidDeltaIndicator):
@@ -59,7 +61,7 @@ func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	}
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, e := range entry.Extensions {
-			if e.Critical {
+			if e.Critical && !e.Id.Equal(oidReasonCode) && !e.Id.Equal(oidInvalidityDate) {
 				return scope, fmt.Errorf("an entry has the critical extension %v, which is not supported", e.Id)
 			}
 		}

@@ -118,6 +118,28 @@ func TestRevocationListsForPartsOfTheCertificatesAddUp(t *testing.T) {
 	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "was revoked at"}, grpcpool.WithCRLFiles(true, revoking, ofIssuer))
 }
 
+// Some authorities mark as critical what changes nothing, and write what is not critical
+// in a manner that Go does not parse.
+func TestARevocationListIsReadThoughPartsOfItAreUnusual(t *testing.T) {
+	l := localhost(t)
+	for name, change := range map[string]func(*x509.RevocationList){
+		"a date of invalidity that is critical": func(list *x509.RevocationList) {
+			list.RevokedCertificateEntries[0].ExtraExtensions = []pkix.Extension{extension(true, asn1.ObjectIdentifier{2, 5, 29, 24}, time.Now().UTC())}
+		},
+		"a distribution point that is neither critical nor DER": func(list *x509.RevocationList) {
+			list.ExtraExtensions = []pkix.Extension{{Id: oidIssuingPoint, Value: []byte("x")}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "crl")
+			write(t, path, must(l.CA.RevocationListWith(change, time.Now().Add(time.Hour), l.Client)))
+			if _, err := newFactory(l, "localhost:1", grpcpool.WithCRLFiles(false, path)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestARevocationListThatDoesNotStandByItselfIsRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	for name, test := range map[string]struct {

@@ -150,7 +150,7 @@ func (r *rotation) warnOfServer(key certificateKey, now time.Time) {
 		r.logger.Warn("the server's certificate "+sayExpiry(leaf), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
 	}
 	for l, grade := range authorities {
-		r.logger.Warn("an authority that vouches for the server "+sayAuthorityExpiry(grade), "server", key.name,
+		r.logger.Warn("a CA certificate in the server's chain "+sayAuthorityExpiry(grade), "server", key.name,
 			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
 	}
 }
@@ -186,7 +186,7 @@ func (r *rotation) warnOfExpiry(inside scale.Channel, now time.Time) {
 			"subject", shown.subject, "serial", shown.serial, "notAfter", shown.notAfter.UTC())
 	}
 	for l, grade := range authorities {
-		r.logger.Warn("an authority in the client's chain "+sayAuthorityExpiry(grade), "generation", g.number,
+		r.logger.Warn("a CA certificate in the client's chain "+sayAuthorityExpiry(grade), "generation", g.number,
 			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
 	}
 	for _, s := range inside.Subchannels {

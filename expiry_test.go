@@ -170,12 +170,12 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 		time.Sleep(25 * time.Minute)
 		rootLife := hourBefore + 20*time.Minute
 		for text, want := range map[string]time.Duration{
-			"an authority in the client's chain ends soon":            10 * time.Minute,
-			"an authority in the client's chain ends very soon":       13*time.Minute + 30*time.Second,
-			"an authority in the client's chain has expired":          15 * time.Minute,
-			"an authority that vouches for the server ends soon":      0, // a quarter is left already
-			"an authority that vouches for the server ends very soon": rootLife*9/10 - hourBefore,
-			"an authority that vouches for the server has expired":    20 * time.Minute,
+			"a CA certificate in the client's chain ends soon":            10 * time.Minute,
+			"a CA certificate in the client's chain ends very soon":       13*time.Minute + 30*time.Second,
+			"a CA certificate in the client's chain has expired":          15 * time.Minute,
+			"a CA certificate in the server's chain ends soon":      0, // a quarter is left already
+			"a CA certificate in the server's chain ends very soon": rootLife*9/10 - hourBefore,
+			"a CA certificate in the server's chain has expired":    20 * time.Minute,
 			"the client's certificate has":                            -1,
 			"the server's certificate has":                            -1,
 		} {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -160,29 +161,37 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	return conn, observer, nil
 }
 
-// firstPatience is how long the first ping of a new channel may take before another
-// one is made. A connection that lives and does not answer has a successor by then (see
-// package scale), and the ping stays where it is.
+// firstPatience is how long the first ping of a new channel goes on alone. A connection
+// that lives and does not answer has a successor by then (see package scale), and a ping
+// that is made now goes there. The first one stays where it is, and may yet be answered.
 const firstPatience = 1500 * time.Millisecond
 
-// firstPing pings conn until it answers or refuses, each time for twice as long as before.
-// A ping that says nothing about the connection, though there was time for it, is no
-// reason to throw the connection away.
+// firstPing pings conn until one ping ends, with another beside those under way each
+// time that twice as long has gone by. A ping that says nothing about the connection,
+// though there was time for it, is no reason to throw the connection away.
 func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	pings, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := make(chan error, 1)
 	for patience := firstPatience; ; patience *= 2 {
-		ping, cancel := context.WithTimeout(ctx, patience)
-		err := f.ConnectionOk(ping, conn)
-		over := ping.Err() != nil
-		cancel()
-		switch {
-		case err == nil || ctx.Err() != nil:
+		running.Go(func() {
+			select {
+			case ends <- f.ConnectionOk(pings, conn):
+			case <-pings.Done():
+			}
+		})
+		timer := time.NewTimer(patience)
+		select {
+		case err := <-ends:
+			timer.Stop()
+			if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
+				f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
+				return nil
+			}
 			return err
-		case over:
-		case errors.As(err, new(*answer.NoVerdictError)):
-			f.logger.WarnContext(ctx, "connected, but the ping says nothing about the connection", "target", f.target, "error", err)
-			return nil
-		default:
-			return err
+		case <-timer.C:
 		}
 	}
 }

@@ -45,3 +45,38 @@ func TestTheFirstPingIsMadeAgainWhenItsConnectionIsStuck(t *testing.T) {
 		_ = conn.Close()
 	})
 }
+
+// A server that is slow with its first answer, and with every other, is connected to in
+// the time that the caller gives it.
+func TestASlowFirstPingHasAllTheTimeThatThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 9 * time.Second
+		ping := func(ctx context.Context, _ *grpc.ClientConn) (time.Duration, error) {
+			select {
+			case <-time.After(slow):
+				return slow, nil
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+		l := bufconn.Listen(256 << 10)
+		s := h2server.Start(l)
+		t.Cleanup(s.Close)
+		f, err := grpcpool.NewFactory("passthrough:///memory", insecure.NewCredentials(), grpcpool.WithPing(ping),
+			grpcpool.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		begun := time.Now()
+		conn, err := f.NewConnection(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took != slow {
+			t.Errorf("connected after %v, want %v", took, slow)
+		}
+		_ = conn.Close()
+	})
+}

@@ -51,7 +51,7 @@ func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time
 	return material{
 		Identity:   Identity{Certificate: pair, Roots: pool},
 		chain:      chain.parsed,
-		unreadable: join(roots.odd.describe(names[0]+": left out"), chain.odd.describe(names[1]+": shown to servers all the same")),
+		unreadable: join(roots.odd.describe(names[0]+": ignored"), chain.odd.describe(names[1]+": still sent to servers")),
 	}, nil
 }
 
@@ -130,6 +130,6 @@ func (id *Identity) check(now time.Time) (material, error) {
 	return material{
 		Identity:   Identity{Certificate: cert, Roots: id.Roots},
 		chain:      chain.parsed,
-		unreadable: chain.odd.describe("the client's chain: shown to servers all the same"),
+		unreadable: chain.odd.describe("the client's chain: still sent to servers"),
 	}, nil
 }

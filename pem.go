@@ -50,7 +50,7 @@ func readPEM(data []byte, kind pemKind) (pemText, error) {
 	// pem.Decode passes over what it cannot read, which in a file that is being written
 	// would be the last certificates.
 	if begun := markers(text, kind); len(begun) > read {
-		return pemText{}, fmt.Errorf("begins %s of which %d can be read: %s", kind.count(len(begun)), read, brokenBlock(text, begun))
+		return pemText{}, fmt.Errorf("has %s of which %d can be read: %s", kind.count(len(begun)), read, brokenBlock(text, begun))
 	}
 	if read == 0 {
 		return pemText{}, errors.New(onlyOthers(p.blocks, kind))
@@ -105,23 +105,23 @@ func brokenBlock(text []byte, begun []int) string {
 			block = text[at:begun[i+1]]
 		}
 		lineStart := bytes.LastIndexByte(text[:at], '\n') + 1
-		where := fmt.Sprintf("the one in line %d", bytes.Count(text[:at], []byte("\n"))+1)
 		first, _, _ := bytes.Cut(block, []byte("\n"))
 		_, after, _ := bytes.Cut(first[len("-----BEGIN "):], []byte("-----"))
+		where := func() string { return fmt.Sprintf("the one on line %d", bytes.Count(text[:at], []byte("\n"))+1) }
 		switch decoded, _ := pem.Decode(block); {
 		case bytes.HasPrefix(after, []byte(`\n`)):
-			return where + ` has the two characters \n in place of each line break; put line breaks there`
+			return where() + ` has the two characters \n in place of each line break; put line breaks there`
 		case len(bytes.TrimSpace(after)) > 0:
-			return where + " has lost its line breaks; BEGIN, what follows, and END are on lines of their own"
+			return where() + " has lost its line breaks; BEGIN, what follows, and END are on lines of their own"
 		case lineStart < at:
-			return where + " has something before its BEGIN, which must begin a line"
+			return where() + " has something before its BEGIN, which must begin a line"
 		case !bytes.Contains(block, []byte("\n-----END ")):
-			return where + " has no END line: is it whole?"
+			return where() + " has no END line: is the file complete?"
 		case decoded == nil:
-			return where + " is not base64, or its END is of another type: is it whole?"
+			return where() + " is not base64, or its END is of another type: is the file complete?"
 		}
 	}
-	return "is it whole?"
+	return "is the file complete?"
 }
 
 // onlyOthers says what there is in place of the kind.

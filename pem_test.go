@@ -134,8 +134,8 @@ func TestAMistakeInPEMIsNamed(t *testing.T) {
 		"unquoted echo":             {threePEM{withLineEnds(ca, " "), cert, key}, []string{"caCertPEM", "line 1", "lost its line breaks"}},
 		"quoted":                    {threePEM{slices.Concat([]byte(`"`), ca), cert, key}, []string{"caCertPEM", "line 1", "something before its BEGIN"}},
 		"quoted mail":               {threePEM{ca, slices.Concat(cert, []byte("> "), withLineEnds(cert, "\n> ")), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "something before its BEGIN"}},
-		"cut off":                   {threePEM{ca, slices.Concat(cert, cutOff(cert)), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "no END line: is it whole?"}},
-		"key cut off":               {threePEM{ca, cert, cutOff(key)}, []string{"clientKeyPEM", "1 private key of which 0 can be read", "is it whole?"}},
+		"cut off":                   {threePEM{ca, slices.Concat(cert, cutOff(cert)), key}, []string{"clientCertPEM", "2 certificates of which 1 can be read", "no END line: is the file complete?"}},
+		"key cut off":               {threePEM{ca, cert, cutOff(key)}, []string{"clientKeyPEM", "1 private key of which 0 can be read", "is the file complete?"}},
 		"damaged":                   {threePEM{ca, damaged, key}, []string{"clientCertPEM", "line 1", "is not base64"}},
 		"base64 of it":              {threePEM{ca, []byte(base64.StdEncoding.EncodeToString(cert)), key}, []string{"clientCertPEM", "base64 of PEM", "decode it"}},
 		"without BEGIN and END":     {threePEM{[]byte(base64.StdEncoding.EncodeToString(derOf(ca))), cert, key}, []string{"caCertPEM", "it has no lines"}},
@@ -228,7 +228,7 @@ func TestARootThatGoCannotParseTakesNothingFromTheOthers(t *testing.T) {
 		ca   []byte
 		want []string // in IdentityInfo
 	}{
-		"negative serial number": {slices.Concat(l.CA.PEM, negativeSerial(t)), []string{"caCertPEM: left out: ", `certificate 2 ("CN=negative")`, "negative serial number"}},
+		"negative serial number": {slices.Concat(l.CA.PEM, negativeSerial(t)), []string{"caCertPEM: ignored: ", `certificate 2 ("CN=negative")`, "negative serial number"}},
 		"unknown curve, first":   {slices.Concat(unknownCurve(t), l.CA.PEM), []string{`certificate 1 ("CN=curve")`, "unsupported elliptic curve"}},
 		"not a certificate":      {slices.Concat(asPEM("CERTIFICATE", []byte("x")), l.CA.PEM), []string{`certificate 1 ("")`, "malformed"}},
 		"many":                   {slices.Concat(bytes.Repeat(unknownCurve(t), 9), l.CA.PEM), []string{"certificate 5", "and 4 more"}},
@@ -271,7 +271,7 @@ func TestAnIntermediateThatGoCannotParseIsShownAllTheSame(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if got := f.Identity().Unreadable; !strings.Contains(got, "all the same: certificate 2 (\"CN=negative\")") {
+		if got := f.Identity().Unreadable; !strings.Contains(got, "still sent to servers: certificate 2 (\"CN=negative\")") {
 			t.Errorf("%s: Identity shows %q as unreadable", name, got)
 		}
 	}

@@ -291,8 +291,8 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 	}{
 		"CA gone":               {func(t *testing.T, b *inBubble) { remove(t, b.files.ca) }, "no such file"},
 		"CA without one":        {func(t *testing.T, b *inBubble) { write(t, b.files.ca, b.l.Client.KeyPEM) }, "no certificate"},
-		"CA cut off":            {func(t *testing.T, b *inBubble) { write(t, b.files.ca, cutOff(b.l.CA.PEM)) }, "is it whole?"},
-		"certificate cut off":   {func(t *testing.T, b *inBubble) { write(t, b.files.cert, cutOff(b.l.Client.CertPEM)) }, "is it whole?"},
+		"CA cut off":            {func(t *testing.T, b *inBubble) { write(t, b.files.ca, cutOff(b.l.CA.PEM)) }, "is the file complete?"},
+		"certificate cut off":   {func(t *testing.T, b *inBubble) { write(t, b.files.cert, cutOff(b.l.Client.CertPEM)) }, "is the file complete?"},
 		"certificate empty":     {func(t *testing.T, b *inBubble) { write(t, b.files.cert, nil) }, "is empty"},
 		"certificate expired":   {func(t *testing.T, b *inBubble) { b.putExpired(t) }, "expired at"},
 		"certificate as server": {func(t *testing.T, b *inBubble) { b.files.put(t, b.l.CA.PEM, b.l.Server) }, "not for client authentication"},

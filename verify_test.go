@@ -294,7 +294,7 @@ func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
 	}{
 		"missing":     {nil, "no such file"},
 		"garbage":     {[]byte("garbage"), "not a revocation list"},
-		"certificate": {l.CA.PEM, "0 revocation lists"},
+		"certificate": {l.CA.PEM, "no revocation list"},
 		"cut off":     {cutOff(good), "of which 0 can be read"},
 	} {
 		t.Run(name, func(t *testing.T) {

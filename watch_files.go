@@ -158,6 +158,8 @@ func readFile(path string) ([]byte, time.Time, error) {
 	stat, err := os.Stat(path)
 	var broken *fs.PathError
 	switch {
+	case strings.Contains(path, "-----BEGIN "): // it may be a key, which no error shows
+		return nil, time.Time{}, errors.New("the path of a file is PEM text; want a path, or use NewMutualTLSFactory")
 	case errors.As(err, &broken) && path != strings.TrimSpace(path):
 		return nil, time.Time{}, fmt.Errorf("%q begins or ends with white space, such as a line break from a file or a command: %w", path, broken.Err)
 	case err != nil:

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -110,4 +111,16 @@ func FuzzFiles(f *testing.F) {
 		}
 		_, _ = newFactory(l, "localhost:1", grpcpool.WithCRLFiles(true, files.ca))
 	})
+}
+
+// Who has the key itself in an environment variable, and passes it for its path, must
+// not find it in a log.
+func TestAKeyInThePlaceOfItsPathIsNotShown(t *testing.T) {
+	l := localhost(t)
+	files := writeFiles(t, l, inPlace)
+	_, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, string(l.Client.KeyPEM), "localhost:1")
+	wantError(t, err, "grpcpool: ", "PEM text; want a path")
+	if strings.Contains(err.Error(), "BEGIN") {
+		t.Errorf("the error shows the key: %v", err)
+	}
 }

@@ -94,7 +94,7 @@ func tone(k shared.EventKind) string {
 	switch k {
 	case shared.EventFailing, shared.EventOpenFailed, shared.EventDialFailed, shared.EventTestFailed, shared.EventLost, shared.EventEjected:
 		return bad
-	case shared.EventWaitedTooLong, shared.EventStarved, shared.EventLeaked, shared.EventRetired:
+	case shared.EventWaitedTooLong, shared.EventStarved, shared.EventLeaked, shared.EventStuck, shared.EventRetired:
 		return warn
 	case shared.EventOpened, shared.EventRecovered, shared.EventDialled, shared.EventTested, shared.EventGrew:
 		return good

@@ -30,7 +30,7 @@ type stuckError struct {
 }
 
 func (e *stuckError) Error() string {
-	return fmt.Sprintf("grpcpool: %s has not returned though its context has ended (%v); it must, and is left alone now, one of %d such calls", e.what, e.end, e.calls)
+	return fmt.Sprintf("grpcpool: %s has not returned though its context has ended (%v), which it must; the pool goes on without it (%d such calls are running)", e.what, e.end, e.calls)
 }
 
 func (e *stuckError) Unwrap() error { return e.end }
@@ -100,7 +100,7 @@ func (p *Pool) stuckText() string {
 // leftOver is an error that says what goes on after the pool is closed, or nil.
 func (p *Pool) leftOver() error {
 	if text := p.stuckText(); text != "" {
-		return fmt.Errorf("grpcpool: the pool is closed, but for %s", text)
+		return fmt.Errorf("grpcpool: the pool is closed; still running: %s", text)
 	}
 	return nil
 }
@@ -118,6 +118,9 @@ func (p *Pool) giveUp(why error) error {
 	}
 	ended := p.ended
 	p.ended = true
+	if !ended {
+		p.live++ // for the telling of the last event
+	}
 	p.mu.Unlock()
 	if text := p.stuckText(); text != "" {
 		left = append(left, text)
@@ -143,6 +146,7 @@ func (p *Pool) tellLast(text string) {
 		defer close(told)
 		p.emit(Event{Kind: EventShutdown, Text: text})
 		p.events.wait(overdue)
+		p.finished()
 	}()
 	timer := time.NewTimer(overdue)
 	defer timer.Stop()

@@ -216,7 +216,7 @@ func full(now grpcpool.Channel) bool {
 			continue
 		}
 		for j := range s.Connections {
-			if s.Connections[j].InFlight < int(s.Connections[j].Limit) {
+			if int64(s.Connections[j].InFlight) < int64(s.Connections[j].Limit) {
 				return false
 			}
 		}

@@ -89,7 +89,7 @@ func TestEveryStatusOfAServerAnswersAPing(t *testing.T) {
 		case codes.Unimplemented:
 			want = "no health service"
 		case codes.NotFound:
-			want = "does not speak for the whole server"
+			want = "has no status for the whole server"
 		}
 		got := runLine(t.Context(), "ping", "--plaintext", "--count", "1", answering(t, status.New(code, "connection\nrefused\x1b[2J")))
 		if got.status != exitOK || !strings.Contains(got.stdout, want) || strings.Contains(got.stdout, "start the server") {

@@ -61,6 +61,39 @@ func connectProxy(t *testing.T, to string) (address string, asked <-chan string)
 	return l.Addr().String(), hosts
 }
 
+// What fails is the proxy's, not the server's, and is told so.
+func TestPingNamesTheProxyThatFails(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	refuses, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = http.Serve(refuses, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:gosec // ends with the test
+			http.Error(w, "<html>a page</html>", http.StatusProxyAuthRequired)
+		}))
+	}()
+	t.Cleanup(func() { refuses.Close(); <-served })
+	for proxy, want := range map[string]string{
+		nobody.Addr().String():  "connection refused",
+		refuses.Addr().String(): "HTTP/1.1 407 Proxy Authentication Required); check HTTPS_PROXY and NO_PROXY",
+	} {
+		cmd := exec.Command(os.Args[0], "ping", "--plaintext", "--count", "1", "svc.internal.test:443")
+		cmd.Env = append(os.Environ(), asCommand+"=1", "HTTPS_PROXY=http://"+proxy, "NO_PROXY=")
+		out, err := cmd.CombinedOutput()
+		text := string(out)
+		if err == nil || !strings.Contains(text, proxy+" (HTTPS_PROXY); check it, or name the host in NO_PROXY") || !strings.Contains(text, want) || strings.Contains(text, "<html>") {
+			t.Errorf("%v\n%s", err, text)
+		}
+	}
+}
+
 // The environment is read once in the life of a process, so the command runs in one of
 // its own.
 func TestPingTakesTheProxyOfTheEnvironment(t *testing.T) {
@@ -73,7 +106,7 @@ func TestPingTakesTheProxyOfTheEnvironment(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		text := string(out)
 		if err != nil || strings.Contains(text, "problem") || !strings.Contains(text, "the server sets no limit") ||
-			!strings.Contains(text, "through the proxy "+proxy+" of the environment") || !strings.Contains(text, "1 answered") {
+			!strings.Contains(text, "via the proxy "+proxy+" (HTTPS_PROXY)") || !strings.Contains(text, "1 answered") {
 			t.Errorf("%s: %v\n%s", target, err, text)
 		}
 		if len(asked) != 2 { // by the findings and by the pool

@@ -23,9 +23,12 @@ func findingsReport(doc *pingDocument, mutual bool) string {
 	if f.Connected != "" {
 		by := ""
 		if f.Proxy != "" {
-			by = ", through the proxy " + f.Proxy + " of the environment"
+			by = ", via the proxy " + f.Proxy + " (HTTPS_PROXY)"
 		}
 		row("connected", "%s in %.2f ms%s", f.Connected, f.Connect, by)
+	}
+	if f.Connected == "" && f.Proxy != "" {
+		row("proxy", "%s (HTTPS_PROXY); check it, or name the host in NO_PROXY", f.Proxy)
 	}
 	if f.TLS != nil {
 		tlsReport(row, f.TLS, mutual)

@@ -19,10 +19,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // Kind is who ended an RPC.
@@ -163,7 +164,7 @@ func Fixed() []grpc.CallOption {
 		grpc.WaitForReady(false),
 		grpc.UseCompressor(encoding.Identity),
 		grpc.CallContentSubtype(""),
-		grpc.ForceCodecV2(plain{encoding.GetCodecV2(proto.Name)}),
+		grpc.ForceCodecV2(plain{}),
 		grpc.MaxCallRecvMsgSize(maxMessage),
 		grpc.MaxCallSendMsgSize(maxMessage),
 	}
@@ -172,12 +173,37 @@ func Fixed() []grpc.CallOption {
 // maxMessage is more than any message of the health service takes.
 const maxMessage = 64 << 10
 
-// plain is gRPC's protobuf codec without a name, so that the content type stays
-// application/grpc, as it is for an RPC without options.
-type plain struct{ encoding.CodecV2 }
+// plain encodes as protobuf. What is registered under that name may be the program's.
+type plain struct{}
 
-// Name implements encoding.CodecV2.
+// Name implements encoding.CodecV2. Without a name the content type stays
+// application/grpc, as it is for an RPC without options.
 func (plain) Name() string { return "" }
+
+// Marshal implements encoding.CodecV2.
+func (plain) Marshal(v any) (mem.BufferSlice, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("answer: %T is not a protobuf message", v)
+	}
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("answer: encoding %T: %w", v, err)
+	}
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (plain) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("answer: %T is not a protobuf message", v)
+	}
+	if err := proto.Unmarshal(data.Materialize(), m); err != nil {
+		return fmt.Errorf("answer: decoding %T: %w", v, err)
+	}
+	return nil
+}
 
 // NoVerdictError ends a test that says nothing about the connection that it was made
 // on: the connection stays, and calls on it tell by themselves how they fare.

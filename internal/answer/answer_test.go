@@ -13,11 +13,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // for a program whose default it is
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
@@ -25,6 +27,16 @@ import (
 )
 
 const check = "/grpc.health.v1.Health/Check"
+
+// theirs is a codec that a program has put in the place of gRPC's, by the interface
+// that came before CodecV2, as vtprotobuf has them do. All tests here run beside it.
+type theirs struct{}
+
+func (theirs) Name() string                    { return "proto" }
+func (theirs) Marshal(v any) ([]byte, error)   { return proto.Marshal(v.(proto.Message)) }
+func (theirs) Unmarshal(b []byte, v any) error { return proto.Unmarshal(b, v.(proto.Message)) }
+
+func init() { encoding.RegisterCodec(theirs{}) }
 
 // patience is how long a call of these tests may take.
 const patience = 250 * time.Millisecond

@@ -116,7 +116,7 @@ func TestWhatCannotBeCalledIsExplained(t *testing.T) {
 		{with, "grpc.testing.TestService/FullDuplexCall", "", "streaming method"},
 		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "no grpc.testing.SimpleRequest"},
 		{with, "grpc.testing.TestService/UnaryCall", `{`, "no grpc.testing.SimpleRequest"},
-		{without, "grpc.testing.TestService/UnaryCall", "", "offers no reflection (load: the server's reflection service: rpc error: code = Unimplemented"},
+		{without, "grpc.testing.TestService/UnaryCall", "", "has no reflection service (load: the server's reflection service: rpc error: code = Unimplemented"},
 	} {
 		if _, err := load.Find(t.Context(), test.cc, test.method, test.data); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %s: %v, want %q", test.method, test.data, err, test.want)

@@ -106,7 +106,7 @@ func describe(ctx context.Context, cc grpc.ClientConnInterface, symbol string) (
 			return files, err
 		}
 	}
-	return nil, fmt.Errorf("load: the server offers no reflection (%w); register the reflection service there, or leave out --method", err)
+	return nil, fmt.Errorf("load: the server has no reflection service (%w); enable reflection there, or leave out --method", err)
 }
 
 func describeBy(ctx context.Context, cc grpc.ClientConnInterface, reflection, symbol string) (*protoregistry.Files, error) {

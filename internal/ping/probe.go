@@ -28,7 +28,7 @@ type Findings struct {
 	Addresses []string `json:"addresses"`       // what the name resolves to; empty if a proxy does that
 	Connected string   `json:"connected"`       // the address that answered
 	Proxy     string   `json:"proxy,omitempty"` // of the environment, that the way leads through
-	Connect   float64  `json:"connect_ms"`      // milliseconds until it did, name resolution not included
+	Connect   float64  `json:"connect_ms"`      // milliseconds until it did, after the name was resolved; through a proxy from the beginning
 	TLS       *TLS     `json:"tls,omitempty"`   // nil without TLS
 	HTTP2     *HTTP2   `json:"http2,omitempty"`
 }

@@ -123,9 +123,9 @@ func health(st *status.Status) string {
 	case codes.Unimplemented:
 		return "no health service"
 	case codes.NotFound:
-		return "the health service does not speak for the whole server"
+		return "the health service has no status for the whole server"
 	default:
-		return strings.TrimSuffix(fmt.Sprintf("the health check is answered with %v: %s", st.Code(), reason.OneLine(st.Message())), ": ")
+		return strings.TrimSuffix(fmt.Sprintf("the health check returned %v: %s", st.Code(), reason.OneLine(st.Message())), ": ")
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
 // way finds the way to a server that a channel takes, by being the credentials of
@@ -75,7 +77,7 @@ func connectOnce(ctx context.Context, cc *grpc.ClientConn) error {
 	for state := cc.GetState(); ; state = cc.GetState() {
 		if state == connectivity.TransientFailure {
 			// An RPC is told why, and only an RPC.
-			_, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{})
+			_, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{}, answer.Fixed()...)
 			return err //nolint:wrapcheck // result wraps it
 		}
 		if !cc.WaitForStateChange(ctx, state) {
@@ -90,7 +92,7 @@ func (w *way) result(err error) (*Findings, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.best == nil {
-		return &Findings{Addresses: w.addresses}, &unreachedError{err}
+		return &Findings{Addresses: w.addresses, Proxy: w.proxy()}, &unreachedError{err}
 	}
 	w.best.Addresses = w.addresses
 	return w.best, w.failure // of which err has the words only
@@ -144,16 +146,20 @@ func (w *way) reached(raw net.Conn) *Findings {
 	if !w.resolved.IsZero() {
 		since = w.resolved
 	}
-	return &Findings{Connected: raw.RemoteAddr().String(), Proxy: w.proxy(raw.RemoteAddr()), Connect: milliseconds(time.Since(since))}
+	f := &Findings{Connected: raw.RemoteAddr().String(), Connect: milliseconds(time.Since(since))}
+	if raw.RemoteAddr().Network() == "tcp" {
+		f.Proxy = w.proxy()
+	}
+	return f
 }
 
 // proxy is the proxy that gRPC takes to the target, as the environment says, or "".
-func (w *way) proxy(remote net.Addr) string {
-	if remote.Network() != "tcp" {
-		return ""
-	}
+func (w *way) proxy() string {
 	endpoint := w.target.Address
 	if u, ok := schemeOf(endpoint); ok {
+		if strings.HasPrefix(u.Scheme, "unix") {
+			return ""
+		}
 		endpoint = (resolver.Target{URL: *u}).Endpoint()
 	}
 	by, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: endpoint}})

@@ -44,6 +44,7 @@ const (
 	HungUp            Kind = "hung up"
 	Flood             Kind = "flood"
 	HTTPAnswer        Kind = "HTTP answer"
+	ProxyRefused      Kind = "proxy refused"
 )
 
 // Error is an error with its explanation.

@@ -67,7 +67,7 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 		},
 		{
 			"a proxy without a server", status.Error(codes.Unavailable, "unexpected HTTP status code received from server: 503 (Service Unavailable); malformed header: missing HTTP content-type"), reason.HTTPAnswer,
-			`a:1: it answers HTTP 503 (Service Unavailable), not gRPC (unexpected HTTP status code received from server: 503 (Service Unavailable)); a proxy answers for a server that it does not reach: check the server behind it`,
+			`a:1: it answers HTTP 503 (Service Unavailable), not gRPC (unexpected HTTP status code received from server: 503 (Service Unavailable)); a proxy answered and could not reach its backend: check the server behind it`,
 		},
 		{
 			"a redirect", status.Error(codes.Unknown, "unexpected HTTP status code received from server: 302 (Found)"), reason.HTTPAnswer,

@@ -123,6 +123,11 @@ var table = []entry{
 		words: []string{httpWords},
 	},
 	{
+		kind: ProxyRefused, what: "the HTTP proxy refused the connection",
+		advice: "check HTTPS_PROXY and NO_PROXY",
+		words:  []string{connectWords},
+	},
+	{
 		kind: NoALPN, what: "the server does not offer HTTP/2 in the TLS handshake (ALPN)",
 		advice: "enable HTTP/2 there, or correct the port",
 		find:   alerts("no application protocol"),

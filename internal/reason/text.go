@@ -54,8 +54,16 @@ const httpWords = "unexpected HTTP status code received from server: "
 
 var pageTitle = regexp.MustCompile(`(?i)<title>([^<]{1,100})</title>`)
 
-// withoutPage leaves out the page of an HTTP answer, except its title.
+// connectWords are gRPC's for a proxy's answer to CONNECT, which follows whole and
+// quoted, its page included.
+const connectWords = "failed to do connect handshake"
+
+var connectAnswer = regexp.MustCompile(connectWords + `, response: \\*"([^\\"]*)\\.*`)
+
+// withoutPage leaves out the page of an HTTP answer, except its title, and all but the
+// first line of a proxy's.
 func withoutPage(text string) string {
+	text = connectAnswer.ReplaceAllString(text, connectWords+", response: $1")
 	at := strings.Index(text, httpWords)
 	if at < 0 {
 		return text
@@ -95,11 +103,11 @@ func adviceOnHTTP(detail string) string {
 	case http.StatusBadRequest:
 		return "check the port, and whether the web server there wants a client certificate"
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return "a web server or proxy there refuses it: check what it wants, and whether it routes this call to a gRPC server"
+		return "a web server or proxy there rejected the call: check which credentials it needs, and whether it routes this call to a gRPC server"
 	case http.StatusTooManyRequests:
 		return "a proxy there limits the rate: call less often"
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return "a proxy answers for a server that it does not reach: check the server behind it"
+		return "a proxy answered and could not reach its backend: check the server behind it"
 	default:
 		if code >= 300 && code < 400 {
 			return "a web server there redirects the call, perhaps to a login page: check the host and port, and whether it routes this call to a gRPC server"

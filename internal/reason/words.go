@@ -27,7 +27,7 @@ func grpcWords(err error) string {
 		if failed != nil {
 			return ""
 		}
-		text = connectionError + quoted
+		text = connectionError + withoutPage(quoted)
 	} else if before, _, found := strings.Cut(text, " (tap: "); found {
 		text = before
 	} else {
