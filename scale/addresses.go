@@ -26,6 +26,12 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 	s.addrs.Store(&addrs)
 	s.held.stop()
 	for c := range s.all {
+		if c.phase == phaseTrial && !c.isTo(addrs) { // before what it is to succeed
+			s.failToSucceedLocked(c)
+			q.retireLocked(c)
+		}
+	}
+	for c := range s.all {
 		switch c.phase {
 		case phaseOut: // its SHUTDOWN follows
 		case phaseReady:

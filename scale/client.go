@@ -62,7 +62,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		if sealed == nil {
 			sealed = errors.New("scale: grpc-go itself adds dial options in this process")
 		}
-		return nil, fmt.Errorf("%w, and a default service config comes from there: give it by scale.WithDefaultServiceConfig", sealed)
+		return nil, fmt.Errorf("%w, and it sets a default service config; use scale.WithDefaultServiceConfig instead", sealed)
 	}
 	return cc, nil
 }

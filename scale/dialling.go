@@ -17,8 +17,8 @@ import (
 // A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
 // the connection was lost, and TCP asks again ever more seldom. An address that never
-// was reached gets firstConnect. Or the network has become slow: so every time in a
-// row that nothing came of it the child waits twice as long before it is told, up to
+// was reached gets firstConnect. The network may also have become slow. So each time in
+// a row that this fails, the child waits twice as long before it is told, up to
 // longestConnect. In that time one dial is left to itself, the lingering one, and
 // others are begun and dropped beside it as often as ever, one at a time. Whichever
 // gets through first is used: the lingering one if the network is slow, another if an
@@ -66,6 +66,7 @@ func (s *subchannel) useDemandLocked() {
 // beginDialLocked notes that c is about to be told to connect.
 func (s *subchannel) beginDialLocked(c *connection) {
 	c.phase, c.dialledAt, s.begunAt = phaseDialling, time.Now(), time.Now()
+	c.judged, c.lingers = false, false // of an earlier dial
 	c.beside = s.lingeringLocked() != nil
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()

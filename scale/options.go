@@ -83,7 +83,9 @@ func gather(plain []grpc.DialOption) (*clientOptions, error) {
 }
 
 // MaxConnections bounds the connections of one subchannel, which is one address
-// of the server; 1 means never to scale. The default is 10. A service config may
+// of the server; 1 means never to scale. The default is 10. Not counted are a successor
+// on its way, and one replaced connection that is observed, without calls, to see
+// whether the server really ends it at the age that was learned. A service config may
 // ask for fewer, not for more (gRFC A105, "Configuration"). n below 1 is an error
 // of [NewClient].
 //
@@ -183,9 +185,9 @@ func ProbeTimeout(d time.Duration) grpc.DialOption {
 }
 
 // ProbeWith has f probe a connection in place of grpc.health.v1. cc is that one
-// connection, to be used for one unary RPC or two until f returns, and for no
-// longer than ctx, which has no deadline: it ends when the answer is not wanted any
-// more. nil means that the connection is alive, and so does an error that is, or
+// connection, to be used for at most two unary RPCs, one after the other, by Invoke. f
+// must return when ctx ends, which has no deadline: it ends when the answer is not
+// wanted any more. nil means that the connection is alive, and so does an error that is, or
 // wraps, a gRPC status from the server. Any other error says that f does not like the
 // connection: it is replaced if its HTTP/2 answers, and ejected if not. f is called
 // concurrently for several connections. A nil f is an error of [NewClient].

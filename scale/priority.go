@@ -8,7 +8,7 @@ import (
 type priorityKey struct{}
 
 // WithPriority returns a context whose calls, on channels of this package, use the
-// stream that is kept free for probes when all others are taken, and else are the
+// stream that is kept free for probes when all others are taken, and otherwise are the
 // first of those that wait. It is for health checks, which would find a busy
 // server dead otherwise.
 func WithPriority(ctx context.Context) context.Context {

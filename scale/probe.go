@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
 // Every connection is watched. A call that was picked and answered proves that it
@@ -204,16 +206,17 @@ func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
 	if !ok {
 		return true // this grpc-go has no such thing
 	}
-	var err error
 	if ask := c.sub.policy.channel.ask; ask != nil {
-		err = ask(ctx, direct)
-	} else {
-		_, err = healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
+		heard := &askedConn{ClientConnInterface: direct}
+		err := ask(ctx, heard)
+		_, isStatus := status.FromError(err) // else it is the function's own word
+		return err == nil || isStatus && ctx.Err() == nil && heard.last.Kind != answer.None && heard.last.Kind != answer.Unsent
 	}
+	_, err := healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err == nil {
 		return true
 	}
-	_, isStatus := status.FromError(err) // else it is the word of ProbeWith's function
+	_, isStatus := status.FromError(err)
 	return isStatus && ctx.Err() == nil && c.tap.Opened() > opened && c.heardAt() >= begun.at
 }
 
@@ -222,6 +225,11 @@ func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
 func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
 	c.unanswered = 0
+	if c.replace.why == whyStuck && !c.replace.successor { // it answers again
+		c.replace = replacement{}
+		s.planByAgeLocked(c)
+		s.armReplaceLocked()
+	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
 		s.policy.channel.memory.trust(s.addr())
 		s.stuckAt, s.stuckPause = time.Time{}, 0

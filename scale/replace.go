@@ -102,7 +102,7 @@ func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
 	if first || at.Before(c.replace.at) {
 		c.replace.at = at
 	}
-	if first || c.replace.why == byAge { // which may turn out to be no reason
+	if first || c.replace.why == byAge || c.replace.why == whyStuck && why != byAge { // which may turn out to be no reason
 		c.replace.why = why
 	}
 }

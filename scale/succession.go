@@ -61,7 +61,7 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 		s.putToUseLocked(c)
 		s.succeedLocked(c, &q)
 		q.serve = true
-	case stuck:
+	case old.replace.why == whyStuck:
 		c.predecessor, old.replace = nil, replacement{}
 		s.planByAgeLocked(old)
 		s.armReplaceLocked()
@@ -93,16 +93,34 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 		}
 	}
 	if said != nil {
-		return fmt.Errorf("scale: the new connection to %s is not used, and the one before it stays: %w", c.sub.addr(), said)
+		return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%w); keeping the old one", c.sub.addr(), said)
 	}
-	return fmt.Errorf("scale: the new connection to %s is not used, and the one before it stays: asked for a sign of life, %v", c.sub.addr(), got)
+	return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%v); keeping the old one", c.sub.addr(), got)
 }
 
 // question makes the RPC of a probe on c, and tells how it was answered. said is what
-// ProbeWith's function has against the connection, if it has anything.
+// ProbeWith's function has against the connection, if it has anything. A function, or
+// credentials, that go on for long after their context has ended are left alone.
 func (c *connection) question(patience time.Duration) (got answer.Answer, said error) {
 	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
 	defer cancel()
+	done := make(chan struct{}) // got and said are not to be read before
+	var answered answer.Answer
+	var words error
+	if !c.sub.policy.tasks.run(func() { defer close(done); answered, words = c.put(ctx) }) {
+		return answer.Answer{}, nil // the channel is closing
+	}
+	timer := time.NewTimer(patience + stalled)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return answered, words
+	case <-timer.C:
+		return answer.Answer{Kind: answer.Unsent}, nil
+	}
+}
+
+func (c *connection) put(ctx context.Context) (got answer.Answer, said error) {
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)

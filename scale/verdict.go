@@ -98,7 +98,7 @@ func (c *connection) inquire(patience time.Duration) bool {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if !c.take(c.quota.Load()) {
+	if c.probing.Load() || !c.take(c.quota.Load()) { // the last probe has not come back, or there is no stream
 		i.ask()
 		return i.await()
 	}
@@ -120,12 +120,7 @@ func (i *inquiry) find() finding {
 		release()
 		return findingMoot
 	}
-	found := i.await()
-	if i.reply != nil {
-		cancel()
-		<-i.reply
-	}
-	return found
+	return i.await()
 }
 
 // await waits until it is known how c is.

@@ -98,9 +98,7 @@ func (a *asking) ask(q *Question) {
 	a.writing = true
 	a.writers.Go(func() { // it may take as long as the peer does not read
 		a.write()
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.endLocked()
+		a.end()
 	})
 }
 
@@ -120,7 +118,7 @@ func (a *asking) begin(b []byte) {
 func (a *asking) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.wishes) > 0 && a.conn.link.ledger.between() && !a.closed {
+	for len(a.wishes) > 0 && a.conn.link.ledger.between() && !a.closed {
 		a.mu.Unlock()
 		a.write()
 		a.mu.Lock()

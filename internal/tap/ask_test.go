@@ -228,3 +228,34 @@ func TestAServerAnswersWhileCallsAreMade(t *testing.T) {
 		})
 	}
 }
+
+// held is a connection whose writes wait, once it is told to, until each is let go.
+type held struct {
+	script
+
+	begun, letGo chan struct{}
+}
+
+func (h *held) Write(b []byte) (int, error) {
+	if len(b) == 9 { // a question
+		h.begun <- struct{}{}
+		<-h.letGo
+	}
+	return len(b), nil
+}
+
+func TestAQuestionThatComesWhileAnotherIsWrittenIsAskedToo(t *testing.T) {
+	peer := &held{begun: make(chan struct{}), letGo: make(chan struct{})}
+	s := tap.New(tap.Events{})
+	c := s.Wrap(peer, nil)
+	if _, err := c.Write([]byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	s.Ask()
+	<-peer.begun
+	s.Ask()
+	peer.letGo <- struct{}{}
+	<-peer.begun // or the test hangs here
+	peer.letGo <- struct{}{}
+	_ = c.Close()
+}

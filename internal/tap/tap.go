@@ -22,7 +22,7 @@
 //
 // What a tap keeps of the connection below it: SyscallConn, for channelz, and the
 // reads without a pinned buffer that grpc-go's transport does on Linux sockets
-// (see ready_linux.go). ReadFrom and WriteTo are not offered; the transport uses
+// (see package internal/ready). ReadFrom and WriteTo are not offered; the transport uses
 // neither.
 package tap
 
