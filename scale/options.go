@@ -219,7 +219,7 @@ func MaxConnectionAge(d time.Duration) grpc.DialOption {
 }
 
 // HoldGoAway has a connection that the server begins to end gracefully go on until
-// its successor is READY: the first of the two GOAWAYs (RFC 9113, section 6.8) is
+// its successor has answered: the first of the two GOAWAYs (RFC 9113, section 6.8) is
 // held back from gRPC, as the server still takes streams then. So no call waits for
 // a handshake, even the first time that a server ends a connection. When no
 // successor can be had the second GOAWAY, some seconds later, is the end as always.

@@ -108,8 +108,8 @@ func (o *Observer) Snapshot() Channel {
 	return snapshot
 }
 
-// RetryNow ends the backoff of every subchannel that is waiting to dial again. It
-// is for who has proof that the network is back. grpc.ClientConn has
+// RetryNow ends the backoff of every subchannel that is waiting to dial again. Call
+// it when you know that the network is back. grpc.ClientConn has
 // ResetConnectBackoff for that, which in grpc-go 1.85 reads a map without its lock
 // and so must not be called while connections come and go.
 func (o *Observer) RetryNow() {
