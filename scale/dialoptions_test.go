@@ -63,7 +63,7 @@ func TestAServiceConfigThatCannotBeReadIsRefused(t *testing.T) {
 		opts []grpc.DialOption
 		want string
 	}{
-		"a service config":         {[]grpc.DialOption{wrapped(grpc.WithDefaultServiceConfig(roundRobin))}, "scale_test.labelled cannot be read, and a default service config comes from there: give it by scale.WithDefaultServiceConfig"},
+		"a service config":         {[]grpc.DialOption{wrapped(grpc.WithDefaultServiceConfig(roundRobin))}, "scale_test.labelled cannot be read, and it sets a default service config; use scale.WithDefaultServiceConfig instead"},
 		"one beside one that can":  {[]grpc.DialOption{grpc.WithDefaultServiceConfig(`{}`), wrapped(grpc.WithDefaultServiceConfig(roundRobin))}, "scale_test.labelled cannot be read"},
 		"something else":           {[]grpc.DialOption{wrapped(grpc.WithUserAgent("x"))}, ""},
 		"this package's, for both": {[]grpc.DialOption{wrapped(grpc.WithUserAgent("x")), scale.WithDefaultServiceConfig(roundRobin)}, ""},

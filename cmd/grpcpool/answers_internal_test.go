@@ -48,7 +48,7 @@ func page(w http.ResponseWriter, code int) {
 
 func TestAWebServerIsNotTakenForAGRPCServer(t *testing.T) {
 	for code, advice := range map[int]string{
-		200: "check the host and port", 302: "redirects the call", 400: "check the port", 401: "refuses it", 403: "refuses it",
+		200: "check the host and port", 302: "redirects the call", 400: "check the port", 401: "rejected the call", 403: "rejected the call",
 		404: "check the host and port", 405: "check the host and port", 429: "limits the rate",
 		502: "check the server behind it", 503: "check the server behind it", 504: "check the server behind it",
 	} {
