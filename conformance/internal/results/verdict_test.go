@@ -183,7 +183,7 @@ func TestTheTestAroundOneWithoutALastingNameIsJudged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var got []string
+			got := make([]string, 0, len(findings))
 			for _, f := range findings {
 				got = append(got, string(f.Kind)+" "+f.Test)
 			}
