@@ -21,7 +21,7 @@ func high(tests string) map[string]string {
 }
 
 // runHigh runs it with one setting and returns its report.
-func runHigh(t *testing.T, w *suite.Workspace, expected ...string) (report suite.Report) {
+func runHigh(t *testing.T, w *suite.Workspace, timeout time.Duration, expected ...string) (report suite.Report) {
 	t.Helper()
 	if _, err := w.Choose(t.Context()); err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func runHigh(t *testing.T, w *suite.Workspace, expected ...string) (report suite
 		Settings: []string{"default"},
 		Attempts: 1,
 		Parallel: 1,
-		Timeout:  time.Minute,
+		Timeout:  timeout,
 		Patience: 3 * time.Second,
 		Report:   func(r suite.Report) { report = r },
 	}
@@ -55,7 +55,7 @@ func TestLeavesAFolder(t *testing.T) {
 	}
 }
 `))
-	if report := runHigh(t, w); report.Err != nil || len(report.Findings) != 1 || report.Findings[0].Kind != results.Difference {
+	if report := runHigh(t, w, time.Minute); report.Err != nil || len(report.Findings) != 1 || report.Findings[0].Kind != results.Difference {
 		t.Errorf("report: %+v", report)
 	}
 	binaries, err := filepath.Glob(filepath.Join(temporary, "*", "*high*"))
@@ -86,7 +86,7 @@ func TestEndless(*testing.T) {
 		select {}
 	}
 }
-`)), "TestEndless")
+`)), time.Minute, "TestEndless")
 	got := make([]string, 0, len(report.Findings))
 	for _, f := range report.Findings {
 		got = append(got, f.String())
@@ -106,12 +106,29 @@ func TestTestsThatAreNeverReachedAreAnError(t *testing.T) {
 	for _, name := range []string{"A", "B", "C", "D", "E", "F", "G"} {
 		tests.WriteString("\nfunc Test" + name + "(*testing.T) {\n\tif rpc.NewClient() != \"plain\" {\n\t\tpanic(1)\n\t}\n}\n")
 	}
-	report := runHigh(t, prepare(t, high(tests.String())))
+	report := runHigh(t, prepare(t, high(tests.String())), time.Minute)
 	if report.Err == nil || !strings.Contains(report.Err.Error(), "some were never run") || !strings.Contains(report.Err.Error(), "TestA, TestB") {
 		t.Errorf("error %v", report.Err)
 	}
 	if len(report.Findings) != 6 { // those that were run are judged
 		t.Errorf("findings: %v", report.Findings)
+	}
+}
+
+// The test binary ends itself then, by a panic.
+func TestATestThatOutlivesTheTimeoutIsNoCrash(t *testing.T) {
+	report := runHigh(t, prepare(t, high(`
+var _ = os.Args
+
+func TestEndless(*testing.T) {
+	if rpc.NewClient() != "plain" {
+		select {}
+	}
+}
+`)), 2*time.Second)
+	want := "difference: ./high TestEndless (default): [unfinished unfinished] here, [pass] plain"
+	if len(report.Findings) != 1 || report.Findings[0].String() != want {
+		t.Errorf("error %v, findings %v, want %s", report.Err, report.Findings, want)
 	}
 }
 
