@@ -12,12 +12,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/conformance/internal/command"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/results"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/rewrite"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/suite"
@@ -37,16 +36,7 @@ var subset = []string{
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	failed, err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "conformance:", err)
-		os.Exit(2)
-	}
-	if failed {
-		os.Exit(1)
-	}
+	os.Exit(command.Run("conformance", os.Args[1:], os.Stderr, run))
 }
 
 // options are the command's flags.
@@ -64,7 +54,7 @@ func parse(args []string) (*options, []string, error) {
 	var o options
 	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	f.StringVar(&o.tree, "tree", "", "root of the library under test (default: of this module)")
-	f.StringVar(&o.settings, "settings", shim.Default+","+shim.One, "what the channels are made with")
+	f.StringVar(&o.settings, "settings", shim.Default+","+shim.One, "what the channels are made with, of "+shim.Default+" and "+shim.One)
 	f.StringVar(&o.list, "expected", "", "list of expected differences (default: expected.txt of this module)")
 	f.StringVar(&o.cache, "cache", "", "where the copy of grpc-go is kept (default: in the user's cache)")
 	f.BoolVar(&o.verbose, "v", false, "print all that tests that differ print")
@@ -78,6 +68,9 @@ func parse(args []string) (*options, []string, error) {
 		return nil, nil, err
 	}
 	o.plan.Settings = strings.Split(o.settings, ",")
+	if err := o.plan.Check(shim.Default, shim.One); err != nil {
+		return nil, nil, err
+	}
 	if f.NArg() == 0 {
 		return &o, subset, nil
 	}
@@ -172,7 +165,7 @@ func ownModule(ctx context.Context) (suite.Module, error) {
 
 // expected reads the list.
 func (o *options) expected() (results.List, error) {
-	f, err := os.Open(o.list) //nolint:gosec // the caller names it
+	f, err := os.Open(o.list)
 	if err != nil {
 		return nil, err
 	}

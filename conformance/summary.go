@@ -43,7 +43,7 @@ func (s *summary) add(r suite.Report) {
 		if s.counts[setting] == nil {
 			s.counts[setting] = make(map[results.Outcome]int)
 		}
-		for _, o := range []results.Outcome{results.Passed, results.Failed, results.Skipped, results.Unfinished} {
+		for _, o := range []results.Outcome{results.Passed, results.Failed, results.Skipped, results.Unfinished, results.Crashed} {
 			s.counts[setting][o] += r.Runs[setting].Count(o)
 		}
 	}
@@ -84,7 +84,7 @@ func (s *summary) print() (failed bool) {
 	for _, setting := range slices.Sorted(maps.Keys(s.counts)) {
 		c := s.counts[setting]
 		fmt.Printf("%s: %d tests and subtests passed at the first try, %d did not, %d skipped\n", setting,
-			c[results.Passed], c[results.Failed]+c[results.Unfinished], c[results.Skipped])
+			c[results.Passed], c[results.Failed]+c[results.Unfinished]+c[results.Crashed], c[results.Skipped])
 	}
 	for _, f := range s.findings {
 		if f.Kind.Fatal() {
@@ -95,9 +95,9 @@ func (s *summary) print() (failed bool) {
 	parts := make([]string, 0, len(s.settings))
 	for _, setting := range s.settings {
 		n := s.count(setting)
-		parts = append(parts, fmt.Sprintf("%s: %d differences, %d expected, %d stale, %d flaked, %d fail plain",
-			setting, n[results.Difference], n[results.Expected], n[results.Stale], n[results.Flaked], n[results.FailsPlain]))
-		failed = failed || n[results.Difference]+n[results.Stale] > 0
+		parts = append(parts, fmt.Sprintf("%s: %d differences, %d expected, %d stale, %d undecided, %d flaked, %d fail plain",
+			setting, n[results.Difference], n[results.Expected], n[results.Stale], n[results.Undecided], n[results.Flaked], n[results.FailsPlain]))
+		failed = failed || n[results.Difference]+n[results.Stale]+n[results.Undecided] > 0
 	}
 	verdict := "passed"
 	if failed {

@@ -14,13 +14,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/conformance/internal/command"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/results"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/rewrite"
 	"github.com/davidwartell/go-grpcpool/conformance/internal/suite"
@@ -30,16 +29,7 @@ import (
 const library = "github.com/davidwartell/go-grpcpool"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	failed, err := run(ctx, os.Args[1:])
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "programs:", err)
-		os.Exit(2)
-	}
-	if failed {
-		os.Exit(1)
-	}
+	os.Exit(command.Run("programs", os.Args[1:], os.Stderr, run))
 }
 
 // options are the command's flags.
@@ -64,6 +54,9 @@ func run(ctx context.Context, args []string) (failed bool, err error) {
 	}
 	o.plan.Settings = []string{shim.Default}
 	o.plan.Patience = o.plan.Timeout // some of etcd's tests take minutes
+	if err := o.plan.Check(shim.Default); err != nil {
+		return false, err
+	}
 	chosen := programs
 	if name := f.Arg(0); name != "" {
 		i := slices.IndexFunc(programs, func(p program) bool { return p.name == name })
@@ -175,7 +168,7 @@ type tally struct {
 func (t *tally) add(r suite.Report) {
 	fmt.Printf("%-60s %6.1fs\n", r.Package, r.Took.Seconds())
 	if run := r.Runs[shim.Default]; run != nil {
-		for _, o := range []results.Outcome{results.Passed, results.Failed, results.Skipped, results.Unfinished} {
+		for _, o := range []results.Outcome{results.Passed, results.Failed, results.Skipped, results.Unfinished, results.Crashed} {
 			t.counts[o] += run.Count(o)
 		}
 	}
@@ -193,10 +186,10 @@ func (t *tally) add(r suite.Report) {
 }
 
 func (t *tally) print(name string) {
-	verdict := "no difference that is not expected"
+	verdict := "no unexpected differences"
 	if t.failed {
 		verdict = "FAILED"
 	}
 	fmt.Printf("%s: %d tests and subtests passed at the first try, %d did not, %d skipped: %s\n\n", name,
-		t.counts[results.Passed], t.counts[results.Failed]+t.counts[results.Unfinished], t.counts[results.Skipped], verdict)
+		t.counts[results.Passed], t.counts[results.Failed]+t.counts[results.Unfinished]+t.counts[results.Crashed], t.counts[results.Skipped], verdict)
 }

@@ -20,7 +20,8 @@ const (
 	Passed     Outcome = "pass"
 	Failed     Outcome = "fail"
 	Skipped    Outcome = "skip"
-	Unfinished Outcome = "unfinished" // the process ended before the test did
+	Unfinished Outcome = "unfinished" // it took too long, and the process was stopped
+	Crashed    Outcome = "crash"      // the process ended of its own, before the test did
 	Missing    Outcome = "missing"    // the test was not run
 )
 
@@ -83,9 +84,35 @@ func (r *Run) Outcome(test string) Outcome {
 	return Missing
 }
 
+// End notes how the process ended: its exit code, and whether it was stopped because
+// something took too long. Tests that were under way are Crashed if it was not.
+func (r *Run) End(code int, stopped bool) {
+	cut := r.Count(Unfinished) > 0 || code != 0 && code != 1
+	switch {
+	case cut && stopped:
+		r.Outcomes[Whole] = Unfinished
+	case cut:
+		for test, o := range r.Outcomes {
+			if o == Unfinished {
+				r.Outcomes[test] = Crashed
+			}
+		}
+		r.Outcomes[Whole] = Crashed
+	case code == 1:
+		r.Outcomes[Whole] = Failed
+	default:
+		r.Outcomes[Whole] = Passed
+	}
+}
+
+// Cut reports whether the process ended before all tests did.
+func (r *Run) Cut() bool { return r.Outcome(Whole).cut() }
+
+func (o Outcome) cut() bool { return o == Unfinished || o == Crashed }
+
 // Odd are the tests that did not pass, in order. A test that failed only since a
 // subtest did is not among them. Neither is the package, unless nothing else
-// explains its failure.
+// explains its failure: a crash is explained by a test that crashed.
 func (r *Run) Odd() []string {
 	var odd []string
 	for _, test := range slices.Sorted(maps.Keys(r.Outcomes)) {
@@ -93,8 +120,11 @@ func (r *Run) Odd() []string {
 			odd = append(odd, test)
 		}
 	}
-	failed := func(test string) bool { return r.Outcomes[test] != Skipped }
-	if r.Outcome(Whole) != Passed && r.Outcome(Whole) != Skipped && !slices.ContainsFunc(odd, failed) {
+	whole := r.Outcome(Whole)
+	explains := func(test string) bool {
+		return r.Outcomes[test] == whole || whole != Crashed && r.Outcomes[test] != Skipped
+	}
+	if whole != Passed && whole != Skipped && !slices.ContainsFunc(odd, explains) {
 		odd = append(odd, Whole)
 	}
 	return odd
@@ -103,7 +133,7 @@ func (r *Run) Odd() []string {
 // inherited reports whether a subtest of test explains its outcome.
 func (r *Run) inherited(test string) bool {
 	for other, o := range r.Outcomes {
-		if strings.HasPrefix(other, test+"/") && (o == Failed || o == Unfinished) {
+		if strings.HasPrefix(other, test+"/") && (o == Failed || o.cut()) {
 			return true
 		}
 	}

@@ -75,6 +75,42 @@ func TestTheRestOfACrashedRunIsAdded(t *testing.T) {
 	}
 }
 
+func TestTheEndOfTheProcessTellsACrashFromAStop(t *testing.T) {
+	for name, c := range map[string]struct {
+		lines       []string
+		code        int
+		stopped     bool
+		test, whole results.Outcome
+		odd         []string
+	}{
+		"it passed":                      {lines: []string{"pass A"}, test: pass, whole: pass},
+		"it failed":                      {lines: []string{"fail A"}, code: 1, test: fail, whole: fail, odd: []string{"A"}},
+		"a panic":                        {lines: []string{"run A"}, code: 2, test: crash, whole: crash, odd: []string{"A"}},
+		"os.Exit in a test":              {lines: []string{"run A"}, code: 1, test: crash, whole: crash, odd: []string{"A"}},
+		"a panic between tests":          {lines: []string{"pass A"}, code: 2, test: pass, whole: crash, odd: []string{results.Whole}},
+		"a failure before such a panic":  {lines: []string{"fail A"}, code: 2, test: fail, whole: crash, odd: []string{"A", results.Whole}},
+		"a signal":                       {lines: []string{"run A"}, code: -1, test: crash, whole: crash, odd: []string{"A"}},
+		"stopped in a test":              {lines: []string{"run A"}, code: 2, stopped: true, test: hang, whole: hang, odd: []string{"A"}},
+		"stopped after all tests":        {lines: []string{"pass A"}, code: 2, stopped: true, test: pass, whole: hang, odd: []string{results.Whole}},
+		"passed as it was to be stopped": {lines: []string{"pass A"}, stopped: true, test: pass, whole: pass},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := read(t, append([]string{"start"}, c.lines...)...)
+			delete(run.Outcomes, results.Whole)
+			run.End(c.code, c.stopped)
+			if run.Outcome("A") != c.test || run.Outcome(results.Whole) != c.whole {
+				t.Errorf("the test: %s, the package: %s; want %s, %s", run.Outcome("A"), run.Outcome(results.Whole), c.test, c.whole)
+			}
+			if run.Cut() != (c.whole == crash || c.whole == hang) {
+				t.Errorf("cut: %v", run.Cut())
+			}
+			if diff := cmp.Diff(c.odd, run.Odd()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestGarbageIsNoRun(t *testing.T) {
 	if _, err := results.Read(strings.NewReader("garbage")); err == nil {
 		t.Error("it was read")

@@ -10,17 +10,18 @@ import (
 // Kind is what a finding is.
 type Kind string
 
-// The kinds. The first two fail a run.
+// The kinds. The first three fail a run.
 const (
-	Difference Kind = "difference"  // it passes plain and not here, again and again
+	Difference Kind = "difference"  // it fails here, and passes plain
 	Stale      Kind = "stale"       // an expected difference that did not occur
+	Undecided  Kind = "undecided"   // it fails here, and plain channels could not be asked
 	Expected   Kind = "expected"    // a difference that is on the list
-	Flaked     Kind = "flaked"      // it passed when it was run again
+	Flaked     Kind = "flaked"      // it passes as often as not when it is run again
 	FailsPlain Kind = "fails plain" // it fails on plain channels too
 )
 
 // Fatal reports whether a finding of the kind fails the run.
-func (k Kind) Fatal() bool { return k == Difference || k == Stale }
+func (k Kind) Fatal() bool { return k == Difference || k == Stale || k == Undecided }
 
 // Finding is something that a reader should know of a test.
 type Finding struct {
@@ -29,7 +30,7 @@ type Finding struct {
 	Package string
 	Test    string
 	Detail  string // in one line
-	Output  string // what the test printed, if it is a Difference or Flaked
+	Output  string // what the test printed, if it is fatal or Flaked
 }
 
 // String is the finding in one line.
@@ -41,9 +42,9 @@ func (f Finding) String() string {
 type Again func(test string) (Outcome, string, error)
 
 // Judge compares a package's run with a plain one. A test that is odd in the run is
-// run again, alone, and on plain channels, up to Attempts times each: only what
-// fails each time here, and not each time there, is a difference. The expected
-// differences are no part of the run; they are run alone.
+// run again, alone, Attempts times, and as often on plain channels if it fails more
+// often than not. The expected differences are no part of the run; they are run
+// alone.
 type Judge struct {
 	Setting  string
 	Package  string
@@ -61,8 +62,22 @@ func (j *Judge) Judge(ours, plain *Run) ([]Finding, error) {
 		odd = append(odd, j.absent(ours, plain)...)
 	}
 	var findings []Finding
+	examined := make(map[string]bool)
 	for _, test := range odd {
-		finding, err := j.examine(test, ours.Outcome(test), ours.Output[test])
+		name, first, err := j.lasting(test)
+		if err != nil {
+			return nil, err
+		}
+		if examined[name] {
+			continue
+		}
+		examined[name] = true
+		if name != test && ours.Outcome(name) == Passed {
+			findings = append(findings, j.finding(Flaked, test,
+				fmt.Sprintf("%s here; no run has its name again, and %s passes", ours.Outcome(test), name)))
+			continue
+		}
+		finding, err := j.examine(name, ours, first)
 		if err != nil {
 			return nil, err
 		}
@@ -95,44 +110,93 @@ func (j *Judge) absent(ours, plain *Run) (tests []string) {
 	return tests
 }
 
-// examine judges a test that is odd and not expected to be. It returns nil for one
-// that is as odd on plain channels, without failing: skipped in both.
-func (j *Judge) examine(test string, first Outcome, output string) (*Finding, error) {
-	plain, _, err := j.Plain(test)
-	if err != nil {
-		return nil, err
+// lasting is the test to run in place of one whose name differs from run to run:
+// the innermost one around it that plain channels come to. plain is how it ended
+// there.
+func (j *Judge) lasting(test string) (name string, plain Outcome, err error) {
+	for name = test; ; {
+		plain, _, err = j.Plain(name)
+		end := strings.LastIndexByte(name, '/')
+		if err != nil || plain != Missing || end < 0 {
+			return name, plain, err
+		}
+		name = name[:end]
 	}
+}
+
+// examine judges a test that is odd and not expected to be. plain is how it ended on
+// plain channels. It returns nil for one that is skipped in both.
+func (j *Judge) examine(test string, run *Run, plain Outcome) (*Finding, error) {
+	first := run.Outcome(test)
 	if plain == first && first == Skipped {
 		return nil, nil //nolint:nilnil // nothing to tell
 	}
-	outcomes := []Outcome{first}
+	output := run.Output[test]
+	ours := []Outcome{first}
 	for range j.Attempts {
 		again, printed, err := j.Ours(test)
 		if err != nil {
 			return nil, err
 		}
-		if again == Passed {
-			f := j.finding(Flaked, test, fmt.Sprintf("%v, then pass", outcomes))
-			f.Output = output
-			return &f, nil
-		}
-		outcomes = append(outcomes, again)
-		if printed != "" {
+		ours = append(ours, again)
+		if again != Passed && printed != "" {
 			output = printed
 		}
 	}
-	for i := 1; plain != Passed && i < j.Attempts; i++ {
-		if plain, _, err = j.Plain(test); err != nil {
+	there := []Outcome{plain}
+	for !flaky(ours) && len(there) < j.Attempts {
+		again, _, err := j.Plain(test)
+		if err != nil {
 			return nil, err
 		}
+		there = append(there, again)
 	}
-	if plain != Passed {
-		f := j.finding(FailsPlain, test, fmt.Sprintf("%v here, %s plain", outcomes, plain))
-		return &f, nil
+	f := j.finding(verdict(ours, there), test, fmt.Sprintf("%v here, %v plain", ours, there))
+	if f.Kind != FailsPlain {
+		f.Output = output
 	}
-	f := j.finding(Difference, test, fmt.Sprintf("%v here, pass plain", outcomes))
-	f.Output = output
 	return &f, nil
+}
+
+// flaky reports whether a test need not be compared with plain channels: it passes
+// as often as not. One that was stopped for taking too long is excused only if it
+// always passes alone, as the machine may have been busy. A crash has no excuse.
+func flaky(ours []Outcome) bool {
+	failed := len(ours) - count(ours, Passed)
+	switch {
+	case slices.Contains(ours, Crashed):
+		return false
+	case ours[0] == Unfinished:
+		return failed == 1
+	}
+	return 2*failed <= len(ours)
+}
+
+// verdict compares how a test ended here and there, each time.
+func verdict(ours, plain []Outcome) Kind {
+	passed := count(plain, Passed)
+	switch {
+	case flaky(ours):
+		return Flaked
+	case slices.ContainsFunc(plain, func(o Outcome) bool { return o.cut() || o == Missing }):
+		return Undecided
+	case slices.Contains(ours, Crashed), passed == len(plain):
+		return Difference
+	case passed == 0:
+		return FailsPlain
+	case count(ours, Passed) == 0: // it never passes here, and can there
+		return Difference
+	}
+	return Flaked
+}
+
+func count(outcomes []Outcome, o Outcome) (n int) {
+	for _, got := range outcomes {
+		if got == o {
+			n++
+		}
+	}
+	return n
 }
 
 // expected looks whether an expected difference still occurs. Once is enough.
@@ -143,6 +207,8 @@ func (j *Judge) expected(entry Entry) (Finding, error) {
 			return Finding{}, err
 		case outcome == Missing:
 			return j.finding(Stale, entry.Test, "there is no such test: take it off the list"), nil
+		case outcome == Skipped:
+			return j.finding(Stale, entry.Test, "it is skipped: take it off the list"), nil
 		case outcome != Passed:
 			return j.finding(Expected, entry.Test, entry.Reason), nil
 		}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,7 @@ type binary struct {
 
 	workspace *Workspace
 	pkg       string // as "./test"
+	overlaid  bool
 	file      string
 }
 
@@ -36,60 +38,102 @@ type limits struct {
 	patience time.Duration // until the next test begins or ends
 }
 
-// compile compiles the tests of a package, with the overlay or without.
-func (w *Workspace) compile(ctx context.Context, pkg string, overlaid bool, l limits) (*binary, error) {
+// binary is that of a package, with the overlay or without, before it is compiled.
+func (w *Workspace) binary(pkg string, overlaid bool, l limits) *binary {
 	suffix := ".plain"
-	var overlay []string
 	if overlaid {
 		suffix = ".ours"
-		overlay = []string{"-overlay=" + w.overlay()}
 	}
-	b := &binary{
+	return &binary{
 		workspace: w,
 		pkg:       pkg,
+		overlaid:  overlaid,
 		file:      filepath.Join(w.scratch, strings.ReplaceAll(pkg, "/", "+")+suffix),
 		limits:    l,
 	}
-	args := append(w.build("test", overlay...), "-c", "-ldflags=-s -w", "-o", b.file, pkg)
-	_, err := w.command(ctx, args...)
-	return b, err
 }
 
-// discard removes the file.
+// compile writes the file.
+func (b *binary) compile(ctx context.Context) error {
+	var overlay []string
+	if b.overlaid {
+		overlay = []string{"-overlay=" + b.workspace.overlay()}
+	}
+	args := append(b.workspace.build("test", overlay...), "-c", "-ldflags=-s -w", "-o", b.file, b.pkg)
+	_, err := b.workspace.command(ctx, args...)
+	return err
+}
+
+// discard removes the file, if there is one.
 func (b *binary) discard() { _ = os.Remove(b.file) }
 
-// all runs every test but those to skip. One that ends the process, by a panic or
-// by never ending, is left out of a further run of the others.
-func (b *binary) all(ctx context.Context, setting string, skip []string) (*results.Run, error) {
-	const rounds = 5
-	run, crashed, err := b.run(ctx, setting, "-test.skip="+patterns(skip))
-	for range rounds {
-		if err != nil || !crashed {
-			return run, err
-		}
-		var further *results.Run
-		further, crashed, err = b.run(ctx, setting, "-test.skip="+patterns(slices.Concat(skip, run.Odd())))
-		if err == nil {
-			run.Add(further)
-		}
-	}
-	return run, err
+// unreachedError says that some tests of a package were not run.
+type unreachedError struct {
+	pkg, setting string
+	rounds       int
+	odd          []string
 }
 
-// alone runs one test.
-func (b *binary) alone(ctx context.Context, setting, test string) (results.Outcome, string, error) {
-	var args []string
+func (e *unreachedError) Error() string {
+	return fmt.Sprintf("suite: the tests of %s (%s) ended early in each of %d runs, so some were never run; mend or list first: %s",
+		e.pkg, e.setting, e.rounds, strings.Join(e.odd, ", "))
+}
+
+// all runs every test but those to skip. One that ends the process, by a panic or
+// by never ending, is left out of a further run of the others. With an
+// unreachedError it returns what was run.
+func (b *binary) all(ctx context.Context, setting string, skip []string) (*results.Run, error) {
+	const rounds = 6
+	var run *results.Run
+	for range rounds {
+		left := skip
+		if run != nil {
+			left = slices.Concat(skip, run.Odd())
+		}
+		further, err := b.run(ctx, setting, "-test.skip="+patterns(left))
+		if err != nil {
+			return nil, err
+		}
+		cut := further.Cut()
+		if run == nil {
+			run = further
+		} else {
+			run.Add(further)
+		}
+		if !cut {
+			return run, nil
+		}
+	}
+	return run, &unreachedError{pkg: b.pkg, setting: setting, rounds: rounds, odd: run.Odd()}
+}
+
+// alone runs one test, or the whole package, without what is expected to differ
+// there.
+func (b *binary) alone(ctx context.Context, setting, test string, expected []string) (results.Outcome, string, error) {
+	args := []string{"-test.skip=" + patterns(within(test, expected))}
 	if test != results.Whole {
 		args = append(args, "-test.run="+patterns([]string{test}))
 	}
-	run, _, err := b.run(ctx, setting, args...)
+	run, err := b.run(ctx, setting, args...)
 	if err != nil {
 		return "", "", err
 	}
-	if outcome := run.Outcome(test); outcome != results.Passed || run.Outcome(results.Whole) == results.Passed {
-		return outcome, run.Output[test], nil
+	outcome, whole := run.Outcome(test), run.Outcome(results.Whole)
+	if outcome == results.Passed && whole != results.Passed || outcome == results.Missing && run.Cut() {
+		return whole, run.Output[results.Whole], nil
 	}
-	return results.Failed, run.Output[results.Whole], nil
+	return outcome, run.Output[test], nil
+}
+
+// within are those of the tests that are subtests of test, or all if that is the
+// whole package.
+func within(test string, tests []string) (subtests []string) {
+	for _, other := range tests {
+		if test == results.Whole || strings.HasPrefix(other, test+"/") {
+			subtests = append(subtests, other)
+		}
+	}
+	return subtests
 }
 
 // patterns matches these tests and no others.
@@ -105,47 +149,43 @@ func patterns(tests []string) string {
 	return strings.Join(alternatives, "|")
 }
 
-// run runs the binary in the package's folder. crashed reports whether it ended
-// before its tests did.
-func (b *binary) run(ctx context.Context, setting string, args ...string) (run *results.Run, crashed bool, err error) {
+// run runs the binary in the package's folder.
+func (b *binary) run(ctx context.Context, setting string, args ...string) (*results.Run, error) {
 	args = append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + b.timeout.String()}, args...)
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	tests := exec.CommandContext(running, b.file, args...) //nolint:gosec // just compiled
 	tests.Dir = filepath.Join(b.workspace.source, b.pkg)
-	tests.Env = append(os.Environ(), b.workspace.config.Variable+"="+setting, "PWD="+tests.Dir)
+	tests.Env = append(os.Environ(), b.workspace.config.Variable+"="+setting, "PWD="+tests.Dir, "TMPDIR="+b.workspace.temporary())
 	convert := exec.CommandContext(ctx, b.workspace.test2json, "-p", b.pkg) //nolint:gosec // the go command named it
 	printed, err := convert.StdinPipe()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	tests.Cancel = func() error { return tests.Process.Signal(syscall.SIGQUIT) } // shows what hangs
 	tests.WaitDelay = 5 * time.Second
-	progress := &progress{to: printed, ended: cancel, patience: b.patience}
+	progress := &progress{to: printed, cancel: cancel, patience: b.patience}
 	tests.Stdout, tests.Stderr = progress, progress
 	events, err := convert.StdoutPipe()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if err := convert.Start(); err != nil {
-		return nil, false, err
+		return nil, err
 	}
+	start := time.Now()
 	ended := make(chan error, 1)
 	go func() {
 		ended <- errors.Join(progress.watch(tests), printed.Close())
 	}()
-	run, err = results.Read(events)
+	run, err := results.Read(events)
 	err = errors.Join(err, <-ended, convert.Wait(), ctx.Err())
 	if err != nil {
-		return nil, false, fmt.Errorf("suite: running the tests of %s: %w", b.pkg, err)
+		return nil, fmt.Errorf("suite: running the tests of %s: %w", b.pkg, err)
 	}
-	code := tests.ProcessState.ExitCode()
-	if code == 0 {
-		run.Outcomes[results.Whole] = results.Passed
-	} else {
-		run.Outcomes[results.Whole] = results.Failed
-	}
-	return run, code != 0 && code != 1 || run.Count(results.Unfinished) > 0, nil
+	// After the timeout the tests end themselves.
+	run.End(tests.ProcessState.ExitCode(), progress.stopped.Load() || time.Since(start) >= b.timeout)
+	return run, nil
 }
 
 // progress passes on what tests print, and ends them when no test has begun or
@@ -153,13 +193,17 @@ func (b *binary) run(ctx context.Context, setting string, args ...string) (run *
 type progress struct {
 	to       io.Writer
 	patience time.Duration
-	ended    func()
+	cancel   func()
+	stopped  atomic.Bool // it ended them
 	timer    *time.Timer // set before anything is written
 }
 
 // watch runs the tests. That they failed is no error.
 func (p *progress) watch(tests *exec.Cmd) error {
-	p.timer = time.AfterFunc(p.patience, p.ended)
+	p.timer = time.AfterFunc(p.patience, func() {
+		p.stopped.Store(true)
+		p.cancel()
+	})
 	defer p.timer.Stop()
 	err := tests.Run()
 	if tests.ProcessState != nil && tests.ProcessState.Exited() {

@@ -136,7 +136,7 @@ func (w *Workspace) rewriteAll(folders []string) error {
 }
 
 // Resolve has the go command write to go.mod what the packages need, and returns
-// those of them that have tests, as "./client".
+// those of them that have tests, as "./client". Each pattern must match one.
 func (w *Workspace) Resolve(ctx context.Context, patterns []string) ([]string, error) {
 	args := append(w.build("list", "-overlay="+w.overlay(), "-test", "-deps"), patterns...)
 	if _, err := w.command(ctx, append(args, w.config.To.Package)...); err != nil {
@@ -150,6 +150,9 @@ func (w *Workspace) Resolve(ctx context.Context, patterns []string) ([]string, e
 	packages := strings.Fields(string(out))
 	for i, path := range packages {
 		packages[i] = "." + strings.TrimPrefix(path, w.config.Tested.Path)
+	}
+	if _, idle := Select(packages, patterns); len(packages) == 0 || len(idle) > 0 {
+		return nil, fmt.Errorf("suite: no package of %s that has tests matches %s", w.config.Tested.Path, strings.Join(idle, " "))
 	}
 	return packages, nil
 }

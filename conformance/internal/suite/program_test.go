@@ -2,6 +2,7 @@ package suite_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,9 @@ var app = map[string]string{
 	"app/go.mod": "module example.com/app\n\ngo 1.26\n\n" +
 		"require (\n\texample.com/client v1.0.0\n\texample.com/rpc v0.0.0\n\texample.com/lost v1.0.0\n)\n\n" +
 		"replace (\n\texample.com/client => ../elsewhere\n\texample.com/lost => ../lost\n)\n",
-	"app/app.go":  "package app\n\nimport \"example.com/rpc\"\n\nvar Own = rpc.NewClient()\n",
-	"app/lost.go": "package app\n\nimport _ \"example.com/lost\"\n",
+	"app/internal/none.go": "package internal\n",
+	"app/app.go":           "package app\n\nimport \"example.com/rpc\"\n\nvar Own = rpc.NewClient()\n",
+	"app/lost.go":          "package app\n\nimport _ \"example.com/lost\"\n",
 	"app/app_test.go": `package app
 
 import (
@@ -66,6 +68,11 @@ func TestAProgramIsRewrittenWithTheModulesThatMakeItsClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.Close() })
+	for _, idle := range []string{"./nothing/...", "./internal"} {
+		if _, err := w.Resolve(t.Context(), []string{"./...", idle}); err == nil || !strings.Contains(err.Error(), idle) {
+			t.Errorf("%s matches no test: error %v", idle, err)
+		}
+	}
 	packages, err := w.Resolve(t.Context(), []string{"./..."})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package suite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +33,30 @@ type Report struct {
 	Runs     map[string]*results.Run // by setting, Plain among them if all of it was run
 	Findings []results.Finding
 	Err      error // it could not be run
+}
+
+// Check refuses a plan that cannot be run, or that would prove nothing. known are the
+// settings that there are.
+func (p *Plan) Check(known ...string) error {
+	switch {
+	case p.Parallel < 1:
+		return fmt.Errorf("packages at a time: %d; at least 1 is needed", p.Parallel)
+	case p.Attempts < 1:
+		return fmt.Errorf("attempts: %d; at least 1 is needed", p.Attempts)
+	case p.Timeout <= 0 || p.Patience <= 0:
+		return fmt.Errorf("timeout %v, patience %v: both must be more than 0", p.Timeout, p.Patience)
+	case len(p.Settings) == 0:
+		return errors.New("no setting to run with")
+	}
+	for i, setting := range p.Settings {
+		if !slices.Contains(known, setting) {
+			return fmt.Errorf("%q is no setting; there are %s", setting, strings.Join(known, ", "))
+		}
+		if slices.Contains(p.Settings[:i], setting) {
+			return fmt.Errorf("the setting %q is given twice", setting)
+		}
+	}
+	return nil
 }
 
 // Select are the chosen packages that a pattern matches, and the patterns that
@@ -106,14 +131,14 @@ func (r *runner) check(ctx context.Context, pkg string) Report {
 	start := time.Now()
 	report := Report{Package: pkg, Runs: make(map[string]*results.Run)}
 	limits := limits{timeout: r.plan.Timeout, patience: r.plan.Patience}
-	ours, err := r.workspace.compile(ctx, pkg, true, limits)
-	if err != nil {
-		report.Err = err
+	ours, original := r.workspace.binary(pkg, true, limits), r.workspace.binary(pkg, false, limits)
+	defer ours.discard()
+	defer original.discard()
+	if report.Err = ours.compile(ctx); report.Err != nil {
 		return report
 	}
-	defer ours.discard()
 	// Most packages never need it.
-	plain := sync.OnceValues(func() (*binary, error) { return r.workspace.compile(ctx, pkg, false, limits) })
+	plain := sync.OnceValues(func() (*binary, error) { return original, original.compile(ctx) })
 	if r.plan.AllPlain {
 		if report.Runs[Plain], report.Err = r.plainRun(ctx, plain); report.Err != nil {
 			return report
@@ -158,7 +183,7 @@ func (r *runner) judge(ctx context.Context, setting string, ours *binary, plain 
 	for _, entry := range expected {
 		skip = append(skip, entry.Test)
 	}
-	if j.run, j.err = ours.all(ctx, setting, skip); j.err != nil {
+	if j.run, j.err = ours.all(ctx, setting, skip); j.run == nil {
 		return j
 	}
 	judge := results.Judge{
@@ -167,17 +192,18 @@ func (r *runner) judge(ctx context.Context, setting string, ours *binary, plain 
 		Expected: r.plan.Expected,
 		Attempts: r.plan.Attempts,
 		Ours: func(test string) (results.Outcome, string, error) {
-			return ours.alone(ctx, setting, test)
+			return ours.alone(ctx, setting, test, skip)
 		},
 		Plain: func(test string) (results.Outcome, string, error) {
 			b, err := plain()
 			if err != nil {
 				return "", "", err
 			}
-			return b.alone(ctx, Plain, test)
+			return b.alone(ctx, Plain, test, skip)
 		},
 	}
-	j.findings, j.err = judge.Judge(j.run, plainRun)
+	findings, err := judge.Judge(j.run, plainRun)
+	j.findings, j.err = findings, errors.Join(j.err, err)
 	return j
 }
 

@@ -184,7 +184,7 @@ func TestTestsAreJudgedByTheirPlainRun(t *testing.T) {
 		Parallel: 2,
 		AllPlain: true,
 		Timeout:  time.Minute,
-		Patience: time.Second,
+		Patience: 3 * time.Second,
 		Report:   func(r suite.Report) { reports = append(reports, r) },
 	})
 	if len(reports) != 1 || reports[0].Err != nil {
@@ -195,11 +195,11 @@ func TestTestsAreJudgedByTheirPlainRun(t *testing.T) {
 		got = append(got, f.String())
 	}
 	want := []string{
-		"difference: ./high TestPanic (default): [unfinished unfinished] here, pass plain",
+		"difference: ./high TestPanic (default): [crash crash] here, [pass] plain",
 		"expected: ./high TestPlainOnly (default): why",
-		"difference: ./high TestHang (one): [unfinished unfinished] here, pass plain",
-		"difference: ./high TestPanic (one): [unfinished unfinished] here, pass plain",
-		"difference: ./high TestSettings/of_one (one): [skip skip] here, pass plain",
+		"difference: ./high TestHang (one): [unfinished unfinished] here, [pass] plain",
+		"difference: ./high TestPanic (one): [crash crash] here, [pass] plain",
+		"difference: ./high TestSettings/of_one (one): [skip skip] here, [pass] plain",
 		"expected: ./high TestPlainOnly (one): why",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -56,6 +56,9 @@ func Prepare(ctx context.Context, c Config) (*Workspace, error) {
 	if w.scratch, err = os.MkdirTemp("", "conformance-"); err != nil {
 		return nil, fmt.Errorf("suite: %w", err)
 	}
+	if err := os.Mkdir(w.temporary(), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("suite: %w", err), w.Close())
+	}
 	if err := w.writeModule(ctx); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -94,7 +97,19 @@ func (w *Workspace) copySource() error {
 	if err := os.CopyFS(tree, os.DirFS(w.config.Tested.Dir)); err != nil {
 		return err
 	}
-	return os.Rename(tree, w.source)
+	return w.place(tree)
+}
+
+// place moves a whole copy to where it belongs, unless another run just did.
+func (w *Workspace) place(tree string) error {
+	err := os.Rename(tree, w.source)
+	if err == nil {
+		return nil
+	}
+	if _, missing := os.Stat(w.source); missing == nil {
+		return nil
+	}
+	return err
 }
 
 // writeModule writes a go.mod that requires the replaced modules too, and the sums
@@ -129,6 +144,10 @@ func (w *Workspace) writeModule(ctx context.Context) error {
 
 func (w *Workspace) modfile() string { return filepath.Join(w.scratch, "go.mod") }
 func (w *Workspace) overlay() string { return filepath.Join(w.scratch, "overlay.json") }
+
+// temporary is the tests' folder for temporary files, since many of grpc-go's leave
+// theirs. Its path is short: Unix sockets are made there.
+func (w *Workspace) temporary() string { return filepath.Join(w.scratch, "t") }
 
 // command runs the go command in the copy and returns what it prints.
 func (w *Workspace) command(ctx context.Context, args ...string) ([]byte, error) {
