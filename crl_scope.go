@@ -42,8 +42,10 @@ func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	for _, e := range list.Extensions {
 		switch {
 		case e.Id.Equal(oidIssuingDistributionPoint):
-			if _, err := asn1.Unmarshal(e.Value, &scope); err != nil && e.Critical {
-				return scope, fmt.Errorf("its issuing distribution point cannot be parsed: %w", err)
+			if _, err := asn1.Unmarshal(e.Value, &scope); err != nil {
+				if scope = (issuingDistributionPoint{}); e.Critical {
+					return scope, fmt.Errorf("its issuing distribution point cannot be parsed: %w", err)
+				}
 			}
 		case e.Id.Equal(oidDeltaIndicator):
 			return scope, errors.New("it is a delta list, which is not supported; use the complete one")
@@ -59,14 +61,19 @@ func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	case scope.OnlyUsers && scope.OnlyAuthorities:
 		return scope, errors.New("it says that it is for end entities only and for authorities only")
 	}
+	return scope, checkEntries(list)
+}
+
+// checkEntries finds entries that may mean something else than their serial number.
+func checkEntries(list *x509.RevocationList) error {
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, e := range entry.Extensions {
 			if e.Critical && !e.Id.Equal(oidReasonCode) && !e.Id.Equal(oidInvalidityDate) {
-				return scope, fmt.Errorf("an entry has the critical extension %v, which is not supported", e.Id)
+				return fmt.Errorf("an entry has the critical extension %v, which is not supported", e.Id)
 			}
 		}
 	}
-	return scope, nil
+	return nil
 }
 
 // covers says why a certificate that is not in the list may be revoked all the same, or

@@ -170,14 +170,14 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 		time.Sleep(25 * time.Minute)
 		rootLife := hourBefore + 20*time.Minute
 		for text, want := range map[string]time.Duration{
-			"a CA certificate in the client's chain ends soon":            10 * time.Minute,
-			"a CA certificate in the client's chain ends very soon":       13*time.Minute + 30*time.Second,
-			"a CA certificate in the client's chain has expired":          15 * time.Minute,
+			"a CA certificate in the client's chain ends soon":      10 * time.Minute,
+			"a CA certificate in the client's chain ends very soon": 13*time.Minute + 30*time.Second,
+			"a CA certificate in the client's chain has expired":    15 * time.Minute,
 			"a CA certificate in the server's chain ends soon":      0, // a quarter is left already
 			"a CA certificate in the server's chain ends very soon": rootLife*9/10 - hourBefore,
 			"a CA certificate in the server's chain has expired":    20 * time.Minute,
-			"the client's certificate has":                            -1,
-			"the server's certificate has":                            -1,
+			"the client's certificate has":                          -1,
+			"the server's certificate has":                          -1,
 		} {
 			times := log.times("WARN", text)
 			if want < 0 {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestNginxThatRoutesOneServiceOnlyIsToldAndPassed(t *testing.T) {
 		302: "location / { return 302 https://login.example/; }",
 		503: "location / { return 503; }",
 	} {
-		t.Run(fmt.Sprint(code), func(t *testing.T) {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
 			certs := localhost(t)
 			nginx := realserver.StartNginx(t, realserver.Config{
 				Certs: certs, MaxStreams: 100, Backend: l.Addr().String(), Only: "/grpc.testing.TestService/", Others: others,

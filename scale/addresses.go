@@ -25,12 +25,7 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 	}
 	s.addrs.Store(&addrs)
 	s.held.stop()
-	for c := range s.all {
-		if c.phase == phaseTrial && !c.isTo(addrs) { // before what it is to succeed
-			s.failToSucceedLocked(c)
-			q.retireLocked(c)
-		}
-	}
+	s.retireTrialsLocked(addrs, &q) // before what they are to succeed
 	for c := range s.all {
 		switch c.phase {
 		case phaseOut: // its SHUTDOWN follows
@@ -56,6 +51,16 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 		c.readdress(addrs)
 	}
 	q.do(s)
+}
+
+// retireTrialsLocked ends the trials of connections to other addresses.
+func (s *subchannel) retireTrialsLocked(addrs []resolver.Address, q *sequel) {
+	for c := range s.all {
+		if c.phase == phaseTrial && !c.isTo(addrs) {
+			s.failToSucceedLocked(c)
+			q.retireLocked(c)
+		}
+	}
 }
 
 // sameAddress is what gRPC calls equal. What only LB policies see makes no difference

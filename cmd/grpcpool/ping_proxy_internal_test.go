@@ -75,7 +75,7 @@ func TestPingNamesTheProxyThatFails(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = http.Serve(refuses, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:gosec // ends with the test
+		_ = http.Serve(refuses, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "<html>a page</html>", http.StatusProxyAuthRequired)
 		}))
 	}()

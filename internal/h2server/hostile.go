@@ -31,13 +31,13 @@ var (
 	oneHeader = encode(hpack.HeaderField{Name: "x-flood", Value: strings.Repeat("x", 1000)})
 	hugeBlock = encodeHuge()
 
-	badRequest = encode(hpack.HeaderField{Name: statusName, Value: "400"}, hpack.HeaderField{Name: "content-type", Value: "text/html"})
+	badRequest = encode(hpack.HeaderField{Name: statusName, Value: "400"}, hpack.HeaderField{Name: contentType, Value: "text/html"})
 )
 
 // encodeHuge makes response headers of hugeHeaderLen and more.
 func encodeHuge() []byte {
 	fields := make([]hpack.HeaderField, 0, 2+hugeHeaderLen>>10)
-	fields = append(fields, hpack.HeaderField{Name: statusName, Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	fields = append(fields, hpack.HeaderField{Name: statusName, Value: "200"}, hpack.HeaderField{Name: contentType, Value: "application/grpc"})
 	for i := range hugeHeaderLen >> 10 {
 		fields = append(fields, hpack.HeaderField{Name: "x-huge-" + strconv.Itoa(i), Value: strings.Repeat("x", 1<<10)})
 	}

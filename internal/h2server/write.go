@@ -23,9 +23,11 @@ var errFinished = errors.New("h2server: finished")
 // statusName is the pseudo-header of an answer (RFC 9113, section 8.3.2).
 const statusName = ":status"
 
+const contentType = "content-type"
+
 // The parts of an answer: an empty message and the status OK.
 var (
-	answerHeaders  = encode(hpack.HeaderField{Name: statusName, Value: "200"}, hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+	answerHeaders  = encode(hpack.HeaderField{Name: statusName, Value: "200"}, hpack.HeaderField{Name: contentType, Value: "application/grpc"})
 	answerMessage  = []byte{0, 0, 0, 0, 0}
 	answerTrailers = encode(hpack.HeaderField{Name: "grpc-status", Value: "0"})
 )

@@ -1,7 +1,6 @@
 package tap
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -57,7 +56,7 @@ func (l *ledger) wrote(b []byte) {
 		l.begun = true
 		l.open = make(map[uint32]int64)
 		l.written.sink = l
-		if strings.HasPrefix(http2.ClientPreface, string(b[:min(len(b), len(http2.ClientPreface))])) {
+		if n := min(len(b), len(http2.ClientPreface)); string(b[:n]) == http2.ClientPreface[:n] {
 			l.preface = len(http2.ClientPreface)
 		}
 	}
