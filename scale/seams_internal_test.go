@@ -46,8 +46,9 @@ func (st *stage) stats() (now counters) {
 func TestAProbeThatIgnoresItsContextDoesNotHideADeadConnection(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		defer neverReturns(st)()
-		st.conns[0].connects(100)
-		st.conns[0].deaf.Store(true)
+		c := st.conns[0]
+		c.deaf.Store(true)
+		c.connects(100)
 		time.Sleep(3 * time.Second)
 		if now := st.stats(); now.ejected != 1 {
 			t.Errorf("%d connections ejected, want 1", now.ejected)
@@ -78,8 +79,9 @@ func TestAReplacementThatIsAskedForOutlastsOneForWantOfAnAnswer(t *testing.T) {
 		old.giveWay()
 		st.succeeding(t)
 		st.subchannel().replaceAll("new certificate", 0)
-		st.conns[1].deaf.Store(true)
-		st.conns[1].connects(100)
+		c := st.conns[1]
+		c.deaf.Store(true)
+		c.connects(100)
 		time.Sleep(20 * time.Second)
 		st.happened()
 		if len(st.conns) < 3 {
