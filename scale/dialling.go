@@ -17,9 +17,9 @@ import (
 // A dial that has not reached the server after leastPause, when the address is known
 // to connect faster, is given up while there is demand: the packet that asked for
 // the connection was lost, and TCP asks again ever more seldom. An address that never
-// was reached gets firstConnect. The network may also have become slow. So each time in
-// a row that this fails, the child waits twice as long before it is told, up to
-// longestConnect. In that time one dial is left to itself, the lingering one, and
+// was reached gets firstConnect. The network may also have become slow. So when this has
+// failed briefOutage times in a row, which takes some ten seconds, the child waits longer
+// before it is told, and twice as long each further time, up to longestConnect. In that time one dial is left to itself, the lingering one, and
 // others are begun and dropped beside it as often as ever, one at a time. Whichever
 // gets through first is used: the lingering one if the network is slow, another if an
 // outage is over.
@@ -33,6 +33,7 @@ const (
 
 	firstConnect     = 3 * time.Second
 	connectFactor    = 3
+	briefOutage      = 12               // some ten seconds, in which dials go one at a time and callers are told within one
 	longestConnect   = 20 * time.Second // gRPC's own patience with a dial
 	asksAgain        = time.Second      // after which TCP does, the first time (RFC 6298, section 2)
 	patientHandshake = 2500 * time.Millisecond
@@ -172,7 +173,19 @@ func (s *subchannel) connectPatience() (each, all time.Duration) {
 	if known.connect > 0 {
 		each = min(max(leastPause, connectFactor*known.connect), longestConnect)
 	}
-	return each, min(each<<min(known.unanswered, 5), longestConnect)
+	return each, min(each<<lingering(known), longestConnect)
+}
+
+// lingering is how many times the time for a dial is doubled.
+func lingering(known learned) int {
+	switch tries := known.unanswered; {
+	case known.connect == 0:
+		return min(tries, 5)
+	case tries < briefOutage:
+		return 0
+	default:
+		return min(2+tries-briefOutage, 5)
+	}
 }
 
 // overdueAtLocked is when c has been tried for long enough.
