@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,9 +76,9 @@ func TestNoAnswerIsNoSignOfLife(t *testing.T) {
 // A timeout of the program's service config is for its calls. A server that takes
 // longer for one answer is not dead.
 func TestAServiceConfigsTimeoutDoesNotEndATest(t *testing.T) {
-	asked := 0
+	var asked atomic.Int32
 	server := healthSaying(t, func(ctx context.Context) error {
-		if asked++; asked == 1 {
+		if asked.Add(1) == 1 {
 			<-ctx.Done()
 		}
 		return nil
