@@ -36,7 +36,7 @@ func EventsFromContext(ctx context.Context) func(Event) {
 // eventOptions has a channel made with ctx tell its events.
 func eventOptions(ctx context.Context) []grpc.DialOption {
 	if f := EventsFromContext(ctx); f != nil {
-		return []grpc.DialOption{scale.OnEvent(f)}
+		return []grpc.DialOption{scale.WithEvents(f)}
 	}
 	return nil
 }

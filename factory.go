@@ -63,7 +63,7 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 	}
 	f := &Factory{target: serverAddress, creds: creds, ping: cfg.ping, logger: cfg.logger, rotation: cfg.rotation}
 	if f.rotation != nil {
-		f.dialOptions = append(f.dialOptions, scale.ReplaceWith(&f.rotation.replacer))
+		f.dialOptions = append(f.dialOptions, scale.WithReplacer(&f.rotation.replacer))
 	}
 	f.dialOptions = append(f.dialOptions, grpc.WithMaxHeaderListSize(maxHeaderListSize))
 	if cfg.keepalive != nil {
@@ -115,9 +115,9 @@ func checkHostPort(address string) error {
 
 func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+5)
-	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.Remember(&f.memory))
+	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.WithMemory(&f.memory))
 	opts = append(opts, f.dialOptions...)
-	opts = append(append(opts, scale.Observe(observer)), more...)
+	opts = append(append(opts, scale.WithObserver(observer)), more...)
 	conn, err := scale.NewClient(f.target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("grpcpool: serverAddress %q or its dial options: %w", f.target, err)
@@ -276,7 +276,7 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 	if conn == nil {
 		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}
-	took, err := f.ping(scale.WithPriority(ctx), conn)
+	took, err := f.ping(scale.ContextWithPriority(ctx), conn)
 	if err != nil {
 		return &connectionError{pinging, f.target, err}
 	}

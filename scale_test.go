@@ -22,9 +22,9 @@ func TestAChannelHasTheConnectionsThatTheStreamLimitMakesNecessary(t *testing.T)
 		accepts int
 	}{
 		"by default":               {nil, 12, 3},
-		"with at most two":         {[]grpc.DialOption{scale.MaxConnections(2)}, 10, 2},
-		"without scaling":          {[]grpc.DialOption{scale.MaxConnections(1)}, 5, 1},
-		"with two streams on each": {[]grpc.DialOption{scale.MaxStreams(2)}, 12, 6},
+		"with at most two":         {[]grpc.DialOption{scale.WithMaxConnections(2)}, 10, 2},
+		"without scaling":          {[]grpc.DialOption{scale.WithMaxConnections(1)}, 5, 1},
+		"with two streams on each": {[]grpc.DialOption{scale.WithMaxStreams(2)}, 12, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun, finish := make(chan struct{}, 12), make(chan struct{})

@@ -37,7 +37,7 @@ var channelKinds = []struct {
 }
 
 func atMostThree(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	return scale.NewClient(target, append(opts, scale.MaxConnections(3))...)
+	return scale.NewClient(target, append(opts, scale.WithMaxConnections(3))...)
 }
 
 // dialFactory makes channels with a dialFunc.

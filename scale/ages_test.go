@@ -31,7 +31,7 @@ func restarted(t *testing.T, s *h2server.Server, c *channel, age time.Duration) 
 // it.
 func TestAnAgeThatIsNoneIsForgotten(t *testing.T) {
 	for name, opts := range map[string][]grpc.DialOption{
-		"probes": nil, "no probes": {scale.ProbeInterval(0)},
+		"probes": nil, "no probes": {scale.WithProbeInterval(0)},
 	} {
 		for _, age := range []time.Duration{2 * time.Second, 20 * time.Second, time.Minute} {
 			t.Run(name+", "+age.String(), func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestAReplacementThatWasAskedForOutlastsAnAgeThatIsNone(t *testing.T) {
 		var r scale.Replacer
 		network, s := strictInMemory(t)
 		network.dialTime = time.Millisecond
-		c := network.channel(t, grpc.WithIdleTimeout(0), scale.ReplaceWith(&r))
+		c := network.channel(t, grpc.WithIdleTimeout(0), scale.WithReplacer(&r))
 		restarted(t, s, c, 20*time.Second)
 		elapse(27 * time.Second) // the first that was replaced is about to outlive its age
 		current := c.observer.Snapshot().Subchannels[0].Connections[0].ID

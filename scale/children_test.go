@@ -44,7 +44,7 @@ func TestEveryPolicyOfGRPCCanBeTheChild(t *testing.T) {
 		t.Run(tc.child, func(t *testing.T) {
 			one := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
 			two := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
-			c := newChannel(t, "two:///x", scale.MaxConnections(2),
+			c := newChannel(t, "two:///x", scale.WithMaxConnections(2),
 				grpc.WithResolvers(&static{"two", []string{one.Addr().String(), two.Addr().String()}, ""}),
 				grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": `+tc.child+`}`))
 			// Each call has a hash of its own, for ring_hash.
@@ -115,7 +115,7 @@ func TestTheChildPolicyCanBeReplacedWithoutFailingACall(t *testing.T) {
 	r := manual.NewBuilderWithScheme("changing")
 	addrs := []resolver.Address{{Addr: one.Addr().String()}, {Addr: two.Addr().String()}}
 	r.InitialState(resolver.State{Addresses: addrs})
-	c := newChannel(t, "changing:///x", grpc.WithResolvers(r), scale.MaxConnections(2))
+	c := newChannel(t, "changing:///x", grpc.WithResolvers(r), scale.WithMaxConnections(2))
 	done := make(chan []error, 1)
 	var n atomic.Int64
 	go func() { done <- hammer(testContext(t), hashed{c.stub, &n}, 20, 300) }()
@@ -143,7 +143,7 @@ func TestSettingsMayChangeWhileCallsWait(t *testing.T) {
 	s := startServer(t, serverConfig{limit: 1, gate: gate})
 	r := manual.NewBuilderWithScheme("changing")
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: s.addr}}})
-	c := newChannel(t, "changing:///x", grpc.WithResolvers(r), scale.MaxConnections(5),
+	c := newChannel(t, "changing:///x", grpc.WithResolvers(r), scale.WithMaxConnections(5),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"grpcpool_scale": {"maxConnectionsPerSubchannel": 1}}]}`))
 	ctx := testContext(t)
 	running := hold(ctx, t, s, c.stub, 1)
@@ -172,7 +172,7 @@ func TestHealthChecking(t *testing.T) {
 				checks := health.NewServer()
 				s := startServer(t, serverConfig{limit: limit, delay: time.Millisecond, register: func(gs *grpc.Server) { healthpb.RegisterHealthServer(gs, checks) }})
 				w := new(wires)
-				c := newChannel(t, s.addr, w.option(), scale.MaxConnections(3),
+				c := newChannel(t, s.addr, w.option(), scale.WithMaxConnections(3),
 					grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy": "`+child+`", "healthCheckConfig": {"serviceName": "x"}}`))
 				checks.SetServingStatus("x", healthpb.HealthCheckResponse_NOT_SERVING)
 				if _, err := c.stub.EmptyCall(testContext(t), &testpb.Empty{}); status.Code(err) != codes.Unavailable || !containsAll(err.Error(), "NOT_SERVING") {
@@ -199,7 +199,7 @@ func TestHealthChecking(t *testing.T) {
 
 func TestAServerWithoutTheHealthServiceCountsAsHealthy(t *testing.T) {
 	s := startServer(t, serverConfig{limit: 1, delay: time.Millisecond})
-	c := newChannel(t, s.addr, scale.MaxConnections(1),
+	c := newChannel(t, s.addr, scale.WithMaxConnections(1),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy": "round_robin", "healthCheckConfig": {"serviceName": "x"}}`))
 	mustHammer(t, c.stub, 10, 10)
 }

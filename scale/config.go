@@ -24,11 +24,11 @@ import (
 // All fields are optional. The first word is gRFC A105's; the others follow the
 // dial options of this package, whose values they replace:
 //
-//   - maxConnectionsPerSubchannel: 1 or more; what is above [MaxConnections], or
+//   - maxConnectionsPerSubchannel: 1 or more; what is above [WithMaxConnections], or
 //     above 10 where there is none, counts as that.
-//   - maxStreamsPerConnection: see [MaxStreams].
-//   - unlimitedStreamsPerConnection: see [UnlimitedStreams].
-//   - shrinkAfter: see [ShrinkAfter]; a duration as in protobuf's JSON, "90s".
+//   - maxStreamsPerConnection: see [WithMaxStreams].
+//   - unlimitedStreamsPerConnection: see [WithStreamsPerUnlimitedConnection].
+//   - shrinkAfter: see [WithShrinkAfter]; a duration as in protobuf's JSON, "90s".
 //   - childPolicy: a list as in loadBalancingConfig, of which the first policy
 //     that is registered is taken; pick_first if the field is missing.
 const Name = "grpcpool_scale"

@@ -81,7 +81,7 @@ func TestEveryKindOfCredentialsScales(t *testing.T) {
 				return h(ctx, req)
 			}))
 			s := startServer(t, serverConfig{limit: 2, delay: 2 * time.Millisecond, options: opts})
-			cc, err := scale.NewClient("passthrough:///"+s.addr, append(tc.opts, scale.MaxConnections(3))...)
+			cc, err := scale.NewClient("passthrough:///"+s.addr, append(tc.opts, scale.WithMaxConnections(3))...)
 			if err != nil {
 				t.Fatal(err)
 			}

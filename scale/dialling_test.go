@@ -90,11 +90,11 @@ func TestChannelsThatShareAMemoryReachAFarAddressInTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m scale.Memory
 		tn := newTunnel(t)
-		mustHammer(t, tn.channel(t, scale.Remember(&m)).stub, 1, 1)
+		mustHammer(t, tn.channel(t, scale.WithMemory(&m)).stub, 1, 1)
 		tn.far.Store(int64(2 * time.Second))
 		start := time.Now()
 		for {
-			c := tn.channel(t, scale.Remember(&m))
+			c := tn.channel(t, scale.WithMemory(&m))
 			_, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{})
 			_ = c.Close()
 			if err == nil {

@@ -76,7 +76,7 @@ func TestDialOptionsAreSeenHoweverTheyAreWrapped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			plain, err := seeThrough([]grpc.DialOption{
-				tc.wrap(grpc.WithDefaultServiceConfig("ours")), tc.wrap(grpc.WithResolvers(r)), tc.wrap(MaxConnections(3)),
+				tc.wrap(grpc.WithDefaultServiceConfig("ours")), tc.wrap(grpc.WithResolvers(r)), tc.wrap(WithMaxConnections(3)),
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -32,7 +32,7 @@ func TestWhatIsInWrappedOptionsCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := manual.NewBuilderWithScheme("wrapped")
 			r.InitialState(state)
-			c := newChannel(t, "wrapped:///x", labelled{grpc.WithResolvers(r), "resolver"}, &labelled{config(r), "config"}, labelled{scale.MaxConnections(1), "one"})
+			c := newChannel(t, "wrapped:///x", labelled{grpc.WithResolvers(r), "resolver"}, &labelled{config(r), "config"}, labelled{scale.WithMaxConnections(1), "one"})
 			before := [2]int64{one.Counts().Calls, two.Counts().Calls}
 			mustHammer(t, c.stub, 20, 10, grpc.WaitForReady(true))
 			if n := [2]int64{one.Counts().Calls - before[0], two.Counts().Calls - before[1]}; n[0] == 0 || n[1] == 0 {

@@ -17,13 +17,13 @@
 // to spare. If none has, the call waits in the subchannel's queue, first in, first
 // out, on its own goroutine and its own context, and the subchannel grows: it dials
 // as many connections as the calls that wait need, all at once, up to
-// [MaxConnections]. A call that ends gives its stream to the first that waits. One
+// [WithMaxConnections]. A call that ends gives its stream to the first that waits. One
 // whose context ends first gets the context's status, with what it waited for.
 //
 // The server's limit comes off the wire (package internal/tap): it is known before
 // the first call, and every change counts at once. A server without a limit gets a
-// further connection for every [UnlimitedStreams] calls at once, and nobody waits.
-// A connection beyond the first that is not used for [ShrinkAfter] is closed.
+// further connection for every [WithStreamsPerUnlimitedConnection] calls at once, and nobody waits.
+// A connection beyond the first that is not used for [WithShrinkAfter] is closed.
 //
 // A connection that sent GOAWAY takes no new calls, and its successor is dialled
 // before the transport has noticed. A dial that fails waits for gRPC's backoff, and
@@ -32,13 +32,13 @@
 //
 // # The watch
 //
-// Every connection is proved alive within [ProbeInterval], by calls that are answered
+// Every connection is proved alive within [WithProbeInterval], by calls that are answered
 // on it or by a probe, an RPC on that very connection. One that does not answer is
 // ejected, after its HTTP/2 was asked too and this process was found to be well: see
 // probe.go, verdict.go and witness.go. Dials are supervised too: while calls find no connection
 // they start about one a second, whatever gRPC's backoff, and none hangs: see
 // dialling.go. A connection whose end can be foreseen is replaced before, successor
-// first, so that no call waits for a handshake: by age, see [MaxConnectionAge], or
+// first, so that no call waits for a handshake: by age, see [WithMaxConnectionAge], or
 // when a [Replacer] asks for it.
 //
 // # Files
@@ -123,6 +123,6 @@
 //
 // gRFC A105's "Implemented in" will then name Go, and grpc-go's release notes
 // maxConnectionsPerSubchannel. Growth can be left to it from that day on: with
-// MaxConnections(1) this package opens one SubConn per address and goes on with the
+// WithMaxConnections(1) this package opens one SubConn per address and goes on with the
 // rest, the order of waiting calls, their errors, and the snapshot.
 package scale

@@ -74,7 +74,7 @@ func TestAProbeBehindADownloadKillsNothing(t *testing.T) {
 	testpb.RegisterTestServiceServer(server, downloads{})
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
-	c := newChannel(t, throttled(t, l.Addr().String(), 2<<20), grpc.WithStaticStreamWindowSize(8<<20), grpc.WithStaticConnWindowSize(16<<20), scale.ProbeTimeout(500*time.Millisecond))
+	c := newChannel(t, throttled(t, l.Addr().String(), 2<<20), grpc.WithStaticStreamWindowSize(8<<20), grpc.WithStaticConnWindowSize(16<<20), scale.WithProbeTimeout(500*time.Millisecond))
 	request := &testpb.StreamingOutputCallRequest{}
 	for range 10 {
 		request.ResponseParameters = append(request.ResponseParameters, &testpb.ResponseParameters{Size: 1 << 20})

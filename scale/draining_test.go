@@ -30,7 +30,7 @@ func TestNoCallFailsWhenAServerEndsAllItsConnectionsAtOnce(t *testing.T) {
 			}
 			return near.Dial(ctx, addr)
 		}
-		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(dial), scale.MaxConnections(4))
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(dial), scale.WithMaxConnections(4))
 		for i := range 40 {
 			done := make(chan []error)
 			go func() { done <- hammer(t.Context(), c.stub, 16, 20) }()

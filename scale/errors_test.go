@@ -27,7 +27,7 @@ func TestPickErrorIsWhatACallEndsWith(t *testing.T) {
 			if err := observer.PickError(t.Context(), healthpb.Health_Check_FullMethodName); err != nil {
 				t.Errorf("before there is a channel: %v", err)
 			}
-			cc, err := scale.NewClient(target, opt, scale.Observe(observer), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			cc, err := scale.NewClient(target, opt, scale.WithObserver(observer), grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				t.Fatal(err)
 			}

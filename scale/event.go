@@ -34,15 +34,15 @@ type Event struct {
 	Text       string        `json:"text,omitempty"` // why, in one line; text of the peer is quoted in it
 }
 
-// OnEvent has f called for every event of the channel: in order, one at a time, on
+// WithEvents has f called for every event of the channel: in order, one at a time, on
 // a goroutine of the channel that holds no lock. A slow f delays the events after
 // it, and the closing of the channel, which f must not close itself; when it falls
 // far behind, the oldest events are dropped. The option may be given several
 // times. A nil f is an error of [NewClient].
-func OnEvent(f func(Event)) grpc.DialOption {
+func WithEvents(f func(Event)) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if f == nil {
-			return errors.New("scale: OnEvent(nil): leave the option out")
+			return errors.New("scale: WithEvents(nil): leave the option out")
 		}
 		o.onEvent = append(o.onEvent, f)
 		return nil

@@ -42,7 +42,7 @@ func TestEventsTellTheLifeOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d diary
 		network, s := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(100*time.Millisecond))
-		c := network.channel(t, scale.OnEvent(d.write), scale.MaxConnections(2), scale.ShrinkAfter(10*time.Second))
+		c := network.channel(t, scale.WithEvents(d.write), scale.WithMaxConnections(2), scale.WithShrinkAfter(10*time.Second))
 		mustHammer(t, c.stub, 2, 1)
 		elapse(20 * time.Second)
 		s.GoAway(false)
@@ -70,7 +70,7 @@ func TestAHookMayLookAtTheChannel(t *testing.T) {
 	var c *channel
 	ready := make(chan struct{})
 	looked := make(chan int, 10)
-	c = newChannel(t, startServer(t, serverConfig{}).addr, scale.OnEvent(func(scale.Event) {
+	c = newChannel(t, startServer(t, serverConfig{}).addr, scale.WithEvents(func(scale.Event) {
 		<-ready
 		looked <- c.connections() // would deadlock under a lock
 	}))
@@ -106,7 +106,7 @@ func TestAConnectionHasANumberOfItsOwnThroughIdleMode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d diary
 		network, _ := strictInMemory(t)
-		c := network.channel(t, scale.OnEvent(d.write), grpc.WithIdleTimeout(10*time.Second))
+		c := network.channel(t, scale.WithEvents(d.write), grpc.WithIdleTimeout(10*time.Second))
 		for range 3 {
 			mustHammer(t, c.stub, 1, 1)
 			elapse(30 * time.Second)

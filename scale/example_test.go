@@ -29,7 +29,7 @@ func Example() {
 	observer := new(scale.Observer) // only to look inside
 	cc, err := scale.NewClient(l.Addr().String(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		scale.Observe(observer))
+		scale.WithObserver(observer))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -76,7 +76,7 @@ func TestGoAwaysFailNoCall(t *testing.T) {
 	for name, graceful := range map[string]bool{"graceful": true, "final": false} {
 		t.Run(name, func(t *testing.T) {
 			s := startStrict(t, h2server.WithLimit(10), h2server.WithDelay(5*time.Millisecond), h2server.WithGrace(10*time.Millisecond))
-			c := newChannel(t, s.Addr().String(), scale.MaxConnections(3))
+			c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(3))
 			for range 10 { // one by one: gRPC retries a call that the server has not seen, but once only
 				before, done := s.Counts().Calls, make(chan []error, 1)
 				go func() { done <- hammer(testContext(t), c.stub, 50, 5) }()
@@ -98,7 +98,7 @@ func TestALostConnectionTakesOnlyItsOwnCallsWithIt(t *testing.T) {
 	gate := make(chan struct{})
 	s := startServer(t, serverConfig{limit: 2, gate: gate})
 	w := new(wires)
-	c := newChannel(t, s.addr, w.option(), scale.MaxConnections(3))
+	c := newChannel(t, s.addr, w.option(), scale.WithMaxConnections(3))
 	ctx := testContext(t)
 	errs := make(chan error, 8)
 	for range 8 {
@@ -158,7 +158,7 @@ func TestAServerThatRestartsIsFoundAgain(t *testing.T) {
 	}
 	addr := l.Addr().String()
 	s := startServer(t, serverConfig{listener: l, limit: 5, delay: time.Millisecond})
-	c := newChannel(t, addr, scale.MaxConnections(3), grpc.WithConnectParams(quickly))
+	c := newChannel(t, addr, scale.WithMaxConnections(3), grpc.WithConnectParams(quickly))
 	ctx, stop := context.WithCancel(testContext(t))
 	var wg sync.WaitGroup
 	var ok atomic.Int64

@@ -59,7 +59,7 @@ func TestAConnectionInUseIsNotClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newInMemory()
 		s := startServer(t, serverConfig{listener: network, limit: 1})
-		c := network.channel(t, scale.ShrinkAfter(10*time.Second))
+		c := network.channel(t, scale.WithShrinkAfter(10*time.Second))
 		ctx := context.Background()
 		first, err := c.stub.FullDuplexCall(ctx)
 		if err != nil {
@@ -104,7 +104,7 @@ func TestAConnectionInUseIsNotClosed(t *testing.T) {
 func TestShrinkAfterZeroKeepsEveryConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(10*time.Millisecond))
-		c := network.channel(t, scale.ShrinkAfter(0), grpc.WithIdleTimeout(0), scale.ProbeInterval(time.Minute))
+		c := network.channel(t, scale.WithShrinkAfter(0), grpc.WithIdleTimeout(0), scale.WithProbeInterval(time.Minute))
 		mustHammer(t, c.stub, 5, 2)
 		elapse(30 * time.Minute)
 		if got := c.connections(); got != 5 {
@@ -154,7 +154,7 @@ func TestABurstAfterIdlenessDialsAllThatItNeedsAtOnce(t *testing.T) {
 func TestGrowthKeepsToItsDialRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(time.Hour))
-		c := network.channel(t, scale.MaxConnections(40), scale.ProbeInterval(0))
+		c := network.channel(t, scale.WithMaxConnections(40), scale.WithProbeInterval(0))
 		stop := callers(t, c.stub, 100)
 		defer stop()
 		synctest.Wait()
@@ -175,7 +175,7 @@ func TestGrowthKeepsToItsDialRate(t *testing.T) {
 func TestAFailedDialHoldsGrowthBackAndTheCallsAreServedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, s := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(10*time.Millisecond))
-		c := network.channel(t, scale.MaxConnections(2))
+		c := network.channel(t, scale.WithMaxConnections(2))
 		mustHammer(t, c.stub, 1, 1)
 		network.refuse.Store(true)
 		stop := callers(t, c.stub, 10)

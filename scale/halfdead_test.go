@@ -35,13 +35,13 @@ func (pushes) FullDuplexCall(s testpb.TestService_FullDuplexCallServer) error {
 // What this side sends is lost, while the server goes on sending. A question with a
 // timeout of its own ends with a status, which is nobody's answer.
 func TestATimeoutWithinProbeWithIsNoAnswer(t *testing.T) {
-	impatient := scale.ProbeWith(func(ctx context.Context, cc grpc.ClientConnInterface) error {
+	impatient := scale.WithProbe(func(ctx context.Context, cc grpc.ClientConnInterface) error {
 		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer cancel()
 		_, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{})
 		return err
 	})
-	for name, probe := range map[string]grpc.DialOption{"the health service": grpc.EmptyDialOption{}, "ProbeWith": impatient} {
+	for name, probe := range map[string]grpc.DialOption{"the health service": grpc.EmptyDialOption{}, "WithProbe": impatient} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := newInMemory()

@@ -14,18 +14,18 @@ import (
 // streams a server allows, how long it takes to connect, and at what age it ends
 // connections. A channel has one of its own, which lasts as long as the channel.
 // Channels that come and go, such as those of a pool, can share one; see
-// [Remember]. Its zero value is ready for use, and it is safe for concurrent use.
+// [WithMemory]. Its zero value is ready for use, and it is safe for concurrent use.
 type Memory struct {
 	mu     sync.Mutex // guards byAddr and what it points to
 	byAddr map[string]*learned
 }
 
-// Remember has the channel use m and add to it. A nil m is an error of
+// WithMemory has the channel use m and add to it. A nil m is an error of
 // [NewClient].
-func Remember(m *Memory) grpc.DialOption {
+func WithMemory(m *Memory) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if m == nil {
-			return errors.New("scale: Remember(nil): want a Memory")
+			return errors.New("scale: WithMemory(nil): want a Memory")
 		}
 		o.memory = m
 		return nil

@@ -95,7 +95,7 @@ const testSingle = `{"loadBalancingPolicy": "test_single"}`
 func TestAProducersStreamIsCountedAndMovesWhenItsConnectionIsLost(t *testing.T) {
 	s := startServer(t, serverConfig{limit: 2, delay: time.Millisecond})
 	w := new(wires)
-	c := newChannel(t, s.addr, w.option(), scale.MaxConnections(3), grpc.WithDefaultServiceConfig(testSingle))
+	c := newChannel(t, s.addr, w.option(), scale.WithMaxConnections(3), grpc.WithDefaultServiceConfig(testSingle))
 	mustHammer(t, c.stub, 10, 10)
 	eventually(t, "the one stream left is the producer's", func() bool { return s.now.Load() == 1 && c.inFlight() == 1 })
 	if got := c.connections(); got != 3 {
@@ -116,7 +116,7 @@ func TestUpdatingTheAddressesOfASubConnMovesItAndLetsCallsFinish(t *testing.T) {
 	two := startServer(t, serverConfig{limit: 3})
 	r := manual.NewBuilderWithScheme("moving")
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: one.addr}}})
-	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.MaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
+	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.WithMaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
 	ctx := testContext(t)
 	running := hold(ctx, t, one, c.stub, 5)
 	eventually(t, "they run, and the producer's stream", func() bool { return one.now.Load() == 6 })
@@ -143,7 +143,7 @@ func TestAnAddressThatStaysKeepsItsConnections(t *testing.T) {
 	r := manual.NewBuilderWithScheme("moving")
 	both := []resolver.Address{{Addr: one.addr}, {Addr: two.addr}}
 	r.InitialState(resolver.State{Addresses: both})
-	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.MaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
+	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.WithMaxConnections(2), grpc.WithDefaultServiceConfig(testSingle))
 	ctx := testContext(t)
 	running := hold(ctx, t, one, c.stub, 5)
 	eventually(t, "they run, and the producer's stream", func() bool { return one.now.Load() == 6 })

@@ -53,12 +53,12 @@ func TestTheBoundsOfAConnection(t *testing.T) {
 		{"no limit", func(*settings) {}, none, true, 128, noLimit},
 		{"no tap", func(*settings) {}, none, false, noLimit, noLimit},
 		{"no limit, one connection", func(s *settings) { s.unlimitedStreams = 0 }, none, true, noLimit, noLimit},
-		{"MaxStreams below the limit", func(s *settings) { s.maxStreams = 7 }, 100, true, 7, 7},
-		{"MaxStreams above the limit", func(s *settings) { s.maxStreams = 200 }, 100, true, 99, 99},
-		{"MaxStreams and no limit", func(s *settings) { s.maxStreams = 200 }, none, true, 200, 200},
-		{"MaxStreams and no tap", func(s *settings) { s.maxStreams = 7 }, none, false, 7, 7},
-		{"QueueInTransport", func(s *settings) { s.queueInTransport = true }, 100, true, 99, noLimit},
-		{"QueueInTransport and a limit of 0", func(s *settings) { s.queueInTransport = true }, 0, true, 0, noLimit},
+		{"WithMaxStreams below the limit", func(s *settings) { s.maxStreams = 7 }, 100, true, 7, 7},
+		{"WithMaxStreams above the limit", func(s *settings) { s.maxStreams = 200 }, 100, true, 99, 99},
+		{"WithMaxStreams and no limit", func(s *settings) { s.maxStreams = 200 }, none, true, 200, 200},
+		{"WithMaxStreams and no tap", func(s *settings) { s.maxStreams = 7 }, none, false, 7, 7},
+		{"WithQueueInTransport", func(s *settings) { s.queueInTransport = true }, 100, true, 99, noLimit},
+		{"WithQueueInTransport and a limit of 0", func(s *settings) { s.queueInTransport = true }, 0, true, 0, noLimit},
 	} {
 		s := defaultSettings()
 		tc.set(&s)
@@ -115,7 +115,7 @@ func TestTheDialOptionsOfThisGRPCCanBeRead(t *testing.T) {
 	one, two := manual.NewBuilderWithScheme("one"), manual.NewBuilderWithScheme("two")
 	plain, err := seeThrough([]grpc.DialOption{
 		grpc.WithDefaultServiceConfig("first"),
-		MaxConnections(3),
+		WithMaxConnections(3),
 		grpc.EmptyDialOption{},
 		grpc.WithResolvers(one),
 		grpc.WithUserAgent("x"),

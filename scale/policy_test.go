@@ -128,15 +128,15 @@ func TestABadConfigIsAnErrorThatSaysWhatIsWrong(t *testing.T) {
 
 func TestABadOptionIsAnErrorOfNewClient(t *testing.T) {
 	observer := new(scale.Observer)
-	newChannel(t, "localhost:1", scale.Observe(observer))
+	newChannel(t, "localhost:1", scale.WithObserver(observer))
 	for want, opt := range map[string]grpc.DialOption{
-		"MaxConnections(0)":         scale.MaxConnections(0),
-		"MaxStreams(-1)":            scale.MaxStreams(-1),
-		"UnlimitedStreams(-1)":      scale.UnlimitedStreams(-1),
-		"ShrinkAfter(-1s)":          scale.ShrinkAfter(-time.Second),
+		"MaxConnections(0)":         scale.WithMaxConnections(0),
+		"MaxStreams(-1)":            scale.WithMaxStreams(-1),
+		"UnlimitedStreams(-1)":      scale.WithStreamsPerUnlimitedConnection(-1),
+		"ShrinkAfter(-1s)":          scale.WithShrinkAfter(-time.Second),
 		"WithLogger(nil)":           scale.WithLogger(nil),
-		"Observe(nil)":              scale.Observe(nil),
-		"shows another channel":     scale.Observe(observer),
+		"Observe(nil)":              scale.WithObserver(nil),
+		"shows another channel":     scale.WithObserver(observer),
 		"builders is nil":           scale.WithResolvers(nil),
 		"service config is invalid": scale.WithDefaultServiceConfig(`{`),
 	} {
@@ -155,7 +155,7 @@ func TestABadOptionIsAnErrorOfNewClient(t *testing.T) {
 
 func TestTheOptionsDoNothingToAPlainChannel(t *testing.T) {
 	s := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(time.Millisecond))
-	stub := plainChannel(t, s.Addr().String(), scale.MaxConnections(5), scale.MaxStreams(1), scale.QueueInTransport())
+	stub := plainChannel(t, s.Addr().String(), scale.WithMaxConnections(5), scale.WithMaxStreams(1), scale.WithQueueInTransport())
 	mustHammer(t, stub, 10, 5)
 	if got := s.Counts(); got.Connections != 1 || got.MaxStreams != 2 {
 		t.Errorf("the server saw %+v, want a plain channel's one connection", got)
@@ -165,7 +165,7 @@ func TestTheOptionsDoNothingToAPlainChannel(t *testing.T) {
 func TestAConfigOfAServiceConfigReplacesTheOptionsAndIsClampedByMaxConnections(t *testing.T) {
 	for _, tc := range []struct{ asked, allowed, want int }{{3, 5, 3}, {9, 5, 5}, {12, 12, 12}} {
 		s := startStrict(t, h2server.WithLimit(1), h2server.WithDelay(2*time.Millisecond))
-		c := newChannel(t, s.Addr().String(), scale.MaxConnections(tc.allowed), grpc.WithDefaultServiceConfig(
+		c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(tc.allowed), grpc.WithDefaultServiceConfig(
 			fmt.Sprintf(`{"loadBalancingConfig": [{"grpcpool_scale": {"maxConnectionsPerSubchannel": %d}}]}`, tc.asked)))
 		mustHammer(t, c.stub, 40, 5)
 		if got := s.Counts().Connections; got != int64(tc.want) {

@@ -7,11 +7,11 @@ import (
 
 type priorityKey struct{}
 
-// WithPriority returns a context whose calls, on channels of this package, use the
+// ContextWithPriority returns a context whose calls, on channels of this package, use the
 // stream that is kept free for probes when all others are taken, and otherwise are the
 // first of those that wait. It is for health checks, which would find a busy
 // server dead otherwise.
-func WithPriority(ctx context.Context) context.Context {
+func ContextWithPriority(ctx context.Context) context.Context {
 	return context.WithValue(ctx, priorityKey{}, true)
 }
 

@@ -79,7 +79,7 @@ func (p *connectProxy) serve(c net.Conn) {
 // of its own.
 func TestAChannelScalesThroughAProxy(t *testing.T) {
 	if target := os.Getenv("SCALE_TEST_TARGET"); target != "" {
-		c := newChannel(t, target, scale.MaxConnections(3))
+		c := newChannel(t, target, scale.WithMaxConnections(3))
 		mustHammer(t, c.stub, 20, 10)
 		if got := c.connections(); got != 3 {
 			t.Errorf("%d connections, want 3", got)

@@ -49,7 +49,7 @@ func TestCallsAreServedInTheOrderInWhichTheyCame(t *testing.T) {
 		defer mu.Unlock()
 		order = append(order, info.Order)
 	}))
-	c := newChannel(t, s.Addr().String(), scale.MaxConnections(1))
+	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(1))
 	errs := queueCalls(testContext(t), t, c, 30)
 	s.SetLimit(1)
 	for range 30 {
@@ -68,7 +68,7 @@ func TestACallPastItsDeadlineSaysWhatItWaitedFor(t *testing.T) {
 	gate := make(chan struct{})
 	s := startServer(t, serverConfig{limit: 1, gate: gate})
 	var dials atomic.Int64
-	c := newChannel(t, s.addr, scale.MaxConnections(2), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	c := newChannel(t, s.addr, scale.WithMaxConnections(2), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		if dials.Add(1) > 1 {
 			return nil, errors.New("no route to anywhere")
 		}
@@ -108,7 +108,7 @@ func TestACallPastItsDeadlineSaysWhatItWaitedFor(t *testing.T) {
 func TestAWaiterThatCancelsGivesItsPlaceUp(t *testing.T) {
 	gate := make(chan struct{})
 	s := startServer(t, serverConfig{limit: 1, gate: gate})
-	c := newChannel(t, s.addr, scale.MaxConnections(1))
+	c := newChannel(t, s.addr, scale.WithMaxConnections(1))
 	ctx := testContext(t)
 	running := hold(ctx, t, s, c.stub, 1)
 	cancelled, cancel := context.WithCancel(ctx)
@@ -133,7 +133,7 @@ func TestAWaiterThatCancelsGivesItsPlaceUp(t *testing.T) {
 
 func TestClosingTheChannelEndsCallsThatWait(t *testing.T) {
 	s := startServer(t, serverConfig{limit: 1, gate: make(chan struct{})})
-	c := newChannel(t, s.addr, scale.MaxConnections(1))
+	c := newChannel(t, s.addr, scale.WithMaxConnections(1))
 	var running sync.WaitGroup
 	running.Go(func() { _, _ = c.stub.EmptyCall(context.Background(), &testpb.Empty{}) })
 	eventually(t, "the server has the call", func() bool { return s.calls.Load() == 1 })
@@ -155,7 +155,7 @@ func TestClosingTheChannelEndsCallsThatWait(t *testing.T) {
 func TestClosingTheChannelWhileItGrowsLeavesNothingBehind(t *testing.T) {
 	for range 20 {
 		s := startServer(t, serverConfig{limit: 1, delay: time.Millisecond})
-		cc := newChannel(t, s.addr, scale.MaxConnections(20))
+		cc := newChannel(t, s.addr, scale.WithMaxConnections(20))
 		var wg sync.WaitGroup
 		for range 30 {
 			wg.Go(func() {
@@ -180,7 +180,7 @@ func TestCallsThatWaitGoElsewhereWhenTheirAddressIsTakenAway(t *testing.T) {
 	other := startServer(t, serverConfig{})
 	r := manual.NewBuilderWithScheme("moving")
 	r.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: full.addr}}})
-	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.MaxConnections(1))
+	c := newChannel(t, "moving:///x", grpc.WithResolvers(r), scale.WithMaxConnections(1))
 	ctx := testContext(t)
 	running := hold(ctx, t, full, c.stub, 1)
 	waiting := queueCalls(ctx, t, c, 5)

@@ -10,19 +10,19 @@ import (
 
 // Replacer has channels replace their connections, for instance when the
 // identity that they were made with is no longer the one to show. Its zero value
-// is ready for use in any number of channels; see [ReplaceWith]. It holds nothing
+// is ready for use in any number of channels; see [WithReplacer]. It holds nothing
 // of a channel that is idle or closed. Its methods may be called concurrently.
 type Replacer struct {
 	mu       sync.Mutex // guards policies
 	policies map[*policy]struct{}
 }
 
-// ReplaceWith puts the connections of the channel under r. A nil r is an error of
+// WithReplacer puts the connections of the channel under r. A nil r is an error of
 // [NewClient].
-func ReplaceWith(r *Replacer) grpc.DialOption {
+func WithReplacer(r *Replacer) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if r == nil {
-			return errors.New("scale: ReplaceWith(nil): want a Replacer")
+			return errors.New("scale: WithReplacer(nil): want a Replacer")
 		}
 		o.replacers = append(o.replacers, r)
 		return nil

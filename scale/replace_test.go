@@ -57,7 +57,7 @@ func TestTheAgeThatAServerAllowsIsLearned(t *testing.T) {
 
 func TestConnectionsAreReplacedByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{}, scale.MaxConnectionAge(10*time.Second))
+		l := newLinked(t, serverConfig{}, scale.WithMaxConnectionAge(10*time.Second))
 		l.link.Delay(10 * time.Millisecond)
 		if most := l.slowest(t, time.Minute); most > 60*time.Millisecond { // the first, with its dial
 			t.Errorf("the slowest call took %v", most)
@@ -70,7 +70,7 @@ func TestConnectionsAreReplacedByAge(t *testing.T) {
 
 func TestAnAgeLimitCanBeLeftToTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{options: aging()}, scale.MaxConnectionAge(-1))
+		l := newLinked(t, serverConfig{options: aging()}, scale.WithMaxConnectionAge(-1))
 		l.slowest(t, time.Minute)
 		if sub := l.subchannel(); sub.Replaced != 0 || sub.Lost < 5 {
 			t.Errorf("after a minute: %+v", sub)
@@ -96,7 +96,7 @@ func TestARestartOfTheServerTellsNoAge(t *testing.T) {
 
 func TestAHeldGoAwayLetsNoCallWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{options: aging()}, scale.HoldGoAway(), scale.MaxConnectionAge(-1))
+		l := newLinked(t, serverConfig{options: aging()}, scale.WithHoldGoAway(), scale.WithMaxConnectionAge(-1))
 		if err := l.call(); err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestAHeldGoAwayIsNotTheLastWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newInMemory()
 		s := startServer(t, serverConfig{listener: network, options: aging()})
-		c := network.channel(t, scale.HoldGoAway(), grpc.WithIdleTimeout(0))
+		c := network.channel(t, scale.WithHoldGoAway(), grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 1, 1)
 		network.refuse.Store(true)
 		elapse(12 * time.Second) // the first GOAWAY has come, and no successor can be had
@@ -130,7 +130,7 @@ func TestAReplacerReplacesEveryConnectionInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r scale.Replacer
 		var replaced atomic.Int64
-		l := newLinked(t, serverConfig{}, scale.ReplaceWith(&r), scale.MaxStreams(2), scale.OnEvent(func(e scale.Event) {
+		l := newLinked(t, serverConfig{}, scale.WithReplacer(&r), scale.WithMaxStreams(2), scale.WithEvents(func(e scale.Event) {
 			if e.Kind == scale.EventReplaced && e.Text == "rotation" {
 				replaced.Add(1)
 			}
@@ -166,7 +166,7 @@ func TestAConnectionStaysWhileItsSuccessorCannotBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r scale.Replacer
 		network, _ := strictInMemory(t)
-		c := network.channel(t, scale.ReplaceWith(&r), grpc.WithIdleTimeout(0))
+		c := network.channel(t, scale.WithReplacer(&r), grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 1, 1)
 		network.refuse.Store(true)
 		r.Replace("rotation", time.Second)
@@ -186,7 +186,7 @@ func TestAConnectionStaysWhileItsSuccessorCannotBeHad(t *testing.T) {
 
 func TestAReplacerKnowsNothingOfAClosedChannel(t *testing.T) {
 	var r scale.Replacer
-	c := newChannel(t, startServer(t, serverConfig{}).addr, scale.ReplaceWith(&r))
+	c := newChannel(t, startServer(t, serverConfig{}).addr, scale.WithReplacer(&r))
 	mustHammer(t, c.stub, 1, 1)
 	_ = c.Close()
 	r.Replace("rotation", 0)

@@ -105,7 +105,7 @@ func TestAServiceConfigKeepsEverythingAndItsPolicyBecomesTheChild(t *testing.T) 
 			one := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(2*time.Millisecond))
 			two := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(2*time.Millisecond))
 			opts := makeOpts(&static{"registered", []string{one.Addr().String(), two.Addr().String()}, roundRobinWithTimeout})
-			c := newChannel(t, "registered:///x", append(opts, scale.MaxConnections(2))...)
+			c := newChannel(t, "registered:///x", append(opts, scale.WithMaxConnections(2))...)
 			mustHammer(t, c.stub, 30, 10)
 			if got := c.GetMethodConfig("/x/y").Timeout; got == nil || *got != 17*time.Second {
 				t.Errorf("the timeout of the methodConfig is %v, want 17s", got)
@@ -138,7 +138,7 @@ func TestRetriesPickAgain(t *testing.T) {
 			return h(ctx, req)
 		}),
 	}})
-	c := newChannel(t, s.addr, scale.MaxConnections(2), grpc.WithDefaultServiceConfig(pickFirstWithRetries))
+	c := newChannel(t, s.addr, scale.WithMaxConnections(2), grpc.WithDefaultServiceConfig(pickFirstWithRetries))
 	mustHammer(t, c.stub, 30, 10)
 	if got := s.accepted.Load(); got != 2 {
 		t.Errorf("%d connections, want 2", got)
@@ -204,7 +204,7 @@ func TestAUnixSocketScales(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startServer(t, serverConfig{listener: l, limit: 2, delay: 2 * time.Millisecond})
-	c := newChannel(t, "unix://"+path, scale.MaxConnections(3))
+	c := newChannel(t, "unix://"+path, scale.WithMaxConnections(3))
 	mustHammer(t, c.stub, 20, 10)
 	if got := s.accepted.Load(); got != 3 {
 		t.Errorf("%d connections, want 3", got)

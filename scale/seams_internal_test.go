@@ -15,7 +15,7 @@ import (
 
 // What happens to a connection while one of its plans is being carried out.
 
-// neverReturns is a question of ProbeWith's that ignores its context, until the stage is
+// neverReturns is a question of WithProbe's that ignores its context, until the stage is
 // over.
 func neverReturns(st *stage) (stop func()) {
 	over := make(chan struct{})

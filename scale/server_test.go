@@ -145,7 +145,7 @@ type channel struct {
 func newChannel(tb testing.TB, target string, opts ...grpc.DialOption) *channel {
 	tb.Helper()
 	observer := new(scale.Observer)
-	all := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), scale.Observe(observer)}
+	all := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), scale.WithObserver(observer)}
 	cc, err := scale.NewClient(target, append(all, opts...)...)
 	if err != nil {
 		tb.Fatal(err)

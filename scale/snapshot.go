@@ -15,13 +15,13 @@ import (
 const Unlimited = 1<<32 - 1
 
 // Observer shows what a channel looks like inside. Hand it to [NewClient] with
-// [Observe]; its zero value is ready for that. It holds nothing of a channel that
+// [WithObserver]; its zero value is ready for that. It holds nothing of a channel that
 // was closed but the channel's settings. Its methods may be called concurrently.
 type Observer struct {
 	channel atomic.Pointer[channel]
 }
 
-var errObserverTaken = errors.New("scale: Observe: this Observer shows another channel already; want one for each")
+var errObserverTaken = errors.New("scale: WithObserver: this Observer shows another channel already; want one for each")
 
 func (o *Observer) attach(ch *channel) error {
 	if o != nil && !o.channel.CompareAndSwap(nil, ch) {

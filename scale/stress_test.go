@@ -40,8 +40,8 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 	r := manual.NewBuilderWithScheme("stress")
 	r.InitialState(resolver.State{Addresses: addrs})
 	w := new(wires)
-	c := newChannel(t, "stress:///x", w.option(), grpc.WithResolvers(r), scale.MaxConnections(4),
-		scale.ShrinkAfter(50*time.Millisecond), grpc.WithConnectParams(quickly))
+	c := newChannel(t, "stress:///x", w.option(), grpc.WithResolvers(r), scale.WithMaxConnections(4),
+		scale.WithShrinkAfter(50*time.Millisecond), grpc.WithConnectParams(quickly))
 
 	mustHammer(t, c.stub, 1, 1) // the resolver is built
 

@@ -39,7 +39,7 @@ func (c *channel) limits() (limits []uint32) {
 
 func TestNoStreamExceedsTheLimitThatIsInForce(t *testing.T) {
 	s := startStrict(t, h2server.WithLimit(5), h2server.WithDelay(3*time.Millisecond))
-	c := newChannel(t, s.Addr().String(), scale.MaxConnections(3))
+	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(3))
 	mustHammer(t, c.stub, 1, 1)
 	for _, limit := range []int{5, 20, 2, 0, 8} {
 		// Callers are at work while the limit changes.
@@ -85,7 +85,7 @@ func TestNoStreamExceedsTheLimitThatIsInForce(t *testing.T) {
 
 func TestALimitOfOneIsEnough(t *testing.T) {
 	s := startStrict(t, h2server.WithLimit(1), h2server.WithDelay(time.Millisecond))
-	c := newChannel(t, s.Addr().String(), scale.MaxConnections(4))
+	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(4))
 	mustHammer(t, c.stub, 50, 20)
 	c.settled(t)
 	if got := s.Counts(); got.Violations > 0 || got.MaxStreams != 1 || got.Connections != 4 {
@@ -125,7 +125,7 @@ func TestALimitOfZeroIsAnErrorWithoutADialStormAndHealsWhenRaised(t *testing.T) 
 func TestAServerWithoutALimitGetsAnotherConnectionForEvery128Streams(t *testing.T) {
 	gate := make(chan struct{})
 	s := startServer(t, serverConfig{gate: gate})
-	c := newChannel(t, s.addr, scale.MaxConnections(2))
+	c := newChannel(t, s.addr, scale.WithMaxConnections(2))
 	ctx := testContext(t)
 	first := hold(ctx, t, s, c.stub, 128)
 	if got := c.connections(); got != 1 {
@@ -157,7 +157,7 @@ func TestMaxStreamsBoundsAConnectionBelowTheServersLimit(t *testing.T) {
 	for name, limit := range map[string]int{"a limit": 100, "no limit": h2server.NoLimit} {
 		t.Run(name, func(t *testing.T) {
 			s := startStrict(t, h2server.WithLimit(limit), h2server.WithDelay(2*time.Millisecond))
-			c := newChannel(t, s.Addr().String(), scale.MaxStreams(3), scale.MaxConnections(2))
+			c := newChannel(t, s.Addr().String(), scale.WithMaxStreams(3), scale.WithMaxConnections(2))
 			mustHammer(t, c.stub, 30, 10)
 			if got := s.Counts(); got.MaxStreams != 3 || got.Connections != 2 {
 				t.Errorf("the server saw %+v, want 3 streams on each of 2 connections", got)
@@ -168,7 +168,7 @@ func TestMaxStreamsBoundsAConnectionBelowTheServersLimit(t *testing.T) {
 
 func TestMaxConnectionsOfOneNeverScales(t *testing.T) {
 	s := startStrict(t, h2server.WithLimit(5), h2server.WithDelay(2*time.Millisecond))
-	c := newChannel(t, s.Addr().String(), scale.MaxConnections(1))
+	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(1))
 	mustHammer(t, c.stub, 30, 10)
 	if got := s.Counts(); got.MaxStreams != 5 || got.Connections != 1 || got.Violations > 0 {
 		t.Errorf("the server saw %+v, want 1 connection with 5 streams", got)
@@ -177,7 +177,7 @@ func TestMaxConnectionsOfOneNeverScales(t *testing.T) {
 
 func TestQueueInTransportNeverWaitsInPick(t *testing.T) {
 	s := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(20*time.Millisecond))
-	c := newChannel(t, s.Addr().String(), scale.QueueInTransport(), scale.MaxConnections(2))
+	c := newChannel(t, s.Addr().String(), scale.WithQueueInTransport(), scale.WithMaxConnections(2))
 	done := make(chan []error, 1)
 	go func() { done <- hammer(testContext(t), c.stub, 30, 2) }()
 	eventually(t, "more streams are picked than the server allows", func() bool { return c.inFlight() > 4 })

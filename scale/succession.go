@@ -99,7 +99,7 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 }
 
 // question makes the RPC of a probe on c, and tells how it was answered. said is what
-// ProbeWith's function has against the connection, if it has anything. A function, or
+// WithProbe's function has against the connection, if it has anything. A function, or
 // credentials, that go on for long after their context has ended are left alone.
 func (c *connection) question(patience time.Duration) (got answer.Answer, said error) {
 	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)

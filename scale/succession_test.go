@@ -27,7 +27,7 @@ func TestASuccessorThatIsOfNoUseIsDialledAgainAndItsPredecessorServes(t *testing
 			synctest.Test(t, func(t *testing.T) {
 				var r scale.Replacer
 				network, s := strictInMemory(t)
-				c := network.channel(t, scale.ReplaceWith(&r), grpc.WithIdleTimeout(0))
+				c := network.channel(t, scale.WithReplacer(&r), grpc.WithIdleTimeout(0))
 				mustHammer(t, c.stub, 1, 1)
 				first := c.observer.Snapshot().Subchannels[0].Connections[0].ID
 				s.SetFault(fault)
@@ -61,7 +61,7 @@ func TestARefusalOverHTTPIsToldAsAFailedDial(t *testing.T) {
 		var r scale.Replacer
 		var d diary
 		network, s := strictInMemory(t)
-		c := network.channel(t, scale.ReplaceWith(&r), scale.OnEvent(d.write), grpc.WithIdleTimeout(0))
+		c := network.channel(t, scale.WithReplacer(&r), scale.WithEvents(d.write), grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 1, 1)
 		s.SetFault(h2server.AnswersHTTP)
 		r.Replace("rotation", 0)
@@ -79,7 +79,7 @@ func TestARefusalOverHTTPIsToldAsAFailedDial(t *testing.T) {
 // A server that answers the question badly, or not in time, answered the predecessor
 // no better: that is how it is.
 func TestASuccessorThatDoesNoWorseThanItsPredecessorSucceedsIt(t *testing.T) {
-	hangs := scale.ProbeWith(func(ctx context.Context, _ grpc.ClientConnInterface) error {
+	hangs := scale.WithProbe(func(ctx context.Context, _ grpc.ClientConnInterface) error {
 		<-ctx.Done()
 		return ctx.Err()
 	})
@@ -89,8 +89,8 @@ func TestASuccessorThatDoesNoWorseThanItsPredecessorSucceedsIt(t *testing.T) {
 	}{
 		"no route for the health service": {server: []h2server.Option{h2server.WithFault(h2server.AnswersHTTP)}},
 		"slow":                            {server: []h2server.Option{h2server.WithDelay(3 * time.Second)}},
-		"a question that hangs":           {client: []grpc.DialOption{hangs, scale.ProbeInterval(time.Hour)}},
-		"no probes":                       {client: []grpc.DialOption{scale.ProbeInterval(0)}},
+		"a question that hangs":           {client: []grpc.DialOption{hangs, scale.WithProbeInterval(time.Hour)}},
+		"no probes":                       {client: []grpc.DialOption{scale.WithProbeInterval(0)}},
 		"one stream":                      {server: []h2server.Option{h2server.WithLimit(1)}},
 		"any number of streams":           {},
 	} {
@@ -98,7 +98,7 @@ func TestASuccessorThatDoesNoWorseThanItsPredecessorSucceedsIt(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var r scale.Replacer
 				network, _ := strictInMemory(t, tc.server...)
-				c := network.channel(t, append(tc.client, scale.ReplaceWith(&r), grpc.WithIdleTimeout(0))...)
+				c := network.channel(t, append(tc.client, scale.WithReplacer(&r), grpc.WithIdleTimeout(0))...)
 				c.Connect()
 				elapse(20 * time.Second) // a slow server is known to be slow
 				r.Replace("rotation", 0)
@@ -114,7 +114,7 @@ func TestASuccessorThatDoesNoWorseThanItsPredecessorSucceedsIt(t *testing.T) {
 func TestAStreamThatHoldsTheOnlyOneDoesNotKeepItsConnectionFromBeingReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r scale.Replacer
-		l := newLinked(t, serverConfig{limit: 1}, scale.ReplaceWith(&r), scale.MaxConnections(1))
+		l := newLinked(t, serverConfig{limit: 1}, scale.WithReplacer(&r), scale.WithMaxConnections(1))
 		s := l.stream(t)
 		r.Replace("rotation", 0)
 		elapse(time.Second)
@@ -144,7 +144,7 @@ func TestASuccessorOnTrialServesWhenItsPredecessorIsLost(t *testing.T) {
 			conns = append(conns, conn)
 			return conn, err
 		}
-		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(dial), scale.ReplaceWith(&r))
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(dial), scale.WithReplacer(&r))
 		mustHammer(t, c.stub, 1, 1)
 		r.Replace("rotation", 0)
 		elapse(100 * time.Millisecond) // the successor is asked

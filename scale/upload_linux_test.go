@@ -118,7 +118,7 @@ func TestAProbeBehindAnUploadKillsNothing(t *testing.T) {
 	for name, pieces := range map[string]int{"much": 14, "as much as the proxy's kernel takes": 7} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, stream := newUpload(t, 2<<20, new(atomic.Bool), scale.ProbeTimeout(300*time.Millisecond))
+			c, stream := newUpload(t, 2<<20, new(atomic.Bool), scale.WithProbeTimeout(300*time.Millisecond))
 			send(stream, pieces)
 			if _, err := stream.CloseAndRecv(); err != nil {
 				t.Fatalf("the upload ended with %v", err)
@@ -135,7 +135,7 @@ func TestAProbeBehindAnUploadKillsNothing(t *testing.T) {
 // whose patience with it is bounded too.
 func TestAnUploadThatMovesNoMoreIsEnded(t *testing.T) {
 	stopped := new(atomic.Bool)
-	c, stream := newUpload(t, 4<<20, stopped, scale.ProbeTimeout(300*time.Millisecond))
+	c, stream := newUpload(t, 4<<20, stopped, scale.WithProbeTimeout(300*time.Millisecond))
 	send(stream, 2)
 	eventually(t, "a probe has found its way", func() bool { return c.observer.Snapshot().Subchannels[0].Probes > 0 })
 	stopped.Store(true)

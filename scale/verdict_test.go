@@ -37,7 +37,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 	s := h2server.Start(l, h2server.WithFault(h2server.NeverAcknowledges))
 	t.Cleanup(s.Close)
 	const timeout = 100 * time.Millisecond
-	c := newChannel(t, "unix:"+l.Addr().String(), scale.ProbeWith(never), scale.ProbeInterval(timeout), scale.ProbeTimeout(timeout))
+	c := newChannel(t, "unix:"+l.Addr().String(), scale.WithProbe(never), scale.WithProbeInterval(timeout), scale.WithProbeTimeout(timeout))
 	ctx := testContext(t)
 	long, err := c.stub.FullDuplexCall(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 func TestAConnectionOnWhichNothingIsAnsweredIsEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, _ := strictInMemory(t, h2server.WithFault(h2server.NeverAcknowledges))
-		c := network.channel(t, grpc.WithIdleTimeout(0), scale.ProbeWith(never))
+		c := network.channel(t, grpc.WithIdleTimeout(0), scale.WithProbe(never))
 		c.Connect()
 		elapse(2 * time.Second)
 		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected != 1 {
@@ -182,8 +182,8 @@ func TestAnyStatusOfTheServerIsLife(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				refuses := grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return status.Error(code, "no") })
 				for _, probe := range []grpc.DialOption{
-					scale.ProbeTimeout(time.Second), // the health service
-					scale.ProbeWith(func(ctx context.Context, cc grpc.ClientConnInterface) error {
+					scale.WithProbeTimeout(time.Second), // the health service
+					scale.WithProbe(func(ctx context.Context, cc grpc.ClientConnInterface) error {
 						_, err := healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{})
 						return err
 					}),
@@ -203,7 +203,7 @@ func TestAnyStatusOfTheServerIsLife(t *testing.T) {
 // refusing is a probe that does not like the connection that answers, so many times.
 func refusing(refusals int64) grpc.DialOption {
 	var asked atomic.Int64
-	return scale.ProbeWith(func(ctx context.Context, cc grpc.ClientConnInterface) error {
+	return scale.WithProbe(func(ctx context.Context, cc grpc.ClientConnInterface) error {
 		_, _ = healthpb.NewHealthClient(cc).Check(ctx, &healthpb.HealthCheckRequest{})
 		if asked.Add(1) <= refusals {
 			return errors.New("not the one that I want")
@@ -254,7 +254,7 @@ func echoes(t *testing.T, s testpb.TestService_FullDuplexCallClient) {
 func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 	for _, limit := range []uint32{1, 4, 9} {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLinked(t, serverConfig{limit: limit}, scale.MaxConnections(1))
+			l := newLinked(t, serverConfig{limit: limit}, scale.WithMaxConnections(1))
 			streams := make([]testpb.TestService_FullDuplexCallClient, 0, limit)
 			for range limit {
 				streams = append(streams, l.stream(t))

@@ -224,7 +224,7 @@ func TestWithoutDemandAnOutageIsNotDialledInto(t *testing.T) {
 
 func TestCallersFailFastWhileEveryConnectionIsBad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 16
-		l := newLinked(t, serverConfig{}, scale.MaxStreams(2))
+		l := newLinked(t, serverConfig{}, scale.WithMaxStreams(2))
 		s := l.stream(t)
 		for range 5 {
 			l.stream(t)
@@ -254,7 +254,7 @@ func TestCallersFailFastWhileEveryConnectionIsBad(t *testing.T) {
 
 func TestCallsThatWaitForOneOfTwoDialsAreToldOfTheSecondsFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 16
-		l := newLinked(t, serverConfig{}, scale.MaxStreams(2))
+		l := newLinked(t, serverConfig{}, scale.WithMaxStreams(2))
 		s := l.stream(t)
 		for range 5 {
 			l.stream(t)
@@ -318,7 +318,7 @@ func TestTrafficThatProvesAConnectionAliveSparesItProbes(t *testing.T) {
 
 func TestAFullConnectionIsProbedOnTheStreamThatIsKeptFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 18
-		l := newLinked(t, serverConfig{limit: 20}, scale.MaxConnections(1))
+		l := newLinked(t, serverConfig{limit: 20}, scale.WithMaxConnections(1))
 		for range 19 {
 			l.stream(t)
 		}
@@ -330,7 +330,7 @@ func TestAFullConnectionIsProbedOnTheStreamThatIsKeptFree(t *testing.T) {
 		if sub := l.subchannel(); sub.Probes < 100 || sub.ProbesFailed != 0 {
 			t.Errorf("after a minute: %+v", sub)
 		}
-		if _, err := l.stub.EmptyCall(scale.WithPriority(context.Background()), &testpb.Empty{}); err != nil {
+		if _, err := l.stub.EmptyCall(scale.ContextWithPriority(context.Background()), &testpb.Empty{}); err != nil {
 			t.Errorf("a health check: %v", err)
 		}
 	})
@@ -338,7 +338,7 @@ func TestAFullConnectionIsProbedOnTheStreamThatIsKeptFree(t *testing.T) {
 
 func TestASmallLimitLeavesNoStreamForProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{limit: 4}, scale.MaxConnections(1))
+		l := newLinked(t, serverConfig{limit: 4}, scale.WithMaxConnections(1))
 		for range 4 {
 			l.stream(t)
 		}
@@ -351,7 +351,7 @@ func TestASmallLimitLeavesNoStreamForProbes(t *testing.T) {
 
 func TestProbesCanBeTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{}, scale.ProbeInterval(0))
+		l := newLinked(t, serverConfig{}, scale.WithProbeInterval(0))
 		l.stream(t)
 		l.link.Drop(true, true)
 		elapse(time.Minute)
@@ -363,7 +363,7 @@ func TestProbesCanBeTurnedOff(t *testing.T) {
 
 func TestAConnectionWhoseProbeHangsIsSparedWhenCallsAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hangs := scale.ProbeWith(func(ctx context.Context, _ grpc.ClientConnInterface) error {
+		hangs := scale.WithProbe(func(ctx context.Context, _ grpc.ClientConnInterface) error {
 			<-ctx.Done()
 			return ctx.Err()
 		})

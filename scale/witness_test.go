@@ -49,8 +49,8 @@ func playRole(role string) {
 // what has become of the channel.
 func playClient(addr string) {
 	observer := new(scale.Observer)
-	cc, err := scale.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), scale.Observe(observer),
-		scale.ProbeInterval(100*time.Millisecond), scale.ProbeTimeout(100*time.Millisecond))
+	cc, err := scale.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), scale.WithObserver(observer),
+		scale.WithProbeInterval(100*time.Millisecond), scale.WithProbeTimeout(100*time.Millisecond))
 	if err != nil {
 		panic(err)
 	}
@@ -147,7 +147,7 @@ func TestAClientThatIsShortOfCPUEjectsNobody(t *testing.T) {
 	}
 	defer plain.Close()
 	// Shorter than the defaults, so that a short test sees what a long one would.
-	ours := newChannel(t, addr, scale.ProbeInterval(200*time.Millisecond), scale.ProbeTimeout(200*time.Millisecond), scale.OnEvent(func(e scale.Event) {
+	ours := newChannel(t, addr, scale.WithProbeInterval(200*time.Millisecond), scale.WithProbeTimeout(200*time.Millisecond), scale.WithEvents(func(e scale.Event) {
 		if e.Kind == scale.EventDialFailed {
 			dialFailed.Add(1)
 		}
@@ -181,7 +181,7 @@ func TestAClientThatIsShortOfCPUEjectsNobody(t *testing.T) {
 func TestAClientThatIsShortOfCPUEjectsTheDead(t *testing.T) {
 	server := startProcess(t, "server")
 	ejected := make(chan struct{}, 100)
-	c := newChannel(t, server.line(t), scale.ProbeInterval(100*time.Millisecond), scale.ProbeTimeout(100*time.Millisecond), scale.OnEvent(func(e scale.Event) {
+	c := newChannel(t, server.line(t), scale.WithProbeInterval(100*time.Millisecond), scale.WithProbeTimeout(100*time.Millisecond), scale.WithEvents(func(e scale.Event) {
 		if e.Kind == scale.EventEjected {
 			ejected <- struct{}{}
 		}

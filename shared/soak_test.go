@@ -92,7 +92,7 @@ func TestAnHourOfFaultsLeavesNothingBehind(t *testing.T) {
 func soak(t *testing.T, rng *rand.Rand, d time.Duration) {
 	server := grpctest.Start(t, grpctest.Config{InMemory: true, Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(12)}})
 	link := grpctest.NewLink(server.Dial)
-	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(link.Dial), scale.MaxStreams(2)))
+	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(link.Dial), scale.WithMaxStreams(2)))
 	if err != nil {
 		t.Fatal(err)
 	}

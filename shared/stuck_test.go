@@ -59,8 +59,8 @@ func TestCloseReturnsThoughTheProgramsCodeDoesNot(t *testing.T) {
 		"a ping":        {factory: func(h *trap) grpcpool.FactoryOption { return grpcpool.WithPing(h.ping) }, want: "ignore the end of their context: 1"},
 		"an event hook": {pool: func(h *trap) shared.Option { return shared.WithEvents(func(shared.Event) { h.hold() }) }, want: "an event hook"},
 		"a log handler": {pool: func(h *trap) shared.Option { return shared.WithLogger(slog.New(handler(h))) }, want: "the log's handler"},
-		"scale.OnEvent": {factory: func(h *trap) grpcpool.FactoryOption {
-			return grpcpool.WithDialOptions(scale.OnEvent(func(scale.Event) { h.hold() }))
+		"scale.WithEvents": {factory: func(h *trap) grpcpool.FactoryOption {
+			return grpcpool.WithDialOptions(scale.WithEvents(func(scale.Event) { h.hold() }))
 		}, want: "the closing of channels:"},
 		"a tracer's end": {pool: func(h *trap) shared.Option { return shared.WithTracer(trappedTracer{h}) }, want: "a test or a dial"},
 	} {

@@ -62,7 +62,7 @@ func TestAChannelThatIsFullIsNotReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, server := inMemoryWith(t, grpctest.Config{Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(5)}},
-					grpcpool.WithPing(ping), grpcpool.WithDialOptions(scale.MaxConnections(2)))
+					grpcpool.WithPing(ping), grpcpool.WithDialOptions(scale.WithMaxConnections(2)))
 				streams := make([]testpb.TestService_FullDuplexCallClient, 0, 10)
 				for range 10 { // all that two connections of five allow
 					streams = append(streams, openStream(t, p))
@@ -133,7 +133,7 @@ func TestFailingCredentialsAreNotTheConnectionsFault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				token := &tokens{}
-				p, server := inMemoryWith(t, grpctest.Config{}, grpcpool.WithDialOptions(grpc.WithPerRPCCredentials(token), scale.ProbeInterval(0)))
+				p, server := inMemoryWith(t, grpctest.Config{}, grpcpool.WithDialOptions(grpc.WithPerRPCCredentials(token), scale.WithProbeInterval(0)))
 				call := func() error {
 					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 					defer cancel()

@@ -21,7 +21,7 @@ func newPool(c Config) (Client, error) {
 
 // NewSharedPool is the pool behind the peer of that name, for what is not an RPC.
 func NewSharedPool(c Config) (*shared.Pool, error) {
-	opts := append([]grpc.DialOption{scale.MaxConnections(c.Size)}, c.Options...)
+	opts := append([]grpc.DialOption{scale.WithMaxConnections(c.Size)}, c.Options...)
 	f, err := grpcpool.NewFactory(c.Target, insecure.NewCredentials(), grpcpool.WithDialOptions(opts...))
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (p pool) Close() { _ = p.Pool.Close() } // says how many leases were still 
 
 func newScale(c Config) (Client, error) {
 	cc, err := scale.NewClient(c.Target, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), scale.MaxConnections(c.Size),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), scale.WithMaxConnections(c.Size),
 	}, c.Options...)...)
 	if err != nil {
 		return nil, err

@@ -54,8 +54,8 @@ const (
 
 // all are the peers in the order of the tables.
 var all = []Peer{
-	{Pool, "this library: `shared.New` over `grpcpool.NewFactory`, RPCs made on the pool itself; its defaults, and `scale.MaxConnections(N)`", newPool},
-	{Scale, "this library's channel alone: `scale.NewClient`; its defaults, and `scale.MaxConnections(N)`", newScale},
+	{Pool, "this library: `shared.New` over `grpcpool.NewFactory`, RPCs made on the pool itself; its defaults, and `scale.WithMaxConnections(N)`", newPool},
+	{Scale, "this library's channel alone: `scale.NewClient`; its defaults, and `scale.WithMaxConnections(N)`", newScale},
 	{Plain, "one `grpc.NewClient`; " + tunedWords, newPlain},
 	{Defaults, "one `grpc.NewClient` as it comes: no keepalive, backoff up to two minutes", newDefaults},
 	{RoundRobin, "N such `grpc.NewClient` as plain, a call goes to the next", newRoundRobin},

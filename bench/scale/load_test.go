@@ -70,7 +70,7 @@ func BenchmarkOverload(b *testing.B) {
 		name string
 		n    int
 	}{{"1000", 1000}, {"6000", 6000}} {
-		for _, p := range inTurn(peer{"four", several(4)}, peer{"scale", scaled(scale.MaxConnections(4))}) {
+		for _, p := range inTurn(peer{"four", several(4)}, peer{"scale", scaled(scale.WithMaxConnections(4))}) {
 			b.Run("callers="+callers.name+"/peer="+p.name, func(b *testing.B) { run(b, s, p, callers.n, 2*time.Second, 4*time.Second) })
 		}
 	}

@@ -17,7 +17,7 @@ import (
 func BenchmarkUnary(b *testing.B) {
 	s := start(b, nil, false, grpc.MaxConcurrentStreams(1000))
 	for _, callers := range []int{1, 16, 128} {
-		for _, p := range inTurn(peer{"plain", plain}, peer{"unwatched", scaled(scale.ProbeInterval(0))}, peer{"scale", scaled()}) {
+		for _, p := range inTurn(peer{"plain", plain}, peer{"unwatched", scaled(scale.WithProbeInterval(0))}, peer{"scale", scaled()}) {
 			b.Run("callers="+strconv.Itoa(callers)+"/peer="+p.name, func(b *testing.B) {
 				client := s.dial(b, p)
 				defer client.close()

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/load"
-	"github.com/davidwartell/go-grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -125,7 +125,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	var factory *grpcpool.Factory
 	if err == nil {
 		factory, err = flags.factory(flags.target, grpcpool.WithPing(ping.Alive), //nolint:contextcheck // checks names of ports only
-			grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)))
+			grpcpool.WithDialOptions(scale.WithMaxConnections(flags.maxConns)))
 	}
 	var picture *pictureFile
 	if err == nil {

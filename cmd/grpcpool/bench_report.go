@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
 func benchTitle(doc *benchDocument, each time.Duration) string {

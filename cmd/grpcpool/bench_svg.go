@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 

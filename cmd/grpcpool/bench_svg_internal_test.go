@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
 // textsOf are those of a picture.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/demo"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
 // What the demo's flags may be set to.

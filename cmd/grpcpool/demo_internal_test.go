@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/demo"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
 // short makes a demo short and patient: how fast a loaded machine is must not

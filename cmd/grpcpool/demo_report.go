@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/demo"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
 func demoTitle(cfg demo.Config) string {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 

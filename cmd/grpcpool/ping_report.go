@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 )
 
 // findingsReport is what a person is told of the server.

@@ -16,8 +16,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/ping"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -141,7 +141,7 @@ func reloadProxy(flags *proxyFlags, server *proxy.Server, listeners []*proxy.Lis
 func proxyPool(flags *proxyFlags) (*shared.Pool, error) {
 	factory, err := flags.factory(flags.to,
 		grpcpool.WithDialOptions(proxy.DialOptions()...),
-		grpcpool.WithDialOptions(scale.MaxConnections(flags.maxConns)),
+		grpcpool.WithDialOptions(scale.WithMaxConnections(flags.maxConns)),
 		grpcpool.WithPing(ping.Alive), // the server's answers to calls are for clients to judge
 		grpcpool.WithLogger(flags.Logger))
 	if err != nil {

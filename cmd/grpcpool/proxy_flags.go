@@ -13,7 +13,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 )
 
 const proxyAbout = `grpcpool proxy lets programs share connections that cannot hold them themselves:

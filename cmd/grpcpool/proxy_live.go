@@ -10,7 +10,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/shared"
 )

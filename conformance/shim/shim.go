@@ -16,7 +16,7 @@ const Variable = "GRPCPOOL_CONFORMANCE"
 // The settings that grpc-go's tests run with.
 const (
 	Default = "default" // scale.NewClient and nothing else
-	One     = "one"     // with MaxConnections(1)
+	One     = "one"     // with WithMaxConnections(1)
 )
 
 // NewClient is scale.NewClient with the options of the setting. Without a setting
@@ -26,7 +26,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	case Default:
 		return scale.NewClient(target, opts...)
 	case One:
-		return scale.NewClient(target, append(slices.Clone(opts), scale.MaxConnections(1))...)
+		return scale.NewClient(target, append(slices.Clone(opts), scale.WithMaxConnections(1))...)
 	default:
 		return nil, fmt.Errorf("shim: %s is %q, not %q or %q", Variable, setting, Default, One)
 	}

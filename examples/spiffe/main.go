@@ -86,7 +86,7 @@ func connect(ctx context.Context, address string, server spiffeid.ID, opts ...wo
 	// server's ID in place of its host name.
 	creds := grpccredentials.MTLSClientCredentials(source, source, tlsconfig.AuthorizeID(server))
 	replacer := new(scale.Replacer)
-	factory, err := grpcpool.NewFactory(address, creds, grpcpool.WithDialOptions(scale.ReplaceWith(replacer))) //nolint:contextcheck // it takes none, and dials nothing
+	factory, err := grpcpool.NewFactory(address, creds, grpcpool.WithDialOptions(scale.WithReplacer(replacer))) //nolint:contextcheck // it takes none, and dials nothing
 	if err != nil {
 		_ = source.Close() // the other error is the one to know
 		return nil, err

@@ -72,7 +72,7 @@ func newScaleClient(certs *pki.Localhost, target string, watch []grpc.DialOption
 		return nil, err
 	}
 	c := &scaleClient{observer: new(scale.Observer)}
-	c.conn, err = scale.NewClient(target, append(watch, grpc.WithTransportCredentials(credentials.NewTLS(tls)), scale.Observe(c.observer))...)
+	c.conn, err = scale.NewClient(target, append(watch, grpc.WithTransportCredentials(credentials.NewTLS(tls)), scale.WithObserver(c.observer))...)
 	if err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}

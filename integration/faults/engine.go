@@ -119,7 +119,7 @@ func newWorld(tb testing.TB, script *Script, kind string, full bool) *world {
 		w.dials = new(peak)
 	}
 	w.load = newLoad()
-	w.load.client = newClient(tb, kind, w.certs, addrs, grpc.WithStatsHandler(w.load), scale.OnEvent(w.note))
+	w.load.client = newClient(tb, kind, w.certs, addrs, grpc.WithStatsHandler(w.load), scale.WithEvents(w.note))
 	if script.Control {
 		w.control = newLoad()
 		w.control.client = newClient(tb, kind, w.certs, []string{controlAddr}, grpc.WithStatsHandler(w.control))

@@ -76,7 +76,7 @@ func newStageWith(t *testing.T, limit uint32, opts ...shared.Option) *stage {
 		t.Fatal(err)
 	}
 	factory, err := grpcpool.NewMutualTLSFactory(certs.CA.PEM, certs.Client.CertPEM, certs.Client.KeyPEM, "localhost:"+port,
-		30*time.Second, 10*time.Second, nil, grpcpool.WithDialOptions(scale.MaxConnections(4)))
+		30*time.Second, 10*time.Second, nil, grpcpool.WithDialOptions(scale.WithMaxConnections(4)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
 )
 
 func TestThereIsRoomForSoManyClients(t *testing.T) {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package proxy_test
+package proxybench_test
 
 import (
 	"bufio"
@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 

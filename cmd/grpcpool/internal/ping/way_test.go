@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
-	"github.com/davidwartell/go-grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 )
 
 func FuzzParseListen(f *testing.F) {

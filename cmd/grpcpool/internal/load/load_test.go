@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/davidwartell/go-grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/demo"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
 func TestAWatcherIsToldOfEveryPhaseAndOfProgress(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/internal/testserver"
 	"github.com/davidwartell/go-grpcpool/shared"
 )

@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
 )
 
 const goodToken = "0123456789abcdef-secret"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package proxy_test
+package proxybench_test
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func program(b *testing.B) string {
 		b.Fatal(err)
 	}
 	*command = filepath.Join(buildDir, "grpcpool")
-	build := exec.Command("go", "build", "-o", *command, "./cmd/grpcpool")
+	build := exec.Command("go", "build", "-o", *command, ".")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("building the command: %v\n%s", err, out)

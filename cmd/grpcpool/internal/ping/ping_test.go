@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/ping"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 	"github.com/davidwartell/go-grpcpool/internal/testserver"
 	"github.com/davidwartell/go-grpcpool/shared"
 )

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/proxy"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 

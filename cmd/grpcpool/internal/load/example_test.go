@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/davidwartell/go-grpcpool/internal/load"
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 	"github.com/davidwartell/go-grpcpool/internal/testserver"
 )
 
