@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
@@ -42,12 +42,12 @@ func readers(t *testing.T) int {
 	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
 		t.Fatal(err)
 	}
-	return bytes.Count(stacks.Bytes(), []byte("grpcpool.readFile("))
+	return bytes.Count(stacks.Bytes(), []byte("identity.readFile("))
 }
 
 // reloadBriefly reloads with little patience, again and again until done says that it
 // has had its effect: on a busy machine other files too may not be read so soon.
-func reloadBriefly(t *testing.T, f *grpcpool.Factory, done func(err error) bool) {
+func reloadBriefly(t *testing.T, f *factory, done func(err error) bool) {
 	t.Helper()
 	for ctx := testContext(t); ; {
 		brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
@@ -63,7 +63,7 @@ func reloadBriefly(t *testing.T, f *grpcpool.Factory, done func(err error) bool)
 }
 
 // refusedFor says whether a dial fails for a reason.
-func refusedFor(t *testing.T, f *grpcpool.Factory, reason string) bool {
+func refusedFor(t *testing.T, f *factory, reason string) bool {
 	t.Helper()
 	conn, err := f.NewConnection(testContext(t))
 	if err == nil {
@@ -81,8 +81,7 @@ func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
 	later := time.Now().Add(time.Hour)
 	write(t, list, crl(t, l.CA, later))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address,
-		grpcpool.WithCRLFiles(true, list), grpcpool.WithReloadInterval(time.Hour))
+	f, err := fromFiles(files, address, identity.WithCRLFiles(true, list), identity.WithReloadInterval(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +90,7 @@ func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	release := stall(t, files.cert)
 	told := 0
 	reloadBriefly(t, f, func(err error) bool {
-		if err != nil && strings.Contains(err.Error(), fmt.Sprintf("grpcpool: reading %q has not ended after", files.cert)) {
+		if err != nil && strings.Contains(err.Error(), fmt.Sprintf("identity: reading %q has not ended after", files.cert)) {
 			wantError(t, err, "deadline exceeded", "check the file system")
 			told++
 		}
@@ -123,7 +122,7 @@ func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
 	l := localhost(t)
 	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
 	write(t, list, crl(t, l.CA, time.Now().Add(time.Hour)))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1", grpcpool.WithCRLFiles(true, list))
+	f, err := fromFiles(files, "localhost:1", identity.WithCRLFiles(true, list))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,11 +154,11 @@ func TestAPipeIsRefused(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	for _, path := range []string{fifo, fmt.Sprintf("/dev/fd/%d", r.Fd())} {
-		_, err = grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, path, "localhost:1")
-		wantError(t, err, "grpcpool: ", path, "not a regular file but a pipe", "use NewMutualTLSFactory")
+		_, err = identity.FromFiles(files.ca, files.cert, path)
+		wantError(t, err, "identity: ", path, "not a regular file but a pipe", "use FromPEM")
 	}
 
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
+	f, err := fromFiles(files, "localhost:1")
 	if err != nil {
 		t.Fatal(err)
 	}

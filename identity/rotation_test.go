@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -77,8 +78,7 @@ func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 				},
 			})
 			files := writeFiles(t, first, replace)
-			f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, server.Addr(),
-				grpcpool.WithReloadInterval(100*time.Millisecond), grpcpool.WithReplaceWithin(time.Second))
+			f, err := fromFiles(files, server.Addr(), identity.WithReloadInterval(100*time.Millisecond), identity.WithReplaceWithin(time.Second))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,8 +209,8 @@ func TestTheIdentityIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
 		made := time.Now()
-		want := grpcpool.IdentityInfo{
-			Generation: 1, Subject: "CN=client", Serial: serialOf(t, b.l.Client), Expiry: grpcpool.ExpiryFar,
+		want := identity.Info{
+			Generation: 1, Subject: "CN=client", Serial: serialOf(t, b.l.Client), Expiry: identity.ExpiryFar,
 			NotBefore: leafOf(t, b.l.Client).NotBefore, NotAfter: leafOf(t, b.l.Client).NotAfter,
 			LoadedAt: made, CheckedAt: made,
 		}
@@ -279,7 +279,7 @@ func (b *inBubble) wantOldIdentity(t *testing.T, reasons ...string) {
 	if id.Generation != 1 || id.Serial != serialOf(t, b.l.Client) {
 		t.Errorf("the identity is %+v, want the first still", id)
 	}
-	wantError(t, id.LastError, append(reasons, "grpcpool: ")...)
+	wantError(t, id.LastError, append(reasons, "identity: ")...)
 }
 
 // A broken file costs nothing but a line in the log each minute, and what puts it
@@ -305,7 +305,7 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 				test.breakIt(t, b)
 				time.Sleep(5*time.Minute + 5*time.Second)
 				b.wantOldIdentity(t, test.reason, b.files.dir)
-				if n := b.log.count("WARN", "cannot be used"); n < 4 || n > 6 {
+				if n := b.log.count("WARN", "reload failed"); n < 4 || n > 6 {
 					t.Errorf("%d warnings in five minutes, want about one each", n)
 				}
 				next := issue(t, b.l.CA, pki.Request{})
@@ -316,8 +316,8 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 				if id := b.factory.Identity(); id.Generation != 2 || id.LastError != nil {
 					t.Errorf("with the files in order: %+v", id)
 				}
-				if b.log.count("INFO", "in order again") != 1 {
-					t.Error("the log does not say that the files are in order again")
+				if b.log.count("INFO", "recovered") != 1 {
+					t.Error("the log does not say that the files are usable again")
 				}
 			})
 		})
