@@ -102,7 +102,7 @@ func TestOneProviderServesManyChannelsWithOneWatch(t *testing.T) {
 		const channels = 200
 		s := newServed(t)
 		wantWatches(t, 0)
-		var conns []*grpc.ClientConn
+		conns := make([]*grpc.ClientConn, 0, channels)
 		for range channels - 1 {
 			conns = append(conns, s.channel(t, scale.WithProbeInterval(0), grpc.WithIdleTimeout(0)))
 		}
