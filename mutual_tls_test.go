@@ -12,9 +12,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
+	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
@@ -134,6 +140,7 @@ func TestBadOptionsAreRefusedAtConstruction(t *testing.T) {
 		"WithLogger":      grpcpool.WithLogger(nil),
 		"WithDialOptions": grpcpool.WithDialOptions(nil),
 		"WithServerName":  grpcpool.WithServerName("https://x"),
+		"WithServerName:": grpcpool.WithServerName(""),
 	} {
 		_, err := newFactory(l, "localhost:1", opt)
 		wantError(t, err, "grpcpool: ", name)
@@ -176,7 +183,49 @@ func TestTheServerNameCanBeAnother(t *testing.T) {
 		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
 }
 
-// What comes from a file or from a command ends with a line break.
+// The option is for every factory: TLS credentials verify the name, and plaintext RPCs
+// have it as their authority. Credentials that were made for another name are refused.
+func TestTheServerNameIsForAnyCredentials(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	name := grpcpool.WithServerName("other.example")
+	f, err := grpcpool.NewFactory(address, clientCreds(t, l, l.Client), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f)
+	provider, err := identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err = grpcpool.NewIdentityFactory(address, provider, name); err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f)
+	config := clientConfig(t, l, l.Client)
+	config.ServerName = "third.example"
+	_, err = grpcpool.NewFactory(address, credentials.NewTLS(config), name)
+	wantError(t, err, "grpcpool: ", "third.example", "other.example")
+
+	authorities := make(chan []string, 1)
+	server := grpctest.Start(t, grpctest.Config{NoHealth: true, Options: []grpc.ServerOption{
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			md, _ := metadata.FromIncomingContext(stream.Context())
+			authorities <- md.Get(":authority")
+			return status.Error(codes.Unimplemented, "not here")
+		}),
+	}})
+	conn, err := plainFactory(t, server.Addr(), name).NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if got := <-authorities; !slices.Equal(got, []string{"other.example"}) {
+		t.Errorf("the authority of a plaintext RPC is %q", got)
+	}
+}
+
+// A name from a file or from a command ends with a line break.
 func TestANameWithALineBreakIsRefused(t *testing.T) {
 	l := localhost(t)
 	for _, name := range []string{"api.example\n", " api.example", "api\texample", "api\x00", "\n"} {

@@ -49,8 +49,8 @@ func (p issuingPoint) in(critical bool) func(*x509.RevocationList) {
 	}
 }
 
-// A list covers what it is for, and no more: "not revoked" from a list that is for
-// other certificates is no answer. What it revokes is revoked in any case.
+// A list covers the certificates that it is for: it says nothing of others that are not
+// in it. What it revokes is revoked in any case.
 func TestARevocationListCoversWhatItIsFor(t *testing.T) {
 	l := localhost(t)
 	const here, elsewhere = "http://ca.test/1.crl", "http://ca.test/2.crl"
@@ -118,8 +118,8 @@ func TestRevocationListsForPartsOfTheCertificatesAddUp(t *testing.T) {
 	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "was revoked at"}, identity.WithCRLFiles(true, revoking, ofIssuer))
 }
 
-// Some authorities mark as critical what changes nothing, and write what is not critical
-// in a manner that Go does not parse.
+// Some authorities mark extensions as critical that have no effect, and write uncritical
+// ones in a form that Go does not parse.
 func TestARevocationListIsReadThoughPartsOfItAreUnusual(t *testing.T) {
 	l := localhost(t)
 	for name, change := range map[string]func(*x509.RevocationList){
@@ -140,7 +140,7 @@ func TestARevocationListIsReadThoughPartsOfItAreUnusual(t *testing.T) {
 	}
 }
 
-func TestARevocationListThatDoesNotStandByItselfIsRefusedAtConstruction(t *testing.T) {
+func TestARevocationListThatIsNotCompleteByItselfIsRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	for name, test := range map[string]struct {
 		change func(*x509.RevocationList)

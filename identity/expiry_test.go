@@ -53,7 +53,7 @@ func (b *logBook) times(level, text string) []time.Time {
 
 func (b *logBook) count(level, text string) int { return len(b.times(level, text)) }
 
-// says tells whether some record has an attribute of this value.
+// says reports whether some record has an attribute of this value.
 func (b *logBook) says(key, value string) (found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,9 +73,9 @@ func remove(t testing.TB, path string) {
 	}
 }
 
-// A certificate is warned of once when a third of its life is left, once when it is
-// a tenth, and when it has ended: the client's own and the server's, on a connection
-// that stands all the time.
+// There is a warning when a third of a certificate's life is left, one when a tenth is
+// left, and one when it has expired: for the client's own and for the server's, while the
+// connection stays the same.
 func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -130,7 +130,7 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 	})
 }
 
-// Who starts with a certificate that is near its end hears of it at once.
+// A program that starts with a certificate near its end is warned at once.
 func TestACertificateNearItsEndIsWarnedOfAtOnce(t *testing.T) {
 	l, log := localhost(t), new(logBook)
 	now := time.Now()
@@ -203,8 +203,8 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 	})
 }
 
-// A third of ten years is no time to warn of an authority, and what a chain holds
-// beside the issuers of the client's certificate is nobody's affair.
+// An authority that lives for ten years is not warned of when a third of that is left.
+// Certificates in a chain that are not issuers of the client's do not matter.
 func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
 	l := localhost(t)
 	now, day := time.Now(), 24*time.Hour

@@ -19,7 +19,7 @@ import (
 )
 
 // stall makes opening a file hang until the function that it returns is called, or for
-// 45 s: it takes a lease on the file, which the kernel waits for the end of.
+// 45 s: it takes a lease on the file, and the kernel waits until that ends.
 func stall(t *testing.T, path string) (release func()) {
 	t.Helper()
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -35,7 +35,7 @@ func stall(t *testing.T, path string) (release func()) {
 	return release
 }
 
-// readers is how many goroutines are in the reading of a file.
+// readers is how many goroutines are reading a file.
 func readers(t *testing.T) int {
 	t.Helper()
 	var stacks bytes.Buffer
@@ -45,8 +45,8 @@ func readers(t *testing.T) int {
 	return bytes.Count(stacks.Bytes(), []byte("identity.readFile("))
 }
 
-// reloadBriefly reloads with little patience, again and again until done says that it
-// has had its effect: on a busy machine other files too may not be read so soon.
+// reloadBriefly reloads with a short deadline until done reports true: on a busy machine
+// the other files may not be read in that time either.
 func reloadBriefly(t *testing.T, f *factory, done func(err error) bool) {
 	t.Helper()
 	for ctx := testContext(t); ; {
@@ -62,7 +62,7 @@ func reloadBriefly(t *testing.T, f *factory, done func(err error) bool) {
 	}
 }
 
-// refusedFor says whether a dial fails for a reason.
+// refusedFor reports whether a dial fails for a reason.
 func refusedFor(t *testing.T, f *factory, reason string) bool {
 	t.Helper()
 	conn, err := f.NewConnection(testContext(t))
@@ -72,8 +72,8 @@ func refusedFor(t *testing.T, f *factory, reason string) bool {
 	return err != nil && strings.Contains(err.Error(), reason)
 }
 
-// A file that cannot be opened, as on NFS whose server is gone, holds one goroutine
-// however often it is looked at. Handshakes go on with the old identity, and the
+// A file that cannot be opened, as on NFS whose server is gone, blocks one goroutine,
+// however often it is checked. Handshakes go on with the old identity, and the
 // revocation lists do not wait for it.
 func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	l := localhost(t)
@@ -138,8 +138,8 @@ func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
 	}
 }
 
-// What is not a file is refused and not waited for, and a file that turns into such a
-// thing costs nothing but a warning.
+// A pipe is refused at once. A file that is replaced by a pipe causes a warning and no
+// more.
 func TestAPipeIsRefused(t *testing.T) {
 	l := localhost(t)
 	files := writeFiles(t, l, inPlace)

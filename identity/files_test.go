@@ -74,8 +74,8 @@ func TestOneFileMayHoldTheCertificateAndItsKey(t *testing.T) {
 	wantConnection(t, factory)
 }
 
-// Whatever the files hold, there is an error or a factory, and no error tells what
-// is in the key's file.
+// Whatever the files hold, there is an error or a provider, and no error contains the
+// content of the key's file.
 func FuzzFiles(f *testing.F) {
 	l := localhost(f)
 	f.Add(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM)
@@ -106,8 +106,7 @@ func FuzzFiles(f *testing.F) {
 	})
 }
 
-// Who has the key itself in an environment variable, and passes it for its path, must
-// not find it in a log.
+// A program that passes the key itself in place of its path must not find it in a log.
 func TestAKeyInThePlaceOfItsPathIsNotShown(t *testing.T) {
 	l := localhost(t)
 	files := writeFiles(t, l, inPlace)

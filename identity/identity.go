@@ -22,8 +22,8 @@ type Identity struct {
 
 // Source returns the newest identity. It must return when ctx ends: until it has, it is
 // not called again. A provider never calls it concurrently. It is called often (see
-// [Provider]), so it should answer from memory or ask a neighbour, and return the same
-// certificate until there is another: every new one replaces connections. A new
+// [Provider]), so it should answer from memory or from a local agent, and return
+// the same certificate until there is another: every new one replaces connections. A new
 // PrivateKey for the same certificate replaces none, and signs from the next handshake on.
 // What it has returned must not be changed.
 type Source func(ctx context.Context) (Identity, error)

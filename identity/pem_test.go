@@ -67,7 +67,7 @@ func utf16LE(text []byte) []byte {
 	return out
 }
 
-// Whole files that people make connect.
+// Files with harmless mistakes work.
 func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	l := localhost(t)
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
@@ -108,7 +108,7 @@ func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	}
 }
 
-// Where there is a mistake the error names it and says what to do.
+// Other mistakes are named by the error, which says what to do.
 func TestAMistakeInPEMIsNamed(t *testing.T) {
 	l := localhost(t)
 	ca, cert, key := l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM
@@ -174,8 +174,8 @@ func TestAPathWithALineBreakIsRefused(t *testing.T) {
 	wantError(t, err, "identity: ", `tls.crt\n"`, "line break", "no such file")
 }
 
-// oddCA is a certificate that crypto/x509 does not parse: in the form of ca's, with what
-// is replaced by with, which are as long as each other.
+// oddCA is a certificate that crypto/x509 does not parse: ca's, with the bytes what
+// replaced by as many others.
 func oddCA(t testing.TB, ca *pki.CA, what, with []byte) []byte {
 	t.Helper()
 	der := derOf(ca.PEM)
@@ -240,8 +240,7 @@ func TestARootThatGoCannotParseTakesNothingFromTheOthers(t *testing.T) {
 	wantError(t, err, "identity: clientCertPEM: ", "cannot be parsed", "CN=negative")
 }
 
-// What the server makes of an intermediate is the server's affair: it may be able to
-// read what Go cannot.
+// An intermediate that Go cannot parse is sent: the server may be able to.
 func TestAnIntermediateThatGoCannotParseIsShownAllTheSame(t *testing.T) {
 	l := localhost(t)
 	odd := negativeSerial(t)
@@ -268,8 +267,8 @@ func (p threePEM) factoryFor(address string) func() (*factory, error) {
 	return func() (*factory, error) { return p.factory(address) }
 }
 
-// A bundle that is renewed while it is in use: the new roots beside the odd one are
-// taken, and the log says once what was left out.
+// A bundle is renewed while it is in use: the new roots beside the one that cannot be
+// parsed are taken, and the log says once which was left out.
 func TestARenewedBundleWithAnOddRootIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)

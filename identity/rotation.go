@@ -137,7 +137,7 @@ func (p *Provider) take(identity material, crls *revocations) {
 		leaf := identity.Certificate.Leaf
 		logger.Info("new identity; replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
 			"serial", serial(leaf), "notAfter", leaf.NotAfter)
-		p.replacer.Replace(fmt.Sprintf("identity %d took the place of identity %d", g.number, old.number), p.settings.within)
+		p.replacer.Replace(fmt.Sprintf("identity %d replaced identity %d", g.number, old.number), p.settings.within)
 	case crls != old.crls && !crls.sameEntries(old.crls):
 		logger.Info("new certificate revocations; replacing connections")
 		p.replacer.Replace("new certificate revocations", p.settings.within)

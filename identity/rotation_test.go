@@ -58,8 +58,8 @@ func startLoad(t testing.TB, conn grpc.ClientConnInterface) *load {
 }
 
 // The client's certificate and the authority of both sides change under load, as an
-// operator changes them: first both sides believe both authorities, then only the
-// new one. No call fails, and nobody shows what the server does not take.
+// operator changes them: first both sides trust both authorities, then only the
+// new one. No call fails, and no client shows a certificate that the server refuses.
 func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 	for name, replace := range map[string]func(testing.TB, *certFiles, map[string][]byte){
 		"written in place": inPlace, "renamed": byRename, "as Kubernetes does": asKubernetes,
@@ -146,8 +146,8 @@ func (b *inBubble) call(t *testing.T) {
 	}
 }
 
-// The promise with everything at its default: thirty seconds after the files have
-// changed nothing shows the old certificate.
+// With the defaults, no connection shows the old certificate thirty seconds after the
+// files have changed.
 func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -165,8 +165,7 @@ func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 	})
 }
 
-// A stream that runs on an old connection is left alone, and the connection goes
-// when it ends.
+// A stream on an old connection runs on, and the connection is closed when it ends.
 func TestAStreamOutlivesTheIdentityItBeganUnder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -229,7 +228,7 @@ func TestTheIdentityIsShown(t *testing.T) {
 	})
 }
 
-// What files hold is taken when it has been still for a second.
+// The content of files is taken when it has not changed for a second.
 func TestFilesThatAreStillBeingWrittenAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -282,8 +281,8 @@ func (b *inBubble) wantOldIdentity(t *testing.T, reasons ...string) {
 	wantError(t, id.LastError, append(reasons, "identity: ")...)
 }
 
-// A broken file costs nothing but a line in the log each minute, and what puts it
-// right is noticed.
+// A broken file causes a line in the log each minute and no more, and is used again once
+// it is correct.
 func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 	for name, test := range map[string]struct {
 		breakIt func(t *testing.T, b *inBubble)
@@ -331,8 +330,8 @@ func (b *inBubble) putExpired(t *testing.T) {
 
 func cutOff(pem []byte) []byte { return pem[:len(pem)-20] }
 
-// While a channel is open its factory looks after the certificates; with the last
-// channel that ends, and there is nothing to close. Close ends it sooner.
+// A factory checks its certificates while one of its channels is open. Nothing has to be
+// closed to end that; Close ends it sooner.
 func TestAFactoryWatchesWhileAChannelIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -348,7 +347,7 @@ func TestAFactoryWatchesWhileAChannelIsOpen(t *testing.T) {
 			t.Errorf("the files were read %v after the last channel was closed", at.Sub(closed))
 		}
 
-		// A handshake looks for itself.
+		// A handshake checks too.
 		next := issue(t, b.l.CA, pki.Request{})
 		b.files.put(t, b.l.CA.PEM, next)
 		if err := b.factory.Reload(t.Context()); err != nil {

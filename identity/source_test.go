@@ -22,7 +22,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-// memory is a certificate source that the test fills.
+// memory is a source that the test fills.
 type memory struct {
 	mu       sync.Mutex // guards what follows
 	identity identity.Identity
@@ -119,9 +119,8 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 	})
 }
 
-// Dials, reloads and looks at the identity go on at the same time while it changes:
-// each connection shows some identity that was the newest once, and the last one
-// stays.
+// Dials, reloads and calls of Info run concurrently while the identity changes: each
+// connection shows an identity that was the newest at some time, and the last one stays.
 func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	l := localhost(t)
 	d := openDoor(t, l.CA, l.Server)
@@ -164,7 +163,7 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	d.wantNobodyRefused(t)
 }
 
-// stuck is a certificate source that can be made to ignore its context.
+// stuck is a source that can be made to ignore its context.
 type stuck struct {
 	identity identity.Identity
 
@@ -204,8 +203,8 @@ func (s *stuck) times() int {
 	return s.asked
 }
 
-// A source that ignores its context costs one goroutine, and one handshake in ten
-// seconds a second. The connections and the identity stay, and what is wrong is told.
+// A source that ignores its context costs one goroutine, and delays one handshake in ten
+// seconds by a second. The connections and the identity stay, and the error says why.
 func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
@@ -266,8 +265,8 @@ func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 	})
 }
 
-// A program that gives a dial less time than a source that hangs has, gets through with
-// the next dial, and does not wait for the source at each.
+// If a dial has less time than a source that hangs, only the first dial fails: the next
+// ones do not wait for the source.
 func TestASourceThatHangsCostsAnImpatientProgramOneDial(t *testing.T) {
 	for name, ignores := range map[string]bool{"ends with its context": false, "ignores its context": true} {
 		t.Run(name, func(t *testing.T) {
@@ -324,7 +323,7 @@ func TestASourceThatDoesNotComeBackIsRefusedAtConstruction(t *testing.T) {
 	})
 }
 
-// session is a key in an HSM, as one session with it gives access to it.
+// session is access to a key in an HSM.
 type session struct {
 	crypto.Signer
 
@@ -339,9 +338,9 @@ func (s *session) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) 
 }
 
 // A source makes a new session with the HSM each time it is asked, which ends the
-// one before, for a certificate that stays the same. Every handshake signs with the
-// newest session. The connections stay, since nothing that a server could see has
-// changed, and neither the log nor the generation says that something has.
+// session before, for a certificate that stays the same. Every handshake signs with the
+// newest session. Connections, log and generation stay as they are, since the server
+// would see no difference.
 func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
@@ -373,8 +372,8 @@ func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T
 		}
 		defer conn.Close()
 		made := f.Identity().LoadedAt
-		// Between two questions to the source: a handshake that signs while the source
-		// ends its session fails, with any client.
+		// Between two checks: a handshake that signs while the source ends its session
+		// fails, with any client.
 		time.Sleep(5*time.Minute + 5*time.Second)
 		if shown := d.shown(serialOf(t, l.Client)); shown != 1 {
 			t.Errorf("%d connections were made in five minutes, want the first only", shown)

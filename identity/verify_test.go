@@ -90,8 +90,8 @@ func TestOnlyPinnedKeysAreAccepted(t *testing.T) {
 	}
 }
 
-// A pin comes on top: it does not make a server that the roots do not vouch for
-// acceptable, nor one of another name.
+// A pin is an additional check: a server that the roots do not lead to is still refused,
+// and so is one with another name.
 func TestAPinDoesNotReplaceTheUsualChecks(t *testing.T) {
 	l, stranger := localhost(t), localhost(t)
 	elsewhere := issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})
@@ -120,14 +120,14 @@ func TestVerifyConnectionSeesAVerifiedServerAndCanRefuseIt(t *testing.T) {
 		t.Errorf("called for %q, want %q", names, want)
 	}
 
-	// It is not asked about a server that is refused anyway.
+	// It is not called for a server that is refused anyway.
 	wantDial(t, localhost(t), address, []string{"unknown authority"}, identity.WithVerifyConnection(func(tls.ConnectionState) error {
-		t.Error("asked about a server that the roots do not vouch for")
+		t.Error("called for a server that the roots do not lead to")
 		return nil
 	}))
 }
 
-// A check that hangs, and a key that does, end with the dial's time.
+// A check that hangs, or a key that hangs, does not outlast the dial's deadline.
 func TestADialDoesNotWaitForEverForWhatHangsInItsHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
@@ -173,16 +173,15 @@ func (k slowKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 	return k.Signer.Sign(random, digest, opts)
 }
 
-// Also a server that asks for certificates of certain authorities is shown what there
-// is, and says what is wrong with it; not that it was shown none.
+// A server that asks for certificates of certain authorities is shown the certificate even
+// if it is of another, so that its error says what is wrong, and not that there was none.
 func TestTheServerSaysWhyItRefusesTheCertificate(t *testing.T) {
 	l, stranger := localhost(t), newCA(t, "strange CA")
 	client := &pki.Localhost{CA: l.CA, Client: issue(t, stranger, pki.Request{})}
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, l.Server)), []string{"unknown certificate authority"})
 }
 
-// No handshake resumes a session of an earlier one, which would show the server what
-// an earlier identity was.
+// No handshake resumes an earlier session, which would keep the earlier identity.
 func TestSessionsAreNotResumed(t *testing.T) {
 	l := localhost(t)
 	var resumed atomic.Int64
@@ -299,8 +298,8 @@ func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
 	}
 }
 
-// A list that revokes the server later stops new connections to it, and a broken
-// one keeps what was known.
+// A new list that revokes the server stops new connections to it, and a broken list
+// leaves the old one active.
 func TestRevocationListsAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
@@ -338,8 +337,8 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 	})
 }
 
-// One file of lists that is broken, or still being written, does not keep the
-// revocations in another out.
+// A file of lists that is broken, or still being written, does not keep the new lists in
+// another from being used.
 func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	s := startChain(t)
 	later, dir := time.Now().Add(time.Hour), t.TempDir()
@@ -365,8 +364,8 @@ func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	wantConnection(t, f, "CN=intermediate", "was revoked at")
 }
 
-// An identity that cannot be used does not keep new revocations out, nor the other
-// way round.
+// An identity that cannot be used does not keep new revocations from being used, and a
+// list that cannot be used does not affect the identity.
 func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
 	l := localhost(t)
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
