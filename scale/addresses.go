@@ -42,7 +42,7 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 				q.retireLocked(c)
 			}
 		case phaseDialling, phaseHeld:
-			s.failToSucceedLocked(c)
+			s.successorFailedLocked(c)
 			q.retireLocked(c)
 		}
 	}
@@ -57,7 +57,7 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 func (s *subchannel) retireTrialsLocked(addrs []resolver.Address, q *sequel) {
 	for c := range s.all {
 		if c.phase == phaseTrial && !c.isTo(addrs) {
-			s.failToSucceedLocked(c)
+			s.successorFailedLocked(c)
 			q.retireLocked(c)
 		}
 	}

@@ -139,15 +139,15 @@ func (s *subchannel) observeLocked(c *connection, q *sequel) bool {
 	c.phase, c.counted = phaseObserved, true
 	c.takeOut()
 	s.observed = c
-	s.changeFaceLocked(q)
+	s.changePrimaryLocked(q)
 	s.observeTick.stop()
-	s.setLocked(&s.observeTick, time.Until(c.readyAt.Add(scaled(age, ageOutlived))), func() { s.outlived(c) })
+	s.armLocked(&s.observeTick, time.Until(c.readyAt.Add(scaled(age, ageOutlived))), func() { s.outlived(c) })
 	return true
 }
 
-// noteEndLocked is told of every GOAWAY. That of an observed connection is what was
+// observedEndLocked is told of every GOAWAY. That of an observed connection is what was
 // waited for.
-func (s *subchannel) noteEndLocked(c *connection, g tap.GoAway) {
+func (s *subchannel) observedEndLocked(c *connection, g tap.GoAway) {
 	if s.closed || c.phase != phaseObserved {
 		return
 	}
@@ -172,7 +172,7 @@ func (s *subchannel) outlived(c *connection) {
 	set := s.policy.settings.Load()
 	alive := set.probeInterval <= 0
 	if !alive {
-		got, said := c.question(mostPatience * set.probeTimeout)
+		got, said := c.examine(mostPatience * set.probeTimeout)
 		alive = said != nil || got.Kind != answer.None && got.Kind != answer.Unsent
 	}
 	var q sequel

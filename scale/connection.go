@@ -39,32 +39,32 @@ const (
 // connection is one real SubConn of gRPC. It is used for one transport only: a
 // SubConn that connected again would mix the streams of two.
 type connection struct {
-	id   uint64
-	sub  *subchannel
-	sc   balancer.SubConn
-	tap  *tap.State
-	made time.Time           // what its clock counts from
-	lap  atomic.Pointer[lap] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
+	id     uint64
+	sub    *subchannel
+	sc     balancer.SubConn
+	tap    *tap.State
+	made   time.Time                   // what its clock counts from
+	window atomic.Pointer[probeWindow] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
 
-	to       atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
-	streams  atomic.Int64                     // in flight, plus outBit
-	room     atomic.Int64                     // streams it takes before the next connection is asked
-	limit    atomic.Int64                     // streams it takes at all; room <= limit
-	quota    atomic.Int64                     // streams the server allows, for probes; limit <= quota
-	proved   atomic.Bool                      // the server answered a call on it
-	provedAt atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
-	arrived  atomic.Int64                     // bytes sent on it that are known to have reached the server
-	pace     atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
-	probing  atomic.Bool                      // one of its streams is a probe's
-	used     atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
+	to          atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
+	streams     atomic.Int64                     // in flight, plus outBit
+	softLimit   atomic.Int64                     // streams it takes before the next connection is asked
+	callLimit   atomic.Int64                     // streams it takes at all; room <= limit
+	serverLimit atomic.Int64                     // streams the server allows, for probes; limit <= quota
+	proved      atomic.Bool                      // the server answered a call on it
+	provedAt    atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
+	arrived     atomic.Int64                     // bytes sent on it that are known to have reached the server
+	pace        atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
+	probing     atomic.Bool                      // one of its streams is a probe's
+	used        atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
 
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
-	lingers   bool          // its dial is left to itself, see dialling.go
-	beside    bool          // it was dialled while another lingered
+	longDial  bool          // its dial is left to itself, see dialling.go
+	sideDial  bool          // it was dialled while another lingered
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
 	opened    bool          // it was put to use
@@ -75,7 +75,7 @@ type connection struct {
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used
 
-	look       timer           // of the watch, see probe.go
+	probeTimer timer           // of the watch, see probe.go
 	idleShare  float64         // of the probe interval, until the next probe of it idle
 	unanswered int             // probes in a row that have no answer
 	probes     []time.Duration // what the latest probes took, oldest first
@@ -92,7 +92,7 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
 	})
-	c.newLap()
+	c.newWindow()
 	set := s.policy.settings.Load()
 	if set.holdGoAway {
 		c.tap.WithHold()
@@ -204,12 +204,12 @@ func (c *connection) setLimitLocked() {
 		server = c.tap.Limit()
 	}
 	room, limit := s.bounds(server, known)
-	c.quota.Store(noLimit)
+	c.serverLimit.Store(noLimit)
 	if server != tap.Unlimited {
-		c.quota.Store(int64(server))
+		c.serverLimit.Store(int64(server))
 	}
-	c.room.Store(room)
-	c.limit.Store(limit)
+	c.softLimit.Store(room)
+	c.callLimit.Store(limit)
 }
 
 // bounds is how many streams a connection takes before the next one is asked, and

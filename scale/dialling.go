@@ -67,8 +67,8 @@ func (s *subchannel) useDemandLocked() {
 // beginDialLocked notes that c is about to be told to connect.
 func (s *subchannel) beginDialLocked(c *connection) {
 	c.phase, c.dialledAt, s.begunAt = phaseDialling, time.Now(), time.Now()
-	c.judged, c.lingers = false, false // of an earlier dial
-	c.beside = s.lingeringLocked() != nil
+	c.judged, c.longDial = false, false // of an earlier dial
+	c.sideDial = s.longDialLocked() != nil
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
@@ -89,7 +89,7 @@ func (s *subchannel) armSuperviseLocked() {
 		}
 	}
 	if !next.IsZero() && !s.closed {
-		s.setLocked(&s.superviseTick, max(time.Until(next), time.Millisecond), s.superviseDials)
+		s.armLocked(&s.superviseTick, max(time.Until(next), time.Millisecond), s.superviseDials)
 	}
 }
 
@@ -104,7 +104,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.Ready || !s.wanted {
 			return time.Now().Add(leastPause) // see then how far it has come
 		}
-		if c.lingers && s.countLocked()[phaseDialling] > 1 {
+		if c.longDial && s.countLocked()[phaseDialling] > 1 {
 			return time.Time{} // it goes by those that were begun beside it
 		}
 		return s.overdueAtLocked(c)
@@ -127,7 +127,7 @@ func latest(a, b time.Time) time.Time {
 // superviseDials gives up dials that take too long, and ends backoffs while there
 // is demand.
 func (s *subchannel) superviseDials() {
-	if !s.heardDials() {
+	if !s.fitToJudgeDials() {
 		return
 	}
 	var q sequel
@@ -173,11 +173,11 @@ func (s *subchannel) connectPatience() (each, all time.Duration) {
 	if known.connect > 0 {
 		each = min(max(leastPause, connectFactor*known.connect), longestConnect)
 	}
-	return each, min(each<<lingering(known), longestConnect)
+	return each, min(each<<connectDoublings(known), longestConnect)
 }
 
-// lingering is how many times the time for a dial is doubled.
-func lingering(known learned) int {
+// connectDoublings is how many times the time for a dial is doubled.
+func connectDoublings(known learned) int {
 	switch tries := known.unanswered; {
 	case known.connect == 0:
 		return min(tries, 5)
@@ -191,7 +191,7 @@ func lingering(known learned) int {
 // overdueAtLocked is when c has been tried for long enough.
 func (s *subchannel) overdueAtLocked(c *connection) time.Time {
 	each, all := s.connectPatience()
-	first := s.lingeringLocked()
+	first := s.longDialLocked()
 	if all == each || first == nil {
 		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.pause))
 	}
@@ -219,10 +219,10 @@ func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
 	q.kill, q.killed = append(q.kill, c), why
 }
 
-// lingeringLocked is the dial that is left to itself, nil if there is none.
-func (s *subchannel) lingeringLocked() *connection {
+// longDialLocked is the dial that is left to itself, nil if there is none.
+func (s *subchannel) longDialLocked() *connection {
 	for c := range s.all {
-		if c.phase == phaseDialling && c.lingers {
+		if c.phase == phaseDialling && c.longDial {
 			return c
 		}
 	}
@@ -232,7 +232,7 @@ func (s *subchannel) lingeringLocked() *connection {
 // overdueLocked has another dial begun beside c, which gets no answer, or in its place.
 // When that has gone on for long enough all are given up.
 func (s *subchannel) overdueLocked(c *connection, q *sequel) {
-	first := s.lingeringLocked()
+	first := s.longDialLocked()
 	if first == nil {
 		first = c
 	}
@@ -247,7 +247,7 @@ func (s *subchannel) overdueLocked(c *connection, q *sequel) {
 		return
 	}
 	if first == c {
-		c.lingers = true
+		c.longDial = true
 	} else {
 		s.giveUpDialLocked(c, q)
 	}
@@ -275,7 +275,7 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 // which has come to a result. If c failed, those go on that have reached the server.
 func (s *subchannel) dropDialsLocked(c *connection, q *sequel) {
 	for other := range s.all {
-		if other == c || other.phase != phaseDialling || !other.lingers && !other.beside {
+		if other == c || other.phase != phaseDialling || !other.longDial && !other.sideDial {
 			continue
 		}
 		if c.phase == phaseReady || other.reached().IsZero() {

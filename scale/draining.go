@@ -24,8 +24,8 @@ type suspicion struct{ since time.Time }
 // suspects are what picks, which hold no lock, see of it.
 type suspects struct{ now atomic.Pointer[suspicion] }
 
-// trusted are those of the connections that are not under suspicion.
-func (s *suspects) trusted(ready []*connection) []*connection {
+// unsuspected are those of the connections that are not under suspicion.
+func (s *suspects) unsuspected(ready []*connection) []*connection {
 	now := s.now.Load()
 	if now == nil {
 		return ready
@@ -45,12 +45,12 @@ func (c *connection) orphaned() {
 	if now := s.suspects.now.Load(); now == nil || since.Before(now.since) {
 		s.suspects.now.Store(&suspicion{since})
 	}
-	s.trustTick.stop()
-	s.setLocked(&s.trustTick, suspectFor, s.trust)
+	s.suspicionTick.stop()
+	s.armLocked(&s.suspicionTick, suspectFor, s.clearSuspicion)
 }
 
-// trust ends the suspicion.
-func (s *subchannel) trust() {
+// clearSuspicion ends the suspicion.
+func (s *subchannel) clearSuspicion() {
 	s.mu.Lock()
 	s.suspects.now.Store(nil)
 	s.dispatchLocked()

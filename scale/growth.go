@@ -49,7 +49,7 @@ func (s *subchannel) growLocked() int {
 	if demand <= 0 {
 		return 0
 	}
-	if ready := *s.ready.Load(); len(s.suspects.trusted(ready)) < len(ready) {
+	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
 		return 0 // they may well go on, and take the calls then
 	}
 	n := s.countLocked()
@@ -67,12 +67,12 @@ func (s *subchannel) growLocked() int {
 	}
 	now := time.Now()
 	if s.shortLived > 0 && !s.provedLocked(now) {
-		s.setLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
+		s.armLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
 		return 0
 	}
 	granted := s.tokens.take(now, want)
 	if granted < want {
-		s.setLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
+		s.armLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
 	}
 	if granted > 0 && s.state == connectivity.Ready {
 		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %d calls", granted, demand))
@@ -107,7 +107,7 @@ func (s *subchannel) demandLocked() int64 {
 	}
 	exceeding := int64(0)
 	for _, c := range *s.ready.Load() {
-		if room := c.room.Load(); room < c.limit.Load() { // else the rest of them waits
+		if room := c.softLimit.Load(); room < c.callLimit.Load() { // else the rest of them waits
 			exceeding += c.inFlight() - room
 		}
 	}
@@ -122,7 +122,7 @@ func (s *subchannel) streamsEachLocked() (each int64) {
 		return s.eachLocked()
 	}
 	known := s.policy.channel.memory.recall(s.addr())
-	if !known.limited || s.dialFails > 0 || s.shortLived > 0 || s.distrust {
+	if !known.limited || s.dialFails > 0 || s.shortLived > 0 || s.ejectedSinceReady {
 		return 0
 	}
 	each, _ = s.policy.settings.Load().bounds(known.limit, true)
@@ -197,7 +197,7 @@ func (s *subchannel) armShrinkLocked() {
 		s.shrinkTick.stop()
 		return
 	}
-	s.setLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
+	s.armLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
 }
 
 // shrink closes the connections, but for the oldest, that had no stream in the

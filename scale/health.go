@@ -12,7 +12,7 @@ type health struct {
 	listener func(balancer.SubConnState) // the child's; nil without
 	nth      int                         // tells a listener from the next; outlives a reset
 	last     connectivity.State          // what it was told last
-	starved  *connection                 // its watch waits for a stream; counted in subchannel.waiting
+	waitsOn  *connection                 // its watch waits for a stream; counted in subchannel.waiting
 }
 
 // RegisterHealthListener implements balancer.SubConn. A nil listener ends the
@@ -22,47 +22,47 @@ func (s *subchannel) RegisterHealthListener(listener func(balancer.SubConnState)
 	s.resetHealthLocked()
 	s.health.listener = listener
 	s.mu.Unlock()
-	s.watchOldest()
+	s.watchPrimaryHealth()
 }
 
 func (s *subchannel) resetHealthLocked() {
-	if s.health.starved != nil {
+	if s.health.waitsOn != nil {
 		s.waiting.Add(-1)
 	}
 	s.health = health{nth: s.health.nth + 1}
 }
 
-// watchOldest has gRPC watch the health on the oldest connection. The watch is a
+// watchPrimaryHealth has gRPC watch the health on the oldest connection. The watch is a
 // stream that no Pick sees, so one is taken for it first. Otherwise it could use
 // up the last stream before a call that has picked it, and the call would wait in
 // the transport for the watch to end, which it never does.
-func (s *subchannel) watchOldest() {
+func (s *subchannel) watchPrimaryHealth() {
 	s.mu.Lock()
 	c := s.oldest()
-	if s.health.starved != nil {
-		s.health.starved = nil
+	if s.health.waitsOn != nil {
+		s.health.waitsOn = nil
 		s.waiting.Add(-1)
 	}
 	starved := c != nil && s.health.listener != nil && !c.setAsideLocked()
 	if starved {
-		s.health.starved = c
+		s.health.waitsOn = c
 		s.waiting.Add(1) // has every stream that is given back come to dispatchLocked
 	}
 	s.mu.Unlock()
 	if c != nil && !starved {
-		s.watch(c)
+		s.watchHealth(c)
 	}
 }
 
-// feedWatchLocked begins a watch that waited for a stream, if there is one now.
-func (s *subchannel) feedWatchLocked() {
-	c := s.health.starved
+// resumeHealthWatchLocked begins a watch that waited for a stream, if there is one now.
+func (s *subchannel) resumeHealthWatchLocked() {
+	c := s.health.waitsOn
 	if c == nil || !c.setAsideLocked() {
 		return
 	}
-	s.health.starved = nil
+	s.health.waitsOn = nil
 	s.waiting.Add(-1)
-	s.policy.tasks.run(func() { s.watch(c) })
+	s.policy.tasks.run(func() { s.watchHealth(c) })
 }
 
 // setAsideLocked takes a stream for a watch. It is false if the calls have all of
@@ -70,23 +70,23 @@ func (s *subchannel) feedWatchLocked() {
 // to be had, gets a watch that is not counted: the transport has it wait, or the
 // calls, as on a plain channel.
 func (c *connection) setAsideLocked() bool {
-	if c.watched || c.room.Load() == 0 || c.room.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
+	if c.watched || c.softLimit.Load() == 0 || c.softLimit.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
 		return true
 	}
-	c.watched = c.take(c.limit.Load())
+	c.watched = c.take(c.callLimit.Load())
 	return c.watched
 }
 
 // watch registers the child's listener for c's health with gRPC. What comes is told on
 // gRPC's goroutine; watch may run on another, beside the one that registers the child's
 // next listener. Of the two whoever is last sees that there is another, and begins again.
-func (s *subchannel) watch(c *connection) {
+func (s *subchannel) watchHealth(c *connection) {
 	s.mu.Lock()
 	listener, nth := s.health.listener, s.health.nth
 	s.mu.Unlock()
 	if listener == nil {
 		c.sc.RegisterHealthListener(nil)
-		s.unwatch(c)
+		s.endHealthWatch(c)
 	} else {
 		c.sc.RegisterHealthListener(func(state balancer.SubConnState) { s.onHealth(c, nth, listener, state) })
 	}
@@ -94,12 +94,12 @@ func (s *subchannel) watch(c *connection) {
 	last := s.health.nth == nth
 	s.mu.Unlock()
 	if !last {
-		s.watchOldest()
+		s.watchPrimaryHealth()
 	}
 }
 
-// unwatch gives the stream back that was set aside.
-func (s *subchannel) unwatch(c *connection) {
+// endHealthWatch gives the stream back that was set aside.
+func (s *subchannel) endHealthWatch(c *connection) {
 	s.mu.Lock()
 	watched := c.watched
 	c.watched = false
@@ -128,7 +128,7 @@ func (s *subchannel) onHealth(c *connection, nth int, listener func(balancer.Sub
 	}
 	s.mu.Unlock()
 	if unchecked {
-		s.unwatch(c)
+		s.endHealthWatch(c)
 	}
 	if !spare {
 		s.child.call(func() { listener(state) })

@@ -78,8 +78,8 @@ func (m *Memory) note(addr string, change func(*learned)) {
 	change(l)
 }
 
-// trust forgets that connections to addr were ejected.
-func (m *Memory) trust(addr string) {
+// forgetEjections forgets that connections to addr were ejected.
+func (m *Memory) forgetEjections(addr string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l := m.byAddr[addr]; l != nil {

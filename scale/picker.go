@@ -52,9 +52,9 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 // doneAfter is the Done of a call on c whose child policy wants to be told first.
 func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.DoneInfo) {
 	if child == nil {
-		return c.lap.Load().done
+		return c.window.Load().done
 	}
-	done := c.lap.Load().done
+	done := c.window.Load().done
 	return func(info balancer.DoneInfo) {
 		child(info)
 		done(info)

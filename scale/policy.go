@@ -178,12 +178,12 @@ func (p *policy) subchannels() (subs []*subchannel) {
 // the first connection, after a time without one, may need more than one.
 func (p *policy) nudge() {
 	p.noteDemand()
-	p.lookCold()
+	p.scheduleColdGrowth()
 }
 
-// lookCold has growCold run. It is called once more when a subchannel has begun to
+// scheduleColdGrowth has growCold run. It is called once more when a subchannel has begun to
 // connect: the child may have had calls wait before it was told so.
-func (p *policy) lookCold() {
+func (p *policy) scheduleColdGrowth() {
 	if p.settings.Load().maxConnections > 1 && !p.nudged.Swap(true) {
 		p.tasks.run(p.growCold)
 	}

@@ -22,7 +22,7 @@ func hasPriority(ctx context.Context) bool {
 // takeReserved takes a stream of any that the server allows.
 func (s *subchannel) takeReserved() *connection {
 	for _, c := range *s.ready.Load() {
-		if c.take(c.quota.Load()) {
+		if c.take(c.serverLimit.Load()) {
 			return c
 		}
 	}
@@ -39,7 +39,7 @@ func (s *subchannel) lendReservedLocked() *connection {
 		return nil
 	}
 	for _, c := range ready {
-		if time.Since(c.readyAt) < set.probeInterval && c.take(c.quota.Load()) {
+		if time.Since(c.readyAt) < set.probeInterval && c.take(c.serverLimit.Load()) {
 			return c
 		}
 	}

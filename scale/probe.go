@@ -55,7 +55,7 @@ const (
 
 // lap is the time between two looks at a connection. The calls that are picked in
 // it share one Done, which so knows when they were picked.
-type lap struct {
+type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
 	sent     int64         // bytes that had been sent by then
@@ -63,16 +63,16 @@ type lap struct {
 	answered atomic.Bool // one of its calls was
 }
 
-// newLap begins a lap.
-func (c *connection) newLap() {
-	l := &lap{conn: c, at: c.now(), sent: c.tap.Sent()}
+// newWindow begins a lap.
+func (c *connection) newWindow() {
+	l := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
 	l.done = l.onDone
-	c.lap.Store(l)
+	c.window.Store(l)
 }
 
 // onDone is gRPC's word that a call has ended, or that it never began because the
 // picked connection was gone.
-func (l *lap) onDone(info balancer.DoneInfo) {
+func (l *probeWindow) onDone(info balancer.DoneInfo) {
 	c := l.conn
 	if info.BytesReceived && !l.answered.Load() {
 		l.answered.Store(true)
@@ -90,7 +90,7 @@ func (c *connection) now() time.Duration { return time.Since(c.made) }
 
 // prove notes that something was answered that was begun in l: c was alive then, and
 // what had been sent before has arrived.
-func (c *connection) prove(l *lap) {
+func (c *connection) prove(l *probeWindow) {
 	before := time.Duration(raise(&c.provedAt, int64(l.at)))
 	if n := l.sent - raise(&c.arrived, l.sent); n > smallBacklog {
 		c.pace.Store(perSecond(n, c.now()-before))
@@ -110,10 +110,10 @@ func raise(v *atomic.Int64, n int64) (before int64) {
 // heardAt is when bytes last came.
 func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.made) }
 
-// watchLocked begins the watch over a connection that has become READY.
-func (s *subchannel) watchLocked(c *connection) {
-	c.newLap()
-	c.prove(c.lap.Load()) // it came through a handshake, and sent SETTINGS
+// startProbingLocked begins the watch over a connection that has become READY.
+func (s *subchannel) startProbingLocked(c *connection) {
+	c.newWindow()
+	c.prove(c.window.Load()) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
 		// Much more if the first packet was lost, which the kernel does not count.
@@ -122,19 +122,19 @@ func (s *subchannel) watchLocked(c *connection) {
 		}
 		c.probes = append(c.probes, min(connect, time.Second), min(connect, time.Second))
 	}
-	s.armLookLocked(c)
+	s.armProbeLocked(c)
 }
 
-// armLookLocked has look called when there may be something to see.
-func (s *subchannel) armLookLocked(c *connection) {
+// armProbeLocked has look called when there may be something to see.
+func (s *subchannel) armProbeLocked(c *connection) {
 	interval := s.policy.settings.Load().probeInterval
 	if interval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
-		c.look.stop()
+		c.probeTimer.stop()
 		return
 	}
 	due := c.probeDueLocked(interval) - c.now()
 	// A call that begins meanwhile makes it earlier.
-	s.setLocked(&c.look, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.watch)
+	s.armLocked(&c.probeTimer, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.probeTick)
 }
 
 // probeDueLocked is when c has to be probed, as things stand.
@@ -157,10 +157,10 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 
 // watch looks at a connection, and probes it if need be. It runs once at a time
 // for a connection, on a goroutine of its timer.
-func (c *connection) watch() {
+func (c *connection) probeTick() {
 	s := c.sub
-	last := c.lap.Load()
-	c.newLap() // what is picked from now on and answered proves as much as a probe
+	last := c.window.Load()
+	c.newWindow() // what is picked from now on and answered proves as much as a probe
 	s.mu.Lock()
 	if last.answered.Load() {
 		c.noteAnswerLocked(c.now() - last.at) // or less
@@ -178,7 +178,7 @@ func (c *connection) watch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.idleShare = randomShare(leastIdle, idleSpread)
-	s.armLookLocked(c)
+	s.armProbeLocked(c)
 }
 
 // patienceLocked is how long a probe may take.
@@ -196,10 +196,10 @@ func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 	return min(max(patience, patienceFactor*second), mostPatience*timeout)
 }
 
-// ask makes the RPC of a probe, and reports whether the server answered, be it with
+// probe makes the RPC of a probe, and reports whether the server answered, be it with
 // a status or a RST_STREAM. An RPC that failed in this process was not answered, for
 // instance for want of credentials: nothing was sent then, or nothing has come.
-func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
+func (c *connection) probe(ctx context.Context, begun *probeWindow, opened int64) bool {
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)
@@ -231,7 +231,7 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 		s.armReplaceLocked()
 	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
-		s.policy.channel.memory.trust(s.addr())
+		s.policy.channel.memory.forgetEjections(s.addr())
 		s.stuckAt, s.stuckPause = time.Time{}, 0
 	}
 }

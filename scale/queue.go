@@ -179,7 +179,7 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 // eachLocked is how many streams one of the connections that are READY can have.
 func (s *subchannel) eachLocked() (each int64) {
 	for _, c := range *s.ready.Load() {
-		each = max(each, c.room.Load())
+		each = max(each, c.softLimit.Load())
 	}
 	return each
 }
@@ -189,9 +189,9 @@ func (s *subchannel) eachLocked() (each int64) {
 // without a limit has a room that it may exceed: when all of that is taken the
 // least loaded connection takes the stream, and the subchannel ought to grow.
 func (s *subchannel) take() (c *connection, exceeded bool) {
-	ready := s.suspects.trusted(*s.ready.Load())
+	ready := s.suspects.unsuspected(*s.ready.Load())
 	for i, c := range ready {
-		if c.take(c.room.Load()) {
+		if c.take(c.softLimit.Load()) {
 			if i > 0 && !c.used.Load() {
 				c.used.Store(true)
 			}
@@ -200,11 +200,11 @@ func (s *subchannel) take() (c *connection, exceeded bool) {
 	}
 	var least *connection
 	for _, c := range ready {
-		if n := c.streams.Load(); n < c.limit.Load() && (least == nil || n < least.streams.Load()) {
+		if n := c.streams.Load(); n < c.callLimit.Load() && (least == nil || n < least.streams.Load()) {
 			least = c
 		}
 	}
-	if least == nil || !least.take(least.limit.Load()) {
+	if least == nil || !least.take(least.callLimit.Load()) {
 		return nil, false
 	}
 	least.used.Store(true)
@@ -219,7 +219,7 @@ func (s *subchannel) dispatch() {
 }
 
 func (s *subchannel) dispatchLocked() {
-	s.feedWatchLocked()
+	s.resumeHealthWatchLocked()
 	for s.queue.length > 0 {
 		c, _ := s.take()
 		if c == nil {

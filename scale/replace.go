@@ -118,7 +118,7 @@ func (s *subchannel) armReplaceLocked() {
 	}
 	s.replaceTick.stop()
 	if !next.IsZero() && !s.closed {
-		s.setLocked(&s.replaceTick, max(time.Until(next), 0), s.replaceDue)
+		s.armLocked(&s.replaceTick, max(time.Until(next), 0), s.replaceDue)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s *subchannel) snapshot() Subchannel {
 		Address:        s.addr(),
 		State:          s.state,
 		MaxConnections: s.policy.settings.Load().maxConnections,
-		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.lingeringLocked() != nil),
+		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.longDialLocked() != nil),
 		Waiters:        s.queue.length,
 		Opened:         s.stats.opened,
 		Failed:         s.stats.failed,

@@ -32,7 +32,7 @@ func (q *sequel) do(s *subchannel) {
 	for _, state := range q.tell {
 		s.child.tell(s, state)
 		if state.ConnectivityState == connectivity.Connecting {
-			s.policy.lookCold()
+			s.policy.scheduleColdGrowth()
 		}
 	}
 	if q.serve {
@@ -45,7 +45,7 @@ func (q *sequel) do(s *subchannel) {
 		s.policy.republish()
 	}
 	if q.watch {
-		s.watchOldest()
+		s.watchPrimaryHealth()
 	}
 	for _, c := range q.retire { // closing a connection may wait for the peer
 		s.policy.tasks.run(c.sc.Shutdown)
@@ -67,7 +67,7 @@ func (q *sequel) do(s *subchannel) {
 func (q *sequel) retireLocked(c *connection) {
 	c.phase = phaseOut
 	c.takeOut()
-	c.look.stop()
+	c.probeTimer.stop()
 	q.retire = append(q.retire, c)
 }
 
@@ -113,18 +113,18 @@ func (s *subchannel) onReadyLocked(c *connection, q *sequel) {
 	}
 	c.readyAt = time.Now()
 	c.rememberDialLocked()
-	if s.tryLocked(c) {
+	if s.putOnTrialLocked(c) {
 		return
 	}
 	q.warn = !c.tap.Attached()
 	s.putToUseLocked(c)
-	s.succeedLocked(c, q)
+	s.takeOverLocked(c, q)
 	if s.state == connectivity.Idle {
 		s.tellLocked(q, connectivity.Connecting, nil)
 	}
 	if s.state != connectivity.Ready {
 		s.dropDialsLocked(c, q)
-		s.face = c
+		s.primary = c
 		s.resetHealthLocked()
 		s.produced = false
 		s.tellLocked(q, connectivity.Ready, nil)
@@ -140,10 +140,10 @@ func (s *subchannel) putToUseLocked(c *connection) {
 	ready := append(slices.Clone(*s.ready.Load()), c)
 	s.ready.Store(&ready)
 	s.stats.opened++
-	s.dialFails, s.parked, s.distrust = 0, 0, false
+	s.dialFails, s.parked, s.ejectedSinceReady = 0, 0, false
 	s.useDemandLocked()
 	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
-	s.watchLocked(c)
+	s.startProbingLocked(c)
 	s.planByAgeLocked(c)
 	s.armReplaceLocked()
 	s.armShrinkLocked()
@@ -156,12 +156,12 @@ func (s *subchannel) onFailureLocked(c *connection, err error, q *sequel) {
 	s.stats.failed++
 	s.dialFails++
 	s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(s.lastErr))
-	s.failToSucceedLocked(c)
+	s.successorFailedLocked(c)
 	if c.phase == phaseOut && c.judged { // a GOAWAY came first
 		if s.oldest() != nil {
 			q.retireLocked(c)
 		} else {
-			s.exitLocked(c, q)
+			s.lastLostLocked(c, q)
 		}
 		return
 	}
@@ -222,26 +222,26 @@ func (s *subchannel) onLostLocked(c *connection, q *sequel) {
 		return // it has no connection, or it was retired and its SHUTDOWN follows
 	}
 	s.removeLocked(c)
-	s.loseLocked(c)
-	s.failToSucceedLocked(c)
+	s.countLostLocked(c)
+	s.successorFailedLocked(c)
 	q.publish = true
 	if s.oldest() != nil {
 		q.retireLocked(c)
-		s.changeFaceLocked(q)
+		s.changePrimaryLocked(q)
 		q.dials = s.growLocked()
 		return
 	}
-	s.exitLocked(c, q)
+	s.lastLostLocked(c, q)
 }
 
-// changeFaceLocked moves what stands on the oldest connection, if that is another
+// changePrimaryLocked moves what stands on the oldest connection, if that is another
 // one now. A producer cannot be moved: the child gives it up and builds another
 // when it is told IDLE and READY.
-func (s *subchannel) changeFaceLocked(q *sequel) {
-	if s.face == s.oldest() {
+func (s *subchannel) changePrimaryLocked(q *sequel) {
+	if s.primary == s.oldest() {
 		return
 	}
-	s.face = s.oldest()
+	s.primary = s.oldest()
 	if !s.produced {
 		q.watch = true
 		return
@@ -253,9 +253,9 @@ func (s *subchannel) changeFaceLocked(q *sequel) {
 	}
 }
 
-// exitLocked leaves READY, or what was to become READY, as c was the last
+// lastLostLocked leaves READY, or what was to become READY, as c was the last
 // connection.
-func (s *subchannel) exitLocked(c *connection, q *sequel) {
+func (s *subchannel) lastLostLocked(c *connection, q *sequel) {
 	s.wakeLocked()
 	if s.state == connectivity.TransientFailure || s.countLocked()[phaseHeld] > 0 { // another one backs off, or is held
 		q.retireLocked(c)
@@ -296,7 +296,7 @@ func (s *subchannel) holdLocked(c *connection, hold time.Duration, q *sequel) {
 	if hold > shortHold && s.state != connectivity.TransientFailure {
 		s.tellLocked(q, connectivity.TransientFailure, s.lastErr)
 	}
-	s.setLocked(&s.held, hold, func() { s.endHold(c) })
+	s.armLocked(&s.held, hold, func() { s.endHold(c) })
 }
 
 // endHold ends the hold of c, unless another connection that was lost meanwhile
@@ -305,7 +305,7 @@ func (s *subchannel) endHold(c *connection) {
 	s.mu.Lock()
 	hold := time.Until(s.heldUntil)
 	if hold > 0 {
-		s.setLocked(&s.held, hold, func() { s.endHold(c) })
+		s.armLocked(&s.held, hold, func() { s.endHold(c) })
 	}
 	s.mu.Unlock()
 	if hold <= 0 {
@@ -324,9 +324,9 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 		}
 		return
 	}
-	s.failToSucceedLocked(c)
-	if s.face == c && s.oldest() != nil {
-		s.changeFaceLocked(q)
+	s.successorFailedLocked(c)
+	if s.primary == c && s.oldest() != nil {
+		s.changePrimaryLocked(q)
 	}
 	n := s.countLocked()
 	alive := n[phaseDialling] + n[phaseBackoff] + n[phaseTrial] + n[phaseReady] + n[phaseHeld]
@@ -342,7 +342,7 @@ func (s *subchannel) onShutdownLocked(c *connection, q *sequel) {
 		s.tellLocked(q, connectivity.Idle, nil)
 	}
 	if s.state == connectivity.Ready && s.oldest() != nil {
-		s.changeFaceLocked(q)
+		s.changePrimaryLocked(q)
 	}
 }
 
@@ -355,7 +355,7 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		c.drainedAt.CompareAndSwap(0, max(int64(c.now()), 1))
 	}
 	s.mu.Lock()
-	s.noteEndLocked(c, g)
+	s.observedEndLocked(c, g)
 	if s.closed || c.phase != phaseReady && c.phase != phaseDialling && c.phase != phaseTrial {
 		s.mu.Unlock()
 		return
@@ -367,8 +367,8 @@ func (c *connection) onGoAway(g tap.GoAway) {
 		s.mu.Unlock()
 		return
 	}
-	dials := s.outLocked(c)
-	s.loseLocked(c)
+	dials := s.drainLocked(c)
+	s.countLostLocked(c)
 	if g.Code == 0 {
 		s.learnAgeLocked(c)
 	}
@@ -376,14 +376,14 @@ func (c *connection) onGoAway(g tap.GoAway) {
 	s.dial(dials)
 }
 
-// outLocked takes c out of use, whose transport gRPC does not know to be of no use
+// drainLocked takes c out of use, whose transport gRPC does not know to be of no use
 // yet, and says how many connections to dial in its place.
-func (s *subchannel) outLocked(c *connection) (dials int) {
+func (s *subchannel) drainLocked(c *connection) (dials int) {
 	c.phase = phaseOut
 	c.takeOut()
 	s.removeLocked(c)
 	s.judgeLocked(c)
-	s.failToSucceedLocked(c)
+	s.successorFailedLocked(c)
 	dials = s.growLocked()
 	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
 		s.starting++
@@ -392,8 +392,8 @@ func (s *subchannel) outLocked(c *connection) (dials int) {
 	return dials
 }
 
-// loseLocked counts c as lost, once.
-func (s *subchannel) loseLocked(c *connection) {
+// countLostLocked counts c as lost, once.
+func (s *subchannel) countLostLocked(c *connection) {
 	if c.counted {
 		return
 	}

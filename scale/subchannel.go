@@ -37,36 +37,36 @@ type subchannel struct {
 	addrs   atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
 
 	// mu guards all below. Nothing of gRPC or of the child is called with it held.
-	mu            sync.Mutex
-	all           map[*connection]struct{}
-	starting      int                // connections that are about to be made, to dial
-	queue         queue              // calls that wait
-	state         connectivity.State // what the child was told last
-	closed        bool               // by the child
-	lastErr       error              // why the last dial failed or the last connection was lost
-	parked        int                // this subchannel's share of the calls that wait for it to be READY
-	dialFails     int                // failed dials since the last connection
-	shortLived    int                // connections in a row that were lost soon
-	heldUntil     time.Time          // no dial before it, because of shortLived
-	tokens        bucket             // for the dials of growth
-	regrow        timer              // looks at growth again
-	shrinkTick    timer              // looks for connections to close
-	held          timer              // ends the hold of the connection in phaseHeld
-	wanted        bool               // there is demand, see dialling.go
-	begunAt       time.Time          // when the last dial was
-	distrust      bool               // a connection was ejected, and none has become READY since
-	stuckAt       time.Time          // when a connection was last replaced for want of an answer
-	stuckPause    time.Duration      // from then until another one may be; 0: at once
-	superviseTick timer              // looks at dials
-	replaceTick   timer              // carries out replacements
-	trustTick     timer              // ends a suspicion
-	observed      *connection        // the one in phaseObserved, if any
-	observeTick   timer              // ends that
-	health        health
-	face          *connection // the oldest, as far as health and the child's producers are concerned
-	produced      bool        // the child has producers on it
-	stats         counters
-	starvedAt     time.Time // when there was an event of that last
+	mu                sync.Mutex
+	all               map[*connection]struct{}
+	starting          int                // connections that are about to be made, to dial
+	queue             queue              // calls that wait
+	state             connectivity.State // what the child was told last
+	closed            bool               // by the child
+	lastErr           error              // why the last dial failed or the last connection was lost
+	parked            int                // this subchannel's share of the calls that wait for it to be READY
+	dialFails         int                // failed dials since the last connection
+	shortLived        int                // connections in a row that were lost soon
+	heldUntil         time.Time          // no dial before it, because of shortLived
+	tokens            bucket             // for the dials of growth
+	regrow            timer              // looks at growth again
+	shrinkTick        timer              // looks for connections to close
+	held              timer              // ends the hold of the connection in phaseHeld
+	wanted            bool               // there is demand, see dialling.go
+	begunAt           time.Time          // when the last dial was
+	ejectedSinceReady bool               // a connection was ejected, and none has become READY since
+	stuckAt           time.Time          // when a connection was last replaced for want of an answer
+	stuckPause        time.Duration      // from then until another one may be; 0: at once
+	superviseTick     timer              // looks at dials
+	replaceTick       timer              // carries out replacements
+	suspicionTick     timer              // ends a suspicion
+	observed          *connection        // the one in phaseObserved, if any
+	observeTick       timer              // ends that
+	health            health
+	primary           *connection // the oldest, as far as health and the child's producers are concerned
+	produced          bool        // the child has producers on it
+	stats             counters
+	starvedAt         time.Time // when there was an event of that last
 }
 
 // counters are what happened to a subchannel since it was made.
@@ -218,17 +218,17 @@ func (s *subchannel) stopTimersLocked() {
 	s.held.stop()
 	s.superviseTick.stop()
 	s.replaceTick.stop()
-	s.trustTick.stop()
+	s.suspicionTick.stop()
 	s.observeTick.stop()
 	for c := range s.all {
-		c.look.stop()
+		c.probeTimer.stop()
 	}
 }
 
 // removeLocked takes c from the ready list, and ends the watch over it. A successor
 // of c that is on trial is put to use.
 func (s *subchannel) removeLocked(c *connection) {
-	c.look.stop()
+	c.probeTimer.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
 		ready = slices.Delete(ready, i, i+1)
@@ -271,8 +271,8 @@ func (s *subchannel) settingsChanged(old, now *settings) {
 	for c := range s.all {
 		c.setLimitLocked()
 		if now.probeInterval != old.probeInterval {
-			c.look.stop()
-			s.armLookLocked(c)
+			c.probeTimer.stop()
+			s.armProbeLocked(c)
 		}
 	}
 	s.dispatchLocked()

@@ -31,9 +31,9 @@ import (
 //
 // Where probes are turned off, READY is enough.
 
-// tryLocked puts c, which has become READY, on trial if it is to succeed another
+// putOnTrialLocked puts c, which has become READY, on trial if it is to succeed another
 // connection. It is false if c can be put to use at once.
-func (s *subchannel) tryLocked(c *connection) bool {
+func (s *subchannel) putOnTrialLocked(c *connection) bool {
 	old := c.predecessor
 	if old == nil || old.phase != phaseReady || s.policy.settings.Load().probeInterval <= 0 || !c.tap.Attached() {
 		return false
@@ -41,12 +41,12 @@ func (s *subchannel) tryLocked(c *connection) bool {
 	c.phase = phaseTrial
 	patience := min(old.patienceLocked(s.policy.settings.Load().probeTimeout)<<min(old.replace.failures, mostDoublings),
 		mostPatience*s.policy.settings.Load().probeTimeout)
-	s.policy.tasks.run(func() { s.try(c, old, patience) }) // else the channel is closing
+	s.policy.tasks.run(func() { s.runTrial(c, old, patience) }) // else the channel is closing
 	return true
 }
 
-// try has c answer, and decides whether it succeeds old.
-func (s *subchannel) try(c, old *connection, patience time.Duration) {
+// runTrial has c answer, and decides whether it succeeds old.
+func (s *subchannel) runTrial(c, old *connection, patience time.Duration) {
 	s.mu.Lock()
 	stuck := old.replace.why == whyStuck
 	s.mu.Unlock()
@@ -59,7 +59,7 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 	case c.phase != phaseTrial: // it was lost, or put to use when old was lost
 	case err == nil:
 		s.putToUseLocked(c)
-		s.succeedLocked(c, &q)
+		s.takeOverLocked(c, &q)
 		q.serve = true
 	case old.replace.why == whyStuck:
 		c.predecessor, old.replace = nil, replacement{}
@@ -70,7 +70,7 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 		s.lastErr = err
 		s.stats.failed++
 		s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(err))
-		s.failToSucceedLocked(c)
+		s.successorFailedLocked(c)
 		q.retireLocked(c)
 	}
 }
@@ -79,14 +79,14 @@ func (s *subchannel) try(c, old *connection, patience time.Duration) {
 // else why c is not to take the place of old.
 func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
 	c.streams.Add(1) // it is nobody else's yet
-	got, said := c.question(patience)
+	got, said := c.examine(patience)
 	c.release()
 	if got.Kind == answer.GRPC {
 		c.proved.Store(true)
 		return nil
 	}
-	if !stuck && old.take(old.quota.Load()) {
-		same, _ := old.question(patience)
+	if !stuck && old.take(old.serverLimit.Load()) {
+		same, _ := old.examine(patience)
 		old.release()
 		if same == got {
 			return nil
@@ -98,16 +98,16 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 	return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%v); keeping the old one", c.sub.addr(), got)
 }
 
-// question makes the RPC of a probe on c, and tells how it was answered. said is what
+// examine makes the RPC of a probe on c, and tells how it was answered. said is what
 // WithProbe's function has against the connection, if it has anything. A function, or
 // credentials, that go on for long after their context has ended are left alone.
-func (c *connection) question(patience time.Duration) (got answer.Answer, said error) {
+func (c *connection) examine(patience time.Duration) (got answer.Answer, said error) {
 	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
 	defer cancel()
 	done := make(chan struct{}) // got and said are not to be read before
 	var answered answer.Answer
 	var words error
-	if !c.sub.policy.tasks.run(func() { defer close(done); answered, words = c.put(ctx) }) {
+	if !c.sub.policy.tasks.run(func() { defer close(done); answered, words = c.examineOnce(ctx) }) {
 		return answer.Answer{}, nil // the channel is closing
 	}
 	timer := time.NewTimer(patience + stalled)
@@ -120,7 +120,7 @@ func (c *connection) question(patience time.Duration) (got answer.Answer, said e
 	}
 }
 
-func (c *connection) put(ctx context.Context) (got answer.Answer, said error) {
+func (c *connection) examineOnce(ctx context.Context) (got answer.Answer, said error) {
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)
@@ -162,9 +162,9 @@ func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, 
 	return err //nolint:wrapcheck // the RPC's status
 }
 
-// succeedLocked lets c, which has been put to use, take the place of what it was
+// takeOverLocked lets c, which has been put to use, take the place of what it was
 // dialled for. What stood on the old connection moves when that is gone.
-func (s *subchannel) succeedLocked(c *connection, q *sequel) {
+func (s *subchannel) takeOverLocked(c *connection, q *sequel) {
 	old := c.predecessor
 	c.predecessor = nil
 	if old == nil || old.phase != phaseReady {
@@ -179,10 +179,10 @@ func (s *subchannel) succeedLocked(c *connection, q *sequel) {
 	}
 }
 
-// failToSucceedLocked has the successor of c's predecessor dialled again later. It is
+// successorFailedLocked has the successor of c's predecessor dialled again later. It is
 // called for every connection that has ended, and does nothing but for one that was
 // to succeed another.
-func (s *subchannel) failToSucceedLocked(c *connection) {
+func (s *subchannel) successorFailedLocked(c *connection) {
 	old := c.predecessor
 	c.predecessor = nil
 	if old == nil {

@@ -72,14 +72,14 @@ type timer struct {
 	late time.Duration // by how much it fired too late, the last time
 }
 
-// setLocked makes t run f, without s.mu, when d has passed, unless it is armed
+// armLocked makes t run f, without s.mu, when d has passed, unless it is armed
 // already. While f runs, d counts from its return.
-func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
+func (s *subchannel) armLocked(t *timer, d time.Duration, f func()) {
 	if s.closed || t.cancel != nil || t.rearm != nil {
 		return
 	}
 	if t.running {
-		t.rearm = func() { s.setLocked(t, d, f) }
+		t.rearm = func() { s.armLocked(t, d, f) }
 		return
 	}
 	t.armed++

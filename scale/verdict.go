@@ -56,12 +56,12 @@ const (
 // inquiry asks whether a connection is alive. It belongs to the goroutine of the watch.
 type inquiry struct {
 	conn     *connection
-	lap      *lap // begun with it
+	window   *probeWindow // begun with it
 	opened   int64
 	patience time.Duration
 	deadline time.Duration // on the connection's clock
 	stalls   int
-	starved  bool // this process ran late
+	ranLate  bool // this process ran late
 
 	probed   bool
 	reply    chan bool     // of the probe: whether the server answered; nil once that is known
@@ -79,8 +79,8 @@ type inquiry struct {
 // inquire finds out whether c is alive and does what follows. It reports whether the
 // watch goes on.
 func (c *connection) inquire(patience time.Duration) bool {
-	i := &inquiry{conn: c, lap: c.lap.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
-	i.deadline = i.lap.at + patience
+	i := &inquiry{conn: c, window: c.window.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
+	i.deadline = i.window.at + patience
 	found := i.find()
 	i.note(found)
 	switch found {
@@ -98,8 +98,8 @@ func (c *connection) inquire(patience time.Duration) bool {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if c.probing.Load() || !c.take(c.quota.Load()) { // the last probe has not come back, or there is no stream
-		i.ask()
+	if c.probing.Load() || !c.take(c.serverLimit.Load()) { // the last probe has not come back, or there is no stream
+		i.askHTTP2()
 		return i.await()
 	}
 	ctx, cancel := context.WithCancel(c.sub.policy.ctx)
@@ -112,7 +112,7 @@ func (i *inquiry) find() finding {
 		c.release()
 	}
 	begun := c.sub.policy.tasks.run(func() {
-		answered := c.ask(ctx, i.lap, i.opened)
+		answered := c.probe(ctx, i.window, i.opened)
 		release()
 		reply <- answered
 	})
@@ -139,11 +139,11 @@ func (i *inquiry) await() finding {
 			return findingMoot
 		case stood && i.stalls < mostStalls:
 			i.stalls++
-			i.starved = true
+			i.ranLate = true
 			i.deadline = c.now() + i.patience
-			i.ask()
+			i.askHTTP2()
 		case i.question == nil:
-			i.ask()
+			i.askHTTP2()
 		case i.acknowledged && i.reply == nil:
 			return i.alive()
 		case c.now() >= i.deadline:
@@ -170,13 +170,13 @@ func (i *inquiry) pause(d time.Duration) bool {
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
 	}
-	stood := stood(begun, d)
-	i.look()
+	stood := processStalled(begun, d)
+	i.gather()
 	return stood
 }
 
-// look takes what is there without waiting for it.
-func (i *inquiry) look() {
+// gather takes what is there without waiting for it.
+func (i *inquiry) gather() {
 	select {
 	case answered := <-i.reply:
 		i.noteReply(answered)
@@ -205,11 +205,11 @@ func (i *inquiry) look() {
 
 func (i *inquiry) noteReply(answered bool) {
 	i.reply = nil
-	i.answered, i.took = answered, i.conn.now()-i.lap.at
+	i.answered, i.took = answered, i.conn.now()-i.window.at
 }
 
-// ask asks HTTP/2.
-func (i *inquiry) ask() {
+// askHTTP2 asks the HTTP/2 of the server.
+func (i *inquiry) askHTTP2() {
 	i.question, i.sentTo = i.conn.tap.Ask(), 0
 }
 
@@ -226,11 +226,11 @@ func (i *inquiry) alive() finding {
 func (i *inquiry) conclude() (found finding, done bool) {
 	c := i.conn
 	if !letOthersRun(c.sub.policy.ctx) {
-		i.starved = true
+		i.ranLate = true
 	}
-	i.look()
+	i.gather()
 	switch {
-	case i.answered, i.lap.answered.Load():
+	case i.answered, i.window.answered.Load():
 		return findingAnswered, true
 	case i.acknowledged:
 		return i.alive(), true
@@ -251,7 +251,7 @@ func (i *inquiry) wait() (until time.Duration) {
 		until = at.Sub(c.made) + i.patience/2
 	}
 	n, told := c.tap.Unread()
-	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.lap.at < i.longest() {
+	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.window.at < i.longest() {
 		until = max(until, now+i.patience/4)
 	}
 	return max(until, i.whileDataMoves(now))
@@ -260,22 +260,22 @@ func (i *inquiry) wait() (until time.Duration) {
 // whileDataMoves is until when what moves on the connection is a reason to wait.
 func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
 	c := i.conn
-	heard, backlog := c.heardAt(), c.backlog(i.lap.sent)
+	heard, backlog := c.heardAt(), c.backlog(i.window.sent)
 	p, told := c.tap.Progress()
 	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
 	flows := told && (p.Left == 0 || grows)
 	if grows && p.Acked < i.sentTo {
 		until = i.takenAt + i.patience
 	}
-	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
+	if flows && heard >= i.window.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
 		until = max(until, heard+2*i.patience) // a network may well pause for one
 	}
 	switch {
 	case flows, !told:
-		until = max(until, i.lap.at+min(i.patience+backlog, i.longest()))
+		until = max(until, i.window.at+min(i.patience+backlog, i.longest()))
 	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
 		most := mostPatience * c.sub.policy.settings.Load().probeTimeout
-		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, most))
+		until = max(until, max(i.window.at, i.takenAt)+i.patience+min(backlog, most))
 	}
 	return until
 }
@@ -308,7 +308,7 @@ func (i *inquiry) note(found finding) {
 		c.proved.Store(true)
 	}
 	if i.answered || i.acknowledged {
-		c.prove(i.lap)
+		c.prove(i.window)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -319,7 +319,7 @@ func (i *inquiry) note(found finding) {
 		}
 	}
 	switch {
-	case i.answered && i.took <= i.patience && !i.starved:
+	case i.answered && i.took <= i.patience && !i.ranLate:
 		c.noteAnswerLocked(i.took)
 		if len(c.probes) == keptProbes {
 			c.probes = slices.Delete(c.probes, 0, 1)
@@ -356,11 +356,11 @@ func (c *connection) eject(why error) {
 		s.mu.Unlock()
 		return
 	}
-	dials := s.outLocked(c)
+	dials := s.drainLocked(c)
 	s.stats.ejected++
 	c.counted = true
 	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-	s.lastErr, s.distrust = why, true
+	s.lastErr, s.ejectedSinceReady = why, true
 	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
 	s.mu.Unlock()
 	s.dial(dials)

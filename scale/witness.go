@@ -39,17 +39,17 @@ func letOthersRun(ctx context.Context) (atOnce bool) {
 	return time.Since(begun) < calm
 }
 
-// stood reports whether the process did not run for a while between begun and now,
+// processStalled reports whether the process did not run for a while between begun and now,
 // though it wanted to wait for d at most.
-func stood(begun time.Time, d time.Duration) bool {
+func processStalled(begun time.Time, d time.Duration) bool {
 	now := time.Now()
 	took := now.Sub(begun)
 	return took > d+stalled || now.Round(0).Sub(begun.Round(0))-took > stalled // Round strips the monotonic clock
 }
 
-// heardDials reports whether this process has run well enough to give up dials whose
+// fitToJudgeDials reports whether this process has run well enough to give up dials whose
 // time is over. If it has not, it looks at them again later.
-func (s *subchannel) heardDials() bool {
+func (s *subchannel) fitToJudgeDials() bool {
 	s.mu.Lock()
 	late := s.superviseTick.late
 	s.superviseTick.late = 0
@@ -62,7 +62,7 @@ func (s *subchannel) heardDials() bool {
 	}
 	if over && late > stalled && !s.closed {
 		s.superviseTick.stop()
-		s.setLocked(&s.superviseTick, leastPause, s.superviseDials)
+		s.armLocked(&s.superviseTick, leastPause, s.superviseDials)
 		s.mu.Unlock()
 		return false
 	}
