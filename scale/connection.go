@@ -21,21 +21,6 @@ const outBit = 1 << 40
 // noLimit is above any number of streams and below outBit.
 const noLimit = 1 << 39
 
-// phase is where a connection is in its life. It only ever moves down this list,
-// but for a failed dial, which may be tried again once its backoff is over.
-type phase int
-
-const (
-	phaseIdle     phase = iota // made, and not told to connect
-	phaseDialling              // told to connect
-	phaseBackoff               // the dial failed; gRPC sits out the backoff
-	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
-	phaseReady                 // in subchannel.ready
-	phaseObserved              // replaced by age, and kept to see whether the server ends it: see ages.go
-	phaseOut                   // lost, or going: it takes no new streams
-	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
-)
-
 // connection is one real SubConn of gRPC. It is used for one transport only: a
 // SubConn that connected again would mix the streams of two.
 type connection struct {
@@ -68,8 +53,6 @@ type connection struct {
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
 	opened    bool          // it was put to use
-	judged    bool          // its end has been judged, see subchannel.judgeLocked
-	counted   bool          // its end has been counted
 	givenUp   error         // why its dial was given up; nil: it was not
 	watched   bool          // one of its streams is set aside for a health watch, see health.go
 	checked   bool          // there is such a watch
@@ -131,31 +114,6 @@ func (s *subchannel) bundle(t *tap.State) credentials.Bundle {
 	}
 }
 
-// take takes a stream unless the connection has atMost of them or is out.
-func (c *connection) take(atMost int64) bool {
-	for {
-		n := c.streams.Load()
-		if n >= atMost {
-			return false
-		}
-		if c.streams.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// release gives a stream back, to the first call that waits for one. It runs once
-// for every stream taken.
-//
-// The count comes down before waiting is read, and a call raises waiting before
-// it tries to take: one of the two sees the other.
-func (c *connection) release() {
-	c.streams.Add(-1)
-	if c.sub.waiting.Load() > 0 {
-		c.sub.dispatch()
-	}
-}
-
 // inFlight is the number of streams.
 func (c *connection) inFlight() int64 { return c.streams.Load() &^ outBit }
 
@@ -177,13 +135,11 @@ func (c *connection) takeOutIfUnused() bool {
 // long, and dials are started elsewhere.
 func (c *connection) onLimit(uint32) {
 	s := c.sub
-	s.mu.Lock()
-	c.setLimitLocked()
-	c.rememberLocked()
-	s.dispatchLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+	s.update(func(e *effects) {
+		c.setLimitLocked()
+		c.rememberLocked()
+		s.serveLocked(e)
+	})
 }
 
 // rememberLocked notes the limit for the time when the address has no connection,
@@ -203,38 +159,38 @@ func (c *connection) setLimitLocked() {
 	if known {
 		server = c.tap.Limit()
 	}
-	room, limit := s.bounds(server, known)
+	soft, most := s.bounds(server, known)
 	c.serverLimit.Store(noLimit)
 	if server != tap.Unlimited {
 		c.serverLimit.Store(int64(server))
 	}
-	c.softLimit.Store(room)
-	c.callLimit.Store(limit)
+	c.softLimit.Store(soft)
+	c.callLimit.Store(most)
 }
 
-// bounds is how many streams a connection takes before the next one is asked, and
-// how many at all. Of many of the server's, one is kept free for probes. Of a
+// bounds is how many streams a connection takes before the next one is asked (soft), and
+// how many at all (most). Of many of the server's, one is kept free for probes. Of a
 // connection without a tap nothing is known, and it takes what comes, like a plain
 // channel.
-func (s *settings) bounds(server uint32, known bool) (room, limit int64) {
-	room, limit = noLimit, noLimit
+func (s *settings) bounds(server uint32, known bool) (soft, most int64) {
+	soft, most = noLimit, noLimit
 	if server != tap.Unlimited {
-		limit = int64(server)
-		if s.probeInterval > 0 && limit >= leastProbed {
-			limit--
+		most = int64(server)
+		if s.probeInterval > 0 && most >= leastProbed {
+			most--
 		}
-		room = limit
+		soft = most
 	}
 	if s.maxStreams > 0 {
-		room, limit = min(room, int64(s.maxStreams)), min(limit, int64(s.maxStreams))
+		soft, most = min(soft, int64(s.maxStreams)), min(most, int64(s.maxStreams))
 	}
-	if limit == noLimit && known && s.unlimitedStreams > 0 {
-		room = int64(s.unlimitedStreams)
+	if most == noLimit && known && s.unlimitedStreams > 0 {
+		soft = int64(s.unlimitedStreams)
 	}
 	if s.queueInTransport {
-		limit = noLimit
+		most = noLimit
 	}
-	return room, limit
+	return soft, most
 }
 
 // countedConn is how a producer of the child policy reaches the connection. Its

@@ -50,9 +50,7 @@ func (p *policy) noteDemand() {
 // passDemandOn tells every subchannel that it is wanted.
 func (p *policy) passDemandOn() {
 	for _, s := range p.subchannels() {
-		s.mu.Lock()
-		s.wanted = true
-		s.mu.Unlock()
+		s.update(func(*effects) { s.wanted = true })
 		s.superviseDials()
 	}
 }
@@ -64,14 +62,16 @@ func (s *subchannel) useDemandLocked() {
 	s.policy.demanded.Store(false)
 }
 
-// beginDialLocked notes that c is about to be told to connect.
-func (s *subchannel) beginDialLocked(c *connection) {
-	c.phase, c.dialledAt, s.begunAt = phaseDialling, time.Now(), time.Now()
-	c.judged, c.longDial = false, false // of an earlier dial
+// beginDialLocked has c told to connect.
+func (s *subchannel) beginDialLocked(c *connection, e *effects) {
+	c.moveLocked(phaseDialling)
+	c.dialledAt, s.begunAt = time.Now(), time.Now()
+	c.longDial = false // of an earlier dial
 	c.sideDial = s.longDialLocked() != nil
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
+	e.connect = c
 }
 
 // armSuperviseLocked has superviseDials called when there may be something to do.
@@ -112,7 +112,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.TransientFailure && s.wanted {
 			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
-	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseOut, phaseHeld:
+	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseDraining, phaseRetired, phaseHeld:
 	}
 	return time.Time{}
 }
@@ -130,31 +130,44 @@ func (s *subchannel) superviseDials() {
 	if !s.fitToJudgeDials() {
 		return
 	}
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	now := time.Now()
-	for c := range s.all {
-		at := s.decisionLocked(c)
-		if at.IsZero() || at.After(now) {
-			continue
+	s.update(func(e *effects) {
+		if s.closed {
+			return
 		}
-		switch {
-		case c.phase == phaseBackoff:
-			s.useDemandLocked()
-			q.retireLocked(c) // its SHUTDOWN is told to the child as IDLE
-		case !c.reached().IsZero():
-			s.giveUpHandshakeLocked(c, &q)
-		case s.state != connectivity.Ready && s.wanted:
-			s.overdueLocked(c, &q)
+		now := time.Now()
+		for c := range s.all {
+			at := s.decisionLocked(c)
+			if at.IsZero() || at.After(now) {
+				continue
+			}
+			switch {
+			case c.phase == phaseBackoff:
+				s.useDemandLocked()
+				s.resumeOnGRPCLocked(c, e) // and the child hears IDLE
+			case !c.reached().IsZero():
+				s.giveUpHandshakeLocked(c, e)
+			case s.state != connectivity.Ready && s.wanted:
+				s.overdueLocked(c, e)
+			}
 		}
-	}
-	s.superviseTick.stop()
-	s.armSuperviseLocked()
+		s.superviseTick.stop()
+		s.armSuperviseLocked()
+	})
+}
+
+// retryNow ends a backoff: the child hears IDLE, and whatever then connects is a new
+// SubConn.
+func (s *subchannel) retryNow() {
+	s.update(func(e *effects) {
+		if s.closed || s.state != connectivity.TransientFailure {
+			return
+		}
+		for c := range s.all {
+			if c.phase == phaseBackoff {
+				s.resumeOnGRPCLocked(c, e)
+			}
+		}
+	})
 }
 
 // reached is when this dial of c got through to the server; zero if it has not.
@@ -209,14 +222,14 @@ func (s *subchannel) handshakePatience() time.Duration {
 
 // giveUpHandshakeLocked ends the connection that c is being made on. gRPC reports
 // that the dial failed.
-func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
+func (s *subchannel) giveUpHandshakeLocked(c *connection, e *effects) {
 	missing := "finish the handshake"
 	if c.tap.Attached() {
 		missing = "begin HTTP/2 (no SETTINGS)"
 	}
 	why := fmt.Errorf("scale: %s accepted the connection and did not %s within %v", s.addr(), missing, time.Since(c.reached()).Round(time.Millisecond))
 	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
-	q.kill, q.killed = append(q.kill, c), why
+	e.kill = append(e.kill, killing{c, why})
 }
 
 // longDialLocked is the dial that is left to itself, nil if there is none.
@@ -231,15 +244,15 @@ func (s *subchannel) longDialLocked() *connection {
 
 // overdueLocked has another dial begun beside c, which gets no answer, or in its place.
 // When that has gone on for long enough all are given up.
-func (s *subchannel) overdueLocked(c *connection, q *sequel) {
+func (s *subchannel) overdueLocked(c *connection, e *effects) {
 	first := s.longDialLocked()
 	if first == nil {
 		first = c
 	}
 	if _, all := s.connectPatience(); time.Since(first.dialledAt) >= all {
-		s.giveUpDialLocked(c, q)
+		s.giveUpDialLocked(c, e)
 		if first != c && first.reached().IsZero() {
-			s.giveUpDialLocked(first, q)
+			s.giveUpDialLocked(first, e)
 		}
 		if s.countLocked()[phaseDialling] == 0 {
 			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.unanswered++ })
@@ -249,18 +262,16 @@ func (s *subchannel) overdueLocked(c *connection, q *sequel) {
 	if first == c {
 		c.longDial = true
 	} else {
-		s.giveUpDialLocked(c, q)
+		s.giveUpDialLocked(c, e)
 	}
 	if first.reached().IsZero() { // else it is shaking hands
-		s.starting++
-		q.dials++
+		e.dial(1)
 	}
 }
 
-// giveUpDialLocked ends a dial that gets no answer. If it was the last, the SHUTDOWN of
-// its SubConn, told on gRPC's goroutine, tells the child that it failed, and that it may
-// connect again.
-func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
+// giveUpDialLocked ends a dial that gets no answer. If it was the last, the child hears
+// that it failed, and that it may connect again.
+func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	took := time.Since(c.dialledAt)
 	err := fmt.Errorf("scale: dialling %s: no answer within %v", s.addr(), took.Round(time.Millisecond))
 	s.lastErr = err
@@ -268,18 +279,18 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
 	c.givenUp = err
-	q.retireLocked(c)
+	s.resumeOnGRPCLocked(c, e)
 }
 
 // dropDialsLocked ends the dials that were begun, or left to themselves, for want of c,
 // which has come to a result. If c failed, those go on that have reached the server.
-func (s *subchannel) dropDialsLocked(c *connection, q *sequel) {
+func (s *subchannel) dropDialsLocked(c *connection, e *effects) {
 	for other := range s.all {
 		if other == c || other.phase != phaseDialling || !other.longDial && !other.sideDial {
 			continue
 		}
 		if c.phase == phaseReady || other.reached().IsZero() {
-			q.retireLocked(other)
+			s.retireLocked(other, e)
 		}
 	}
 }

@@ -130,57 +130,41 @@ func (s *subchannel) servingLocked() bool {
 
 // Connect implements balancer.SubConn. The child calls it when it was told IDLE.
 func (s *subchannel) Connect() {
-	s.mu.Lock()
-	if s.closed || s.state != connectivity.Idle || s.countLocked()[phaseDialling] > 0 {
-		s.mu.Unlock()
-		return
-	}
-	for c := range s.all {
-		if c.phase == phaseIdle {
-			s.beginDialLocked(c)
-			s.mu.Unlock()
-			c.sc.Connect()
+	s.update(func(e *effects) {
+		if s.closed || s.state != connectivity.Idle || s.countLocked()[phaseDialling] > 0 {
 			return
 		}
-	}
-	s.starting++
-	s.mu.Unlock()
-	s.dial(1)
-}
-
-// dial makes and connects n connections, for which starting was raised. gRPC dials
-// on goroutines of its own.
-func (s *subchannel) dial(n int) {
-	for range n {
-		s.policy.tasks.run(func() { s.dialOne(nil) })
-	}
+		for c := range s.all {
+			if c.phase == phaseIdle {
+				s.beginDialLocked(c, e)
+				return
+			}
+		}
+		e.dial(1)
+	})
 }
 
 // dialOne makes and connects one connection, to replace predecessor unless that is
-// nil.
+// nil. starting was raised for it. gRPC dials on goroutines of its own.
 func (s *subchannel) dialOne(predecessor *connection) {
 	addrs := s.addrs.Load()
 	c, err := s.newConnection(*addrs)
-	s.mu.Lock()
-	s.starting--
-	if err != nil { // the channel is closing
-		s.mu.Unlock()
-		return
-	}
-	s.all[c] = struct{}{}
-	c.predecessor = predecessor
-	if s.closed {
-		s.mu.Unlock()
-		c.sc.Shutdown()
-		return
-	}
-	s.beginDialLocked(c)
-	now := s.addrs.Load()
-	s.mu.Unlock()
-	if now != addrs {
-		c.readdress(*now)
-	}
-	c.sc.Connect()
+	s.update(func(e *effects) {
+		s.starting--
+		if err != nil { // the channel is closing
+			return
+		}
+		s.all[c] = struct{}{}
+		c.predecessor = predecessor
+		if s.closed {
+			s.resumeOnGRPCLocked(c, e)
+			return
+		}
+		if s.addrs.Load() != addrs {
+			e.readdress = append(e.readdress, c)
+		}
+		s.beginDialLocked(c, e)
+	})
 }
 
 // Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
@@ -188,46 +172,39 @@ func (s *subchannel) dialOne(predecessor *connection) {
 // last SubConn is gone already, one is made for that.
 func (s *subchannel) Shutdown() {
 	listens := s.child.inUse()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	s.closed = true
-	s.state = connectivity.Shutdown
-	s.stopTimersLocked()
-	s.ready.Store(new([]*connection))
-	s.wakeLocked()
-	var q sequel
-	for c := range s.all {
-		q.retireLocked(c)
-	}
-	gone := listens && len(s.all) == 0 && s.starting == 0
-	s.starting += boolToInt(gone)
-	s.mu.Unlock()
 	s.child.forget(s)
-	q.do(s)
-	if gone {
-		s.dial(1) // which comes to nothing, as the subchannel is closed
-	}
+	s.update(func(e *effects) {
+		if s.closed {
+			return
+		}
+		s.closed = true
+		s.state = connectivity.Shutdown
+		s.stopTimersLocked()
+		s.ready.Store(new([]*connection))
+		s.wakeLocked()
+		if listens && len(s.all) == 0 && s.starting == 0 {
+			e.dial(1) // which goes no further than SHUTDOWN, as the subchannel is closed
+		}
+		for c := range s.all {
+			s.retireLocked(c, e)
+		}
+	})
 }
 
 func (s *subchannel) stopTimersLocked() {
-	s.regrow.stop()
-	s.shrinkTick.stop()
-	s.held.stop()
-	s.superviseTick.stop()
-	s.replaceTick.stop()
-	s.suspicionTick.stop()
-	s.observeTick.stop()
+	for _, t := range []*timer{
+		&s.regrow, &s.shrinkTick, &s.held, &s.superviseTick, &s.replaceTick, &s.suspicionTick, &s.observeTick,
+	} {
+		t.stop()
+	}
 	for c := range s.all {
 		c.probeTimer.stop()
 	}
 }
 
-// removeLocked takes c from the ready list, and ends the watch over it. A successor
-// of c that is on trial is put to use.
-func (s *subchannel) removeLocked(c *connection) {
+// removeLocked takes c from the ready list, and ends its probing. A successor of c that
+// is on trial is put to use.
+func (s *subchannel) removeLocked(c *connection, e *effects) {
 	c.probeTimer.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
@@ -238,7 +215,7 @@ func (s *subchannel) removeLocked(c *connection) {
 		if successor.predecessor == c && successor.phase == phaseTrial {
 			successor.predecessor = nil
 			s.putToUseLocked(successor)
-			s.dispatchLocked()
+			s.dispatchLocked(e)
 		}
 	}
 }
@@ -254,10 +231,11 @@ func (s *subchannel) oldest() *connection {
 // GetOrBuildProducer implements balancer.SubConn. The producer runs on the oldest
 // connection.
 func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
-	s.mu.Lock()
-	s.produced = true
-	c := s.oldest()
-	s.mu.Unlock()
+	var c *connection
+	s.update(func(*effects) {
+		s.produced = true
+		c = s.oldest()
+	})
 	if c == nil { // the child may not do this; it gets what an idle SubConn gives
 		return s.SubConn.GetOrBuildProducer(b)
 	}
@@ -267,22 +245,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 // settingsChanged applies new settings to what is there. Timers whose settings are the
 // old ones go on: a config that changes often must not put them off for ever.
 func (s *subchannel) settingsChanged(old, now *settings) {
-	s.mu.Lock()
-	for c := range s.all {
-		c.setLimitLocked()
-		if now.probeInterval != old.probeInterval {
-			c.probeTimer.stop()
-			s.armProbeLocked(c)
+	s.update(func(e *effects) {
+		for c := range s.all {
+			c.setLimitLocked()
+			if now.probeInterval != old.probeInterval {
+				c.probeTimer.stop()
+				s.armProbeLocked(c)
+			}
 		}
-	}
-	s.dispatchLocked()
-	if now.shrinkAfter != old.shrinkAfter {
-		s.shrinkTick.stop()
-	}
-	s.armShrinkLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+		s.dispatchLocked(e)
+		if now.shrinkAfter != old.shrinkAfter {
+			s.shrinkTick.stop()
+		}
+		s.armShrinkLocked()
+		s.growLocked(e)
+	})
 }
 
 // warnUntapped says once for the channel that it cannot scale.

@@ -89,21 +89,23 @@ func (s *subchannel) armLocked(t *timer, d time.Duration, f func()) {
 
 // fire runs f, which was due then, unless t was stopped in the last moment.
 func (s *subchannel) fire(t *timer, nth int, due time.Time, f func()) {
-	s.mu.Lock()
-	if t.cancel == nil || t.armed != nth {
-		s.mu.Unlock()
+	begun := false
+	s.update(func(*effects) {
+		if begun = t.cancel != nil && t.armed == nth; begun {
+			t.cancel, t.running, t.late = nil, true, time.Since(due)
+		}
+	})
+	if !begun {
 		return
 	}
-	t.cancel, t.running, t.late = nil, true, time.Since(due)
-	s.mu.Unlock()
 	f()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rearm := t.rearm
-	t.running, t.rearm = false, nil
-	if rearm != nil {
-		rearm()
-	}
+	s.update(func(*effects) {
+		rearm := t.rearm
+		t.running, t.rearm = false, nil
+		if rearm != nil {
+			rearm()
+		}
+	})
 }
 
 // stop keeps t from running. What runs already runs on.

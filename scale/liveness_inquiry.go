@@ -310,8 +310,12 @@ func (i *inquiry) note(found finding) {
 	if i.answered || i.acknowledged {
 		c.prove(i.window)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.update(func(*effects) { i.noteLocked(found) })
+}
+
+func (i *inquiry) noteLocked(found finding) {
+	c := i.conn
+	s := c.sub
 	if i.probed {
 		s.stats.probes++
 		if found == findingDead {
@@ -336,33 +340,30 @@ func (i *inquiry) note(found finding) {
 // there, and those on c go on.
 func (c *connection) giveWay() {
 	s := c.sub
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if s.closed || c.phase != phaseReady || now.Sub(s.stuckAt) < s.stuckPause {
-		return
-	}
-	s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
-	s.planLocked(c, now, whyStuck)
-	s.armReplaceLocked()
+	s.update(func(*effects) {
+		now := time.Now()
+		if s.closed || c.phase != phaseReady || now.Sub(s.stuckAt) < s.stuckPause {
+			return
+		}
+		s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
+		s.planLocked(c, now, whyStuck)
+		s.armReplaceLocked()
+	})
 }
 
 // eject takes c out of use, has its successor dialled, and ends the RPCs on it
 // with why.
 func (c *connection) eject(why error) {
 	s := c.sub
-	s.mu.Lock()
-	if s.closed || c.phase != phaseReady {
-		s.mu.Unlock()
-		return
-	}
-	dials := s.drainLocked(c)
-	s.stats.ejected++
-	c.counted = true
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-	s.lastErr, s.ejectedSinceReady = why, true
-	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
-	s.mu.Unlock()
-	s.dial(dials)
-	c.tap.Kill(why)
+	s.update(func(e *effects) {
+		if s.closed || c.phase != phaseReady {
+			return
+		}
+		s.drainLocked(c, e)
+		s.stats.ejected++
+		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
+		s.lastErr, s.ejectedSinceReady = why, true
+		s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
+		e.kill = append(e.kill, killing{c, why})
+	})
 }

@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -68,21 +67,6 @@ func (c *connection) newWindow() {
 	l := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
 	l.done = l.onDone
 	c.window.Store(l)
-}
-
-// onDone is gRPC's word that a call has ended, or that it never began because the
-// picked connection was gone.
-func (l *probeWindow) onDone(info balancer.DoneInfo) {
-	c := l.conn
-	if info.BytesReceived && !l.answered.Load() {
-		l.answered.Store(true)
-		c.proved.Store(true)
-		c.prove(l)
-	}
-	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
-		c.orphaned()
-	}
-	c.release()
 }
 
 // now is the time on c's clock.
@@ -161,24 +145,25 @@ func (c *connection) probeTick() {
 	s := c.sub
 	last := c.window.Load()
 	c.newWindow() // what is picked from now on and answered proves as much as a probe
-	s.mu.Lock()
-	if last.answered.Load() {
-		c.noteAnswerLocked(c.now() - last.at) // or less
-	}
-	interval := s.policy.settings.Load().probeInterval
-	due := c.phase == phaseReady && interval > 0 && c.now() >= c.probeDueLocked(interval)
+	var due bool
 	var patience time.Duration
-	if due {
-		patience = c.patienceLocked(s.policy.settings.Load().probeTimeout)
-	}
-	s.mu.Unlock()
+	s.update(func(*effects) {
+		if last.answered.Load() {
+			c.noteAnswerLocked(c.now() - last.at) // or less
+		}
+		set := s.policy.settings.Load()
+		due = c.phase == phaseReady && set.probeInterval > 0 && c.now() >= c.probeDueLocked(set.probeInterval)
+		if due {
+			patience = c.patienceLocked(set.probeTimeout)
+		}
+	})
 	if due && !c.inquire(patience) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.idleShare = randomShare(leastIdle, idleSpread)
-	s.armProbeLocked(c)
+	s.update(func(*effects) {
+		c.idleShare = randomShare(leastIdle, idleSpread)
+		s.armProbeLocked(c)
+	})
 }
 
 // patienceLocked is how long a probe may take.

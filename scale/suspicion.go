@@ -37,24 +37,22 @@ func (s *suspects) unsuspected(ready []*connection) []*connection {
 // begun. It returns before gRPC picks for that call again.
 func (c *connection) orphaned() {
 	s, since := c.sub, c.made.Add(time.Duration(c.drainedAt.Load()))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	if now := s.suspects.now.Load(); now == nil || since.Before(now.since) {
-		s.suspects.now.Store(&suspicion{since})
-	}
-	s.suspicionTick.stop()
-	s.armLocked(&s.suspicionTick, suspectFor, s.clearSuspicion)
+	s.update(func(*effects) {
+		if s.closed {
+			return
+		}
+		if now := s.suspects.now.Load(); now == nil || since.Before(now.since) {
+			s.suspects.now.Store(&suspicion{since})
+		}
+		s.suspicionTick.stop()
+		s.armLocked(&s.suspicionTick, suspectFor, s.clearSuspicion)
+	})
 }
 
 // clearSuspicion ends the suspicion.
 func (s *subchannel) clearSuspicion() {
-	s.mu.Lock()
-	s.suspects.now.Store(nil)
-	s.dispatchLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+	s.update(func(e *effects) {
+		s.suspects.now.Store(nil)
+		s.serveLocked(e)
+	})
 }

@@ -50,25 +50,24 @@ func processStalled(begun time.Time, d time.Duration) bool {
 // fitToJudgeDials reports whether this process has run well enough to give up dials whose
 // time is over. If it has not, it looks at them again later.
 func (s *subchannel) fitToJudgeDials() bool {
-	s.mu.Lock()
-	late := s.superviseTick.late
-	s.superviseTick.late = 0
-	now, over := time.Now(), false
-	for c := range s.all {
-		if c.phase == phaseDialling {
-			at := s.decisionLocked(c)
-			over = over || !at.IsZero() && !at.After(now)
+	over, late := false, false
+	s.update(func(*effects) {
+		now := time.Now()
+		for c := range s.all {
+			if c.phase == phaseDialling {
+				at := s.decisionLocked(c)
+				over = over || !at.IsZero() && !at.After(now)
+			}
 		}
-	}
-	if over && late > stalled && !s.closed {
-		s.superviseTick.stop()
-		s.armLocked(&s.superviseTick, leastPause, s.superviseDials)
-		s.mu.Unlock()
-		return false
-	}
-	s.mu.Unlock()
-	if over {
+		late = over && s.superviseTick.late > stalled && !s.closed
+		s.superviseTick.late = 0
+		if late {
+			s.superviseTick.stop()
+			s.armLocked(&s.superviseTick, leastPause, s.superviseDials)
+		}
+	})
+	if over && !late {
 		letOthersRun(s.policy.ctx)
 	}
-	return true
+	return !late
 }
