@@ -78,7 +78,7 @@ func (c *connection) isTo(addrs []resolver.Address) bool {
 
 // readdress has c, which has not been told to connect, dial other addresses.
 func (c *connection) readdress(addrs []resolver.Address) {
-	c.sc.UpdateAddresses(c.numbered(addrs)) //nolint:staticcheck // as whoever calls subchannel.UpdateAddresses
+	c.sc.UpdateAddresses(c.numbered(addrs)) //nolint:staticcheck // as is subchannel.UpdateAddresses, which leads here
 }
 
 // addressKey is the attribute of an address by which the handshake knows it.

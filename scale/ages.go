@@ -10,14 +10,14 @@ import (
 // Some servers end every connection at a certain age. Which age that is is learned
 // from connections that were ended gracefully, and later ones are replaced before it.
 //
-// But a server also says goodbye when it is restarted, and two restarts look like an
-// age limit. Connections that are replaced in time would never show that they could
-// have lived on. So now and then a connection that was replaced by a learned age is
-// not closed but observed: it takes no calls, and the server either ends it at its
-// age, or it outlives that, and the age is forgotten. The first connection is
-// observed, then the second, fourth, eighth and every sixteenth since the server last
-// showed its limit. Where a connection cannot be observed, mostUnseen replacements are
-// enough to forget the age.
+// A server also sends GOAWAY when it is restarted, and two restarts look like an age
+// limit. Connections that are replaced in time would never show that they could have
+// lived on. So now and then a connection that was replaced by a learned age is not closed
+// but observed. It takes no calls, and either the server ends it at its age, or it
+// outlives that, and the age is forgotten. The first connection is observed, then the
+// second, fourth, eighth and every sixteenth since the server last showed its limit.
+// Where a connection cannot be observed, mostUnseen replacements are enough to forget the
+// age.
 const (
 	byAge = "age"
 

@@ -29,13 +29,13 @@ type connection struct {
 	sc     balancer.SubConn
 	tap    *tap.State
 	made   time.Time                   // what its clock counts from
-	window atomic.Pointer[probeWindow] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
+	window atomic.Pointer[probeWindow] // the current one, whose done gives a stream back; see picker.go
 
 	to          atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
 	streams     atomic.Int64                     // in flight, plus outBit
 	softLimit   atomic.Int64                     // streams it takes before the next connection is asked
-	callLimit   atomic.Int64                     // streams it takes at all; room <= limit
-	serverLimit atomic.Int64                     // streams the server allows, for probes; limit <= quota
+	callLimit   atomic.Int64                     // streams it takes at all; softLimit <= callLimit
+	serverLimit atomic.Int64                     // streams the server allows, for probes too; callLimit <= serverLimit
 	proved      atomic.Bool                      // the server answered a call on it
 	provedAt    atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
 	arrived     atomic.Int64                     // bytes sent on it that are known to have reached the server
@@ -48,8 +48,8 @@ type connection struct {
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
-	longDial  bool          // its dial is left to itself, see dialling.go
-	sideDial  bool          // it was dialled while another lingered
+	longDial  bool          // its dial goes on while others are begun beside it, see dialling.go
+	sideDial  bool          // it was dialled beside a long one
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
 	opened    bool          // it was put to use
@@ -58,13 +58,13 @@ type connection struct {
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used
 
-	probeTimer timer           // of the watch, see probe.go
-	idleShare  float64         // of the probe interval, until the next probe of it idle
+	probeTimer timer           // has probeTick look at it, see liveness.go
+	idleShare  float64         // of the probe interval, after which it is probed if it is idle
 	unanswered int             // probes in a row that have no answer
 	probes     []time.Duration // what the latest probes took, oldest first
 
-	predecessor *connection // which it is dialled to replace; nil: none
-	replace     replacement // the plan for its own
+	predecessor *connection // which it is to replace; nil: none
+	replace     replacement // the plan for its own replacement
 }
 
 // newConnection makes a connection, without connecting it. sub.mu must not be

@@ -14,15 +14,17 @@ import (
 // leastPause and at most mostPause apart, so the end of an outage is seen within a
 // second. Without demand gRPC's backoff is left alone.
 //
-// A dial that has not reached the server after leastPause, when the address is known
-// to connect faster, is given up while there is demand: the packet that asked for
-// the connection was lost, and TCP asks again ever more seldom. An address that never
-// was reached gets firstConnect. The network may also have become slow. So when this has
-// failed briefOutage times in a row, which takes some ten seconds, the child waits longer
-// before it is told, and twice as long each further time, up to longestConnect. In that time one dial is left to itself, the lingering one, and
-// others are begun and dropped beside it as often as ever, one at a time. Whichever
-// gets through first is used: the lingering one if the network is slow, another if an
-// outage is over.
+// A dial that has not reached the server after leastPause, when the address is known to
+// connect faster, is given up while there is demand: the packet that asked for the
+// connection was lost, and TCP asks again ever more seldom. An address that never was
+// reached gets firstConnect.
+//
+// The network may also have become slow. So when such dials have failed briefOutage times
+// in a row, which takes some ten seconds, the child is told later that they failed, and
+// twice as late each further time, up to longestConnect. In that time one dial, the long
+// one, goes on, and others, the side dials, are begun and dropped beside it as often as
+// ever, one at a time. The first to get through is used: the long one if the network is
+// slow, a side dial if an outage is over.
 //
 // A server that took the connection has to finish the handshakes, of TLS and of
 // HTTP/2 (RFC 9113, section 3.4), within patientHandshake. Every such timeout in a
@@ -81,8 +83,8 @@ func (s *subchannel) armSuperviseLocked() {
 		at := s.decisionLocked(c)
 		// Nobody tells when a dial has reached the server, and its time for the
 		// handshake may be over before that for the dial.
-		if look := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && look.Before(at) && look.After(time.Now()) {
-			at = look
+		if soon := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && soon.Before(at) && soon.After(time.Now()) {
+			at = soon
 		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -232,7 +234,7 @@ func (s *subchannel) giveUpHandshakeLocked(c *connection, e *effects) {
 	e.kill = append(e.kill, killing{c, why})
 }
 
-// longDialLocked is the dial that is left to itself, nil if there is none.
+// longDialLocked is the long dial, nil if there is none.
 func (s *subchannel) longDialLocked() *connection {
 	for c := range s.all {
 		if c.phase == phaseDialling && c.longDial {
@@ -282,8 +284,8 @@ func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	s.resumeOnGRPCLocked(c, e)
 }
 
-// dropDialsLocked ends the dials that were begun, or left to themselves, for want of c,
-// which has come to a result. If c failed, those go on that have reached the server.
+// dropDialsLocked ends the long dial and the side dials, as c has come to a result. If c
+// failed, those that have reached the server go on.
 func (s *subchannel) dropDialsLocked(c *connection, e *effects) {
 	for other := range s.all {
 		if other == c || other.phase != phaseDialling || !other.longDial && !other.sideDial {

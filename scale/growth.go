@@ -108,7 +108,7 @@ func (s *subchannel) streamsEachLocked() (each int64) {
 	return each
 }
 
-// armShrinkLocked sees to it that unused connections are closed.
+// armShrinkLocked has shrink called when there are connections that it might close.
 func (s *subchannel) armShrinkLocked() {
 	after := s.policy.settings.Load().shrinkAfter
 	if after <= 0 || s.closed || len(*s.ready.Load()) < 2 {

@@ -79,7 +79,7 @@ func (c *connection) setAsideLocked() bool {
 
 // watchHealth registers the child's listener for c's health with gRPC. What comes is told
 // on gRPC's goroutine; watchHealth may run on another, beside the one that registers the
-// child's next listener. Of the two whoever is last sees that there is another, and
+// child's next listener. The one that registers last sees that there is another, and
 // begins again.
 func (s *subchannel) watchHealth(c *connection) {
 	listener, nth := s.healthListener()

@@ -13,16 +13,21 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
-// Every connection is watched. A call that was picked and answered proves that it
-// was alive when the call was picked. When nothing has proved that for a while, an
-// RPC on that very connection asks: after busyShare of the probe interval if
-// streams are in flight and nothing at all is heard, else after leastIdle of it,
-// up to idleSpread more. So what happens to a connection in use is known within
-// less than half a probe interval and the probe timeout, and what happens to any
-// within one interval and the timeout.
+// What proves that a connection is alive, when it is asked, how long it may take to
+// answer, and what follows: that is this file and the others whose names begin with
+// liveness.
 //
-// Bytes that come in prove nothing by themselves: they come although this side's
-// are lost. What is made of a probe without an answer stands in verdict.go.
+// Only a round trip proves anything. A call that was picked and answered does: the
+// connection was alive when the call was picked. Bytes that come in do not: they come
+// although this side's are lost.
+//
+// When nothing has proved a connection for a while, an RPC on that very connection asks,
+// a probe: after busyShare of the probe interval if streams are in flight and nothing at
+// all is heard, else after leastIdle of it, up to idleSpread more. So what happens to a
+// connection in use is known within less than half a probe interval and the probe
+// timeout, and what happens to any within one interval and the timeout.
+//
+// A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (
 	busyShare  = 0.35
 	leastIdle  = 0.7
@@ -52,8 +57,8 @@ const (
 	rarestProbe        = 30 * time.Second
 )
 
-// lap is the time between two looks at a connection. The calls that are picked in
-// it share one Done, which so knows when they were picked.
+// probeWindow is the time between two looks at a connection. The calls that are picked in
+// it share one Done, which so knows when they were picked, and a pick allocates nothing.
 type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
@@ -62,21 +67,21 @@ type probeWindow struct {
 	answered atomic.Bool // one of its calls was
 }
 
-// newWindow begins a lap.
+// newWindow begins a window.
 func (c *connection) newWindow() {
-	l := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
-	l.done = l.onDone
-	c.window.Store(l)
+	w := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
+	w.done = w.onDone
+	c.window.Store(w)
 }
 
 // now is the time on c's clock.
 func (c *connection) now() time.Duration { return time.Since(c.made) }
 
-// prove notes that something was answered that was begun in l: c was alive then, and
+// prove notes that something was answered that was begun in w: c was alive then, and
 // what had been sent before has arrived.
-func (c *connection) prove(l *probeWindow) {
-	before := time.Duration(raise(&c.provedAt, int64(l.at)))
-	if n := l.sent - raise(&c.arrived, l.sent); n > smallBacklog {
+func (c *connection) prove(w *probeWindow) {
+	before := time.Duration(raise(&c.provedAt, int64(w.at)))
+	if n := w.sent - raise(&c.arrived, w.sent); n > smallBacklog {
 		c.pace.Store(perSecond(n, c.now()-before))
 	}
 }
@@ -94,7 +99,7 @@ func raise(v *atomic.Int64, n int64) (before int64) {
 // heardAt is when bytes last came.
 func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.made) }
 
-// startProbingLocked begins the watch over a connection that has become READY.
+// startProbingLocked has c, which has become READY, probed from now on.
 func (s *subchannel) startProbingLocked(c *connection) {
 	c.newWindow()
 	c.prove(c.window.Load()) // it came through a handshake, and sent SETTINGS
@@ -109,7 +114,7 @@ func (s *subchannel) startProbingLocked(c *connection) {
 	s.armProbeLocked(c)
 }
 
-// armProbeLocked has look called when there may be something to see.
+// armProbeLocked has probeTick called when there may be something to see.
 func (s *subchannel) armProbeLocked(c *connection) {
 	interval := s.policy.settings.Load().probeInterval
 	if interval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
@@ -139,8 +144,8 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 	return max(d, min(d<<min(c.unanswered, mostProbeDoublings), rarestProbe))
 }
 
-// watch looks at a connection, and probes it if need be. It runs once at a time
-// for a connection, on a goroutine of its timer.
+// probeTick looks at a connection, and probes it if need be. It runs once at a time for a
+// connection, on a goroutine of its timer.
 func (c *connection) probeTick() {
 	s := c.sub
 	last := c.window.Load()
@@ -205,8 +210,7 @@ func (c *connection) probe(ctx context.Context, begun *probeWindow, opened int64
 	return isStatus && ctx.Err() == nil && c.tap.Opened() > opened && c.heardAt() >= begun.at
 }
 
-// noteAnswerLocked is told that the server answered in the given time. If that was
-// soon, the connections that were ejected before were dead, and the server is not slow.
+// noteAnswerLocked is told that the server answered in the given time.
 func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
 	c.unanswered = 0
@@ -216,9 +220,15 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 		s.armReplaceLocked()
 	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
-		s.policy.channel.memory.forgetEjections(s.addr())
-		s.stuckAt, s.stuckPause = time.Time{}, 0
+		s.noteFastAnswerLocked()
 	}
+}
+
+// noteFastAnswerLocked is told that the server answered soon. So it is not slow, and the
+// connections that were ejected before were dead.
+func (s *subchannel) noteFastAnswerLocked() {
+	s.policy.channel.memory.forgetEjections(s.addr())
+	s.stuckAt, s.stuckPause = time.Time{}, 0
 }
 
 // directBuilder builds, as a producer, the way to make RPCs on one connection.

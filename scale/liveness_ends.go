@@ -15,14 +15,17 @@ import (
 // What the end of a connection says of its server, and how soon the next dial may
 // follow.
 const (
-	// A connection that was lost within longEnough, and on which the server never
-	// answered a call, was short-lived. After the first in a row the next dial
-	// follows at once, after each further one it is held back, as holds says, each
-	// time with up to a fifth on top. gRPC itself forgets its backoff when a dial
-	// succeeds. While a hold of shortHold or less lasts calls wait; longer ones they
-	// are told of, or they would wait for as long as the trouble lasts. A connection that has answered is
-	// no trouble however soon it goes: some servers end one after so many calls. One
-	// that the server flooded is trouble, whatever came before.
+	// A connection is short-lived if it was lost within longEnough and the server never
+	// answered a call on it. After the first in a row the next dial follows at once,
+	// after each further one it is held back, as holds says, each time with up to a
+	// fifth on top. gRPC itself forgets its backoff when a dial succeeds.
+	//
+	// While a hold of shortHold or less lasts calls wait. Of longer ones they are told,
+	// or they would wait for as long as the trouble lasts.
+	//
+	// A connection that has answered is no trouble however soon it goes: some servers
+	// end one after so many calls. One that the server flooded is trouble, whatever came
+	// before.
 	longEnough = time.Second
 	shortHold  = 850 * time.Millisecond
 )

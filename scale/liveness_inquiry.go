@@ -16,7 +16,8 @@ import (
 // a successor is dialled for new ones. If neither is answered, the connection is
 // ejected, unless there is a reason to wait:
 //
-//   - This process did not run, or has not read what has come; see witness.go.
+//   - This process did not run, or has not read what has come; see
+//     liveness_witness.go.
 //   - Both directions move, that is, bytes are heard and the peer's kernel takes what
 //     was sent: the answer is stuck behind other streams' data.
 //   - The peer's kernel has not taken the question yet, and takes what is before it.
@@ -34,8 +35,8 @@ const (
 	backlogFactor = 2
 	slowPace      = 128 << 10 // bytes a second
 
-	// A connection is replaced for want of an answer if no other one of the address
-	// was within leastStuckPause, which doubles up to mostStuckPause while nothing is
+	// A connection that does not answer is replaced if no other one of the address was
+	// within leastStuckPause, which doubles up to mostStuckPause while nothing is
 	// answered soon: then it is the server, and further connections are no help.
 	leastStuckPause = time.Second
 	mostStuckPause  = time.Minute
@@ -53,7 +54,7 @@ const (
 	findingMoot // the connection has ended, or the channel is closed
 )
 
-// inquiry asks whether a connection is alive. It belongs to the goroutine of the watch.
+// inquiry asks whether a connection is alive. It belongs to the goroutine of probeTick.
 type inquiry struct {
 	conn     *connection
 	window   *probeWindow // begun with it
@@ -190,8 +191,8 @@ func (i *inquiry) gather() {
 		i.acknowledged = true
 	default:
 	}
-	p, told := i.conn.tap.Progress()
-	if !told {
+	p, known := i.conn.tap.Progress()
+	if !known {
 		return
 	}
 	if i.taken > 0 && p.Acked > i.taken {
@@ -250,8 +251,8 @@ func (i *inquiry) wait() (until time.Duration) {
 	if at := i.question.Written(); !at.IsZero() {
 		until = at.Sub(c.made) + i.patience/2
 	}
-	n, told := c.tap.Unread()
-	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.window.at < i.longest() {
+	n, known := c.tap.Unread()
+	if known && n > 0 && now-c.heardAt() > i.patience/4 && now-i.window.at < i.longest() {
 		until = max(until, now+i.patience/4)
 	}
 	return max(until, i.whileDataMoves(now))
@@ -261,9 +262,9 @@ func (i *inquiry) wait() (until time.Duration) {
 func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
 	c := i.conn
 	heard, backlog := c.heardAt(), c.backlog(i.window.sent)
-	p, told := c.tap.Progress()
+	p, known := c.tap.Progress()
 	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
-	flows := told && (p.Left == 0 || grows)
+	flows := known && (p.Left == 0 || grows)
 	if grows && p.Acked < i.sentTo {
 		until = i.takenAt + i.patience
 	}
@@ -271,7 +272,7 @@ func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
 		until = max(until, heard+2*i.patience) // a network may well pause for one
 	}
 	switch {
-	case flows, !told:
+	case flows, !known:
 		until = max(until, i.window.at+min(i.patience+backlog, i.longest()))
 	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
 		most := mostPatience * c.sub.policy.settings.Load().probeTimeout

@@ -74,7 +74,7 @@ func (s *subchannel) runTrial(c, old *connection, patience time.Duration, stuck 
 // compare returns nil if c answers, or, unless old is stuck, does no worse than it, and
 // else why c is not to take the place of old.
 func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
-	c.streams.Add(1) // it is nobody else's yet
+	c.streams.Add(1) // no call can have it yet
 	got, said := c.examine(patience)
 	c.release()
 	if got.Kind == answer.GRPC {

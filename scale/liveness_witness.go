@@ -8,7 +8,7 @@ import (
 
 // A peer that seems silent may have spoken to a process that did not listen: one that
 // is short of CPU, stops for a garbage collection, was stopped, or slept with its
-// machine. So before a verdict, of the watch or of the supervision of dials, the
+// machine. So before a connection is ejected or a dial is given up, the
 // process itself is looked at.
 const (
 	// A timer that is late by stalled, or a wall clock that is ahead of the monotonic

@@ -66,12 +66,12 @@ func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.Done
 
 // onDone is gRPC's word that a call has ended, or that it never began because the
 // picked connection was gone. It is every call's Done, shared by those of a window.
-func (l *probeWindow) onDone(info balancer.DoneInfo) {
-	c := l.conn
-	if info.BytesReceived && !l.answered.Load() {
-		l.answered.Store(true)
+func (w *probeWindow) onDone(info balancer.DoneInfo) {
+	c := w.conn
+	if info.BytesReceived && !w.answered.Load() {
+		w.answered.Store(true)
 		c.proved.Store(true)
-		c.prove(l)
+		c.prove(w)
 	}
 	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
 		c.orphaned()
@@ -83,8 +83,8 @@ func (l *probeWindow) onDone(info balancer.DoneInfo) {
 // none has. It returns nil and no error if the caller has to pick again, once
 // there is a new picker; the error is a gRPC status.
 func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
-	if s.waiting.Load() == 0 { // nobody is before this call
-		if c, exceeded := s.take(); c != nil {
+	if s.waiting.Load() == 0 { // no call is before this one
+		if c, exceeded := s.takeFree(); c != nil {
 			if exceeded {
 				s.grow()
 			}
@@ -122,11 +122,11 @@ func (s *subchannel) enqueue(priority bool) (w *waiter) {
 	return w
 }
 
-// take takes a stream that is free, from the oldest connection first, so that the
+// takeFree takes a stream that is free, from the oldest connection first, so that the
 // younger ones fall idle when they are not needed. A connection to a server
-// without a limit has a room that it may exceed: when all of that is taken the
-// least loaded connection takes the stream, and the subchannel ought to grow.
-func (s *subchannel) take() (c *connection, exceeded bool) {
+// without a limit has a soft limit, which calls may exceed: when all connections have
+// reached theirs the least loaded one takes the stream, and the subchannel should grow.
+func (s *subchannel) takeFree() (c *connection, exceeded bool) {
 	ready := s.suspects.unsuspected(*s.ready.Load())
 	for i, c := range ready {
 		if c.take(c.softLimit.Load()) {

@@ -23,12 +23,12 @@ func (builder) Name() string { return Name }
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	p := &policy{cc: cc, opts: opts}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.demanded.Store(true) // somebody has just woken the channel
+	p.demanded.Store(true) // a call has just woken the channel
 	return p
 }
 
 // policy is the LB policy of one channel, or of a part of it under another policy.
-// It has a child policy choose among subchannels, and sees to the connections of
+// It has a child policy choose among subchannels, and manages the connections of
 // each. gRPC calls the methods of balancer.Balancer, and tells the states of
 // SubConns, one at a time.
 type policy struct {
@@ -191,7 +191,7 @@ func (p *policy) scheduleColdGrowth() {
 
 // growCold shares the calls that wait among the subchannels that connect.
 func (p *policy) growCold() {
-	p.nudged.Store(false) // first: who comes later is counted by the next look
+	p.nudged.Store(false) // first: calls that come later are counted by the next look
 	latest := p.picker.Load()
 	if latest == nil {
 		return

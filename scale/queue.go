@@ -149,7 +149,7 @@ func (s *subchannel) eachLocked() (each int64) {
 func (s *subchannel) dispatchLocked(e *effects) {
 	s.resumeHealthWatchLocked(e)
 	for s.queue.length > 0 {
-		c, _ := s.take()
+		c, _ := s.takeFree()
 		if c == nil {
 			c = s.lendReservedLocked()
 		}

@@ -46,7 +46,7 @@ func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
 	}
 }
 
-// armReplaceLocked sees to it that plans are carried out.
+// armReplaceLocked has replaceDue called when the next plan is due.
 func (s *subchannel) armReplaceLocked() {
 	var next time.Time
 	for _, c := range *s.ready.Load() {

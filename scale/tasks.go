@@ -26,8 +26,8 @@ func (t *tasks) run(f func()) bool {
 	return begun
 }
 
-// after runs f when d has passed. Before that, stop keeps it from running; whoever
-// called after must call stop before wait.
+// after runs f when d has passed. Before that, stop keeps it from running; the
+// caller must call stop before wait.
 func (t *tasks) after(d time.Duration, f func()) (stop func()) {
 	if !t.begin() {
 		return func() {}

@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// A server that shuts down ends all its connections at about the same time. The calls
-// that it has not begun gRPC makes again on another connection, once: whose second
-// connection is ended in the same way has failed. So when a connection is ended with
-// such calls on it, those that are as old are under suspicion for suspectFor, and calls
-// wait for that long, or until a connection stands that was made since.
+// A server that shuts down ends all its connections at about the same time. gRPC makes the
+// calls that it has not begun once more, on another connection. A call whose second
+// connection is ended in the same way fails. So when a connection is ended with such calls
+// on it, those that are as old are under suspicion for suspectFor: calls wait for that
+// long, or until a connection stands that was made since.
 //
 // The ends of a server's connections were seen to arrive within a millisecond. Most
-// servers let calls that are under way in, and end connections one at a time; those are
-// never under suspicion.
+// servers still accept calls already in flight, and end connections one at a time; those
+// connections are never under suspicion.
 const suspectFor = 5 * time.Millisecond
 
 // suspicion is against every connection that was made before since, when the server
 // began to end connections.
 type suspicion struct{ since time.Time }
 
-// suspects are what picks, which hold no lock, see of it.
+// suspects are what picks see of it, which hold no lock.
 type suspects struct{ now atomic.Pointer[suspicion] }
 
 // unsuspected are those of the connections that are not under suspicion.
