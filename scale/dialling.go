@@ -73,7 +73,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
-	e.connect = c
+	e.connect = append(e.connect, c)
 }
 
 // armSuperviseLocked has superviseDials called when there may be something to do.

@@ -31,7 +31,7 @@ type effects struct {
 	watch     *connection             // to register the child's health listener with
 	shutdown  []*connection           // SubConns to be shut down
 	kill      []killing
-	connect   *connection
+	connect   []*connection
 	dials     int           // connections to be made and dialled
 	succeed   []*connection // connections whose successors are to be made and dialled
 	run       []func()      // on goroutines of their own
@@ -114,8 +114,8 @@ func (e *effects) tellChild() {
 // begin begins dials and goroutines. Where the channel is closing they come to nothing.
 func (e *effects) begin() {
 	s := e.sub
-	if e.connect != nil {
-		e.connect.sc.Connect()
+	for _, c := range e.connect {
+		c.sc.Connect()
 	}
 	for range e.dials {
 		s.policy.tasks.run(func() { s.dialOne(nil) })

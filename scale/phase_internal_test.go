@@ -174,9 +174,27 @@ func TestEveryMoveOfTheTableHappens(t *testing.T) {
 					if st.moved[m] == 0 {
 						t.Errorf("no connection moved %v, but %v", m, st.moved)
 					}
+					s.checkInvariantsLocked(t)
 				})
 			})
 		}
+	}
+}
+
+// checkInvariantsLocked checks what is always true of phases.
+func (s *subchannel) checkInvariantsLocked(t *testing.T) {
+	t.Helper()
+	n, ready := s.countLocked(), *s.ready.Load()
+	for _, c := range ready {
+		if c.phase != phaseReady {
+			t.Errorf("a connection that is %v takes calls", c.phase)
+		}
+	}
+	if n[phaseReady] != len(ready) {
+		t.Errorf("%d connections are ready, and %d take calls", n[phaseReady], len(ready))
+	}
+	if waiting := n[phaseBackoff] + n[phaseHeld]; len(ready) == 0 && waiting > 1 {
+		t.Errorf("%d connections back off or are held, want one at most", waiting)
 	}
 }
 
@@ -194,6 +212,7 @@ func TestTheChildsShutdownRetiresConnectionsInEveryPhase(t *testing.T) {
 					t.Errorf("%v, and after Shutdown it is %v", m, c.phase)
 				}
 			}
+			s.checkInvariantsLocked(t)
 		})
 	}
 }
