@@ -27,7 +27,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if err != nil {
 		if errors.Is(err, balancer.ErrNoSubConnAvailable) {
 			p.parked.Add(1)
-			p.policy.nudge()
+			p.policy.noteParkedCall()
 		} else {
 			p.policy.noteDemand()
 		}

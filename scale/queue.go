@@ -107,8 +107,8 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	return nil, err
 }
 
-// noteStarvedLocked counts a call that waited in vain. At most one a second makes
-// an event.
+// noteStarvedLocked counts a call that ended before it had a stream. At most one a second
+// makes an event.
 func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
 	s.stats.starved++
 	if now := time.Now(); now.Sub(s.starvedAt) >= time.Second {
@@ -117,7 +117,7 @@ func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
 	}
 }
 
-// explainLocked says what a call waited for in vain.
+// explainLocked says why a call that waited got no stream.
 func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "scale: %v after waiting %v for a stream to %s: ", ctx.Err(), waited.Round(time.Millisecond), s.addr())
