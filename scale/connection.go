@@ -36,8 +36,8 @@ type connection struct {
 	softLimit   atomic.Int64                     // streams it takes before the next connection is asked
 	callLimit   atomic.Int64                     // streams it takes at all; softLimit <= callLimit
 	serverLimit atomic.Int64                     // streams the server allows, for probes too; callLimit <= serverLimit
-	proved      atomic.Bool                      // the server answered a call on it
-	provedAt    atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
+	hasAnswered atomic.Bool                      // the server answered a call on it
+	aliveAt     atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
 	arrived     atomic.Int64                     // bytes sent on it that are known to have reached the server
 	pace        atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
 	probing     atomic.Bool                      // one of its streams is a probe's

@@ -37,7 +37,7 @@ func (s *subchannel) growLocked(e *effects) {
 		return
 	}
 	now := time.Now()
-	if s.shortLived > 0 && !s.provedLocked(now) {
+	if s.shortLived > 0 && !s.anyUsefulLocked(now) {
 		s.armLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
 		return
 	}

@@ -77,10 +77,10 @@ func (c *connection) newWindow() {
 // now is the time on c's clock.
 func (c *connection) now() time.Duration { return time.Since(c.made) }
 
-// prove notes that something was answered that was begun in w: c was alive then, and
+// noteAlive notes that something was answered that was begun in w: c was alive then, and
 // what had been sent before has arrived.
-func (c *connection) prove(w *probeWindow) {
-	before := time.Duration(raise(&c.provedAt, int64(w.at)))
+func (c *connection) noteAlive(w *probeWindow) {
+	before := time.Duration(raise(&c.aliveAt, int64(w.at)))
 	if n := w.sent - raise(&c.arrived, w.sent); n > smallBacklog {
 		c.pace.Store(perSecond(n, c.now()-before))
 	}
@@ -102,7 +102,7 @@ func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.ma
 // startProbingLocked has c, which has become READY, probed from now on.
 func (s *subchannel) startProbingLocked(c *connection) {
 	c.newWindow()
-	c.prove(c.window.Load()) // it came through a handshake, and sent SETTINGS
+	c.noteAlive(c.window.Load()) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
 		// Much more if the first packet was lost, which the kernel does not count.
@@ -128,10 +128,10 @@ func (s *subchannel) armProbeLocked(c *connection) {
 
 // probeDueLocked is when c has to be probed, as things stand.
 func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
-	proved := time.Duration(c.provedAt.Load())
-	due := proved + c.doubled(scaled(interval, c.idleShare))
+	alive := time.Duration(c.aliveAt.Load())
+	due := alive + c.doubled(scaled(interval, c.idleShare))
 	if c.busy() {
-		due = min(due, max(proved, c.heardAt())+c.doubled(scaled(interval, busyShare)))
+		due = min(due, max(alive, c.heardAt())+c.doubled(scaled(interval, busyShare)))
 	}
 	return due
 }

@@ -34,10 +34,10 @@ const (
 // at once, though some fail before they are connections.
 var holds = [...]time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1600 * time.Millisecond}
 
-// provedLocked reports whether one of the connections has shown that it is of use.
-func (s *subchannel) provedLocked(now time.Time) bool {
+// anyUsefulLocked reports whether one of the connections has shown that it is of use.
+func (s *subchannel) anyUsefulLocked(now time.Time) bool {
 	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool {
-		return c.proved.Load() || now.Sub(c.readyAt) >= longEnough
+		return c.hasAnswered.Load() || now.Sub(c.readyAt) >= longEnough
 	})
 }
 
@@ -50,7 +50,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 	}
 	s.lastErr = c.reason(lived)
 	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
-	if (lived >= longEnough || c.proved.Load()) && !flooded {
+	if (lived >= longEnough || c.hasAnswered.Load()) && !flooded {
 		s.shortLived = 0
 	} else {
 		s.shortLived++

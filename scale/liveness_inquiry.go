@@ -90,7 +90,7 @@ func (c *connection) inquire(patience time.Duration) bool {
 			c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()))
 		return false
 	case findingStuck:
-		c.giveWay()
+		c.replaceStuck()
 	case findingAnswered, findingAcknowledged, findingMoot:
 	}
 	return true
@@ -268,7 +268,7 @@ func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
 	if grows && p.Acked < i.sentTo {
 		until = i.takenAt + i.patience
 	}
-	if flows && heard >= i.window.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
+	if flows && heard >= i.window.at && now-time.Duration(c.aliveAt.Load()) < i.longest() {
 		until = max(until, heard+2*i.patience) // a network may well pause for one
 	}
 	switch {
@@ -306,10 +306,10 @@ func (i *inquiry) note(found finding) {
 	c := i.conn
 	s := c.sub
 	if i.answered {
-		c.proved.Store(true)
+		c.hasAnswered.Store(true)
 	}
 	if i.answered || i.acknowledged {
-		c.prove(i.window)
+		c.noteAlive(i.window)
 	}
 	s.update(func(*effects) { i.noteLocked(found) })
 }
@@ -337,9 +337,9 @@ func (i *inquiry) noteLocked(found finding) {
 	}
 }
 
-// giveWay has a successor dialled for c, which lives and does not answer. New calls go
+// replaceStuck has a successor dialled for c, which lives and does not answer. New calls go
 // there, and those on c go on.
-func (c *connection) giveWay() {
+func (c *connection) replaceStuck() {
 	s := c.sub
 	s.update(func(*effects) {
 		now := time.Now()

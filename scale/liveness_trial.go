@@ -78,7 +78,7 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 	got, said := c.examine(patience)
 	c.release()
 	if got.Kind == answer.GRPC {
-		c.proved.Store(true)
+		c.hasAnswered.Store(true)
 		return nil
 	}
 	if !stuck && old.take(old.serverLimit.Load()) {

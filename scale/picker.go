@@ -70,8 +70,8 @@ func (w *probeWindow) onDone(info balancer.DoneInfo) {
 	c := w.conn
 	if info.BytesReceived && !w.answered.Load() {
 		w.answered.Store(true)
-		c.proved.Store(true)
-		c.prove(w)
+		c.hasAnswered.Store(true)
+		c.noteAlive(w)
 	}
 	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
 		c.orphaned()
