@@ -15,50 +15,50 @@ import (
 // connects to the new addresses. A backoff goes on, as in gRPC. The deprecated method
 // has one user left in grpc-go, grpclb.
 func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
-	var q sequel
-	var waiting []*connection
 	addrs = slices.Clone(addrs)
-	s.mu.Lock()
-	if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, sameAddress) {
-		s.mu.Unlock()
-		return
-	}
-	s.addrs.Store(&addrs)
-	s.held.stop()
-	s.retireTrialsLocked(addrs, &q) // before what they are to succeed
-	for c := range s.all {
-		switch c.phase {
-		case phaseOut: // its SHUTDOWN follows
-		case phaseReady:
-			if !c.isTo(addrs) {
-				s.removeLocked(c)
-				q.retireLocked(c)
-				q.publish = true
-			}
-		case phaseIdle, phaseBackoff:
-			if s.state == connectivity.Idle || s.state == connectivity.TransientFailure {
-				waiting = append(waiting, c)
-			} else {
-				q.retireLocked(c)
-			}
-		case phaseDialling, phaseHeld:
-			s.failToSucceedLocked(c)
-			q.retireLocked(c)
+	s.update(func(e *effects) {
+		if s.closed || len(addrs) == 0 || slices.EqualFunc(*s.addrs.Load(), addrs, sameAddress) {
+			return
 		}
+		s.addrs.Store(&addrs)
+		s.held.stop()
+		s.retireTrialsLocked(addrs, e) // before what they are to succeed
+		for c := range s.all {
+			s.leaveAddressLocked(c, addrs, e)
+		}
+	})
+}
+
+// leaveAddressLocked ends what c does for addresses that are not among addrs, the new
+// ones.
+func (s *subchannel) leaveAddressLocked(c *connection, addrs []resolver.Address, e *effects) {
+	switch c.phase {
+	case phaseTrial: // it is to one of them
+	case phaseObserved, phaseDraining, phaseRetired: // it takes no calls, and its end follows
+	case phaseReady:
+		if !c.isTo(addrs) {
+			s.removeLocked(c, e)
+			s.retireLocked(c, e)
+			e.publish = true
+		}
+	case phaseIdle, phaseBackoff:
+		if s.state == connectivity.Idle || s.state == connectivity.TransientFailure {
+			e.readdress = append(e.readdress, c)
+		} else {
+			s.retireLocked(c, e)
+		}
+	case phaseDialling, phaseHeld:
+		s.successorFailedLocked(c)
+		s.retireLocked(c, e)
 	}
-	s.mu.Unlock()
-	for _, c := range waiting {
-		c.readdress(addrs)
-	}
-	q.do(s)
 }
 
 // retireTrialsLocked ends the trials of connections to other addresses.
-func (s *subchannel) retireTrialsLocked(addrs []resolver.Address, q *sequel) {
+func (s *subchannel) retireTrialsLocked(addrs []resolver.Address, e *effects) {
 	for c := range s.all {
 		if c.phase == phaseTrial && !c.isTo(addrs) {
-			s.failToSucceedLocked(c)
-			q.retireLocked(c)
+			s.successorFailedLocked(c)
+			s.retireLocked(c, e)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (c *connection) isTo(addrs []resolver.Address) bool {
 
 // readdress has c, which has not been told to connect, dial other addresses.
 func (c *connection) readdress(addrs []resolver.Address) {
-	c.sc.UpdateAddresses(c.numbered(addrs)) //nolint:staticcheck // as whoever calls subchannel.UpdateAddresses
+	c.sc.UpdateAddresses(c.numbered(addrs)) //nolint:staticcheck // as is subchannel.UpdateAddresses, which leads here
 }
 
 // addressKey is the attribute of an address by which the handshake knows it.

@@ -10,14 +10,14 @@ import (
 // Some servers end every connection at a certain age. Which age that is is learned
 // from connections that were ended gracefully, and later ones are replaced before it.
 //
-// But a server also says goodbye when it is restarted, and two restarts look like an
-// age limit. Connections that are replaced in time would never show that they could
-// have lived on. So now and then a connection that was replaced by a learned age is
-// not closed but observed: it takes no calls, and the server either ends it at its
-// age, or it outlives that, and the age is forgotten. The first connection is
-// observed, then the second, fourth, eighth and every sixteenth since the server last
-// showed its limit. Where a connection cannot be observed, mostUnseen replacements are
-// enough to forget the age.
+// A server also sends GOAWAY when it is restarted, and two restarts look like an age
+// limit. Connections that are replaced in time would never show that they could have
+// lived on. So now and then a connection that was replaced by a learned age is not closed
+// but observed. It takes no calls, and either the server ends it at its age, or it
+// outlives that, and the age is forgotten. The first connection is observed, then the
+// second, fourth, eighth and every sixteenth since the server last showed its limit.
+// Where a connection cannot be observed, mostUnseen replacements are enough to forget the
+// age.
 const (
 	byAge = "age"
 
@@ -121,7 +121,7 @@ func (s *subchannel) learnAgeLocked(c *connection) {
 
 // observeLocked keeps c, which was replaced, to see whether the server ends it. It is
 // false if c is to be closed.
-func (s *subchannel) observeLocked(c *connection, q *sequel) bool {
+func (s *subchannel) observeLocked(c *connection, e *effects) bool {
 	if c.replace.why != byAge || s.policy.settings.Load().maxAge != 0 {
 		return false
 	}
@@ -136,34 +136,28 @@ func (s *subchannel) observeLocked(c *connection, q *sequel) bool {
 	if !observe || age == 0 || s.observed != nil || s.produced { // a producer of the child's moves when its connection is closed
 		return false
 	}
-	c.phase, c.counted = phaseObserved, true
+	c.moveLocked(phaseObserved)
 	c.takeOut()
 	s.observed = c
-	s.changeFaceLocked(q)
+	s.changePrimaryLocked(e)
 	s.observeTick.stop()
-	s.setLocked(&s.observeTick, time.Until(c.readyAt.Add(scaled(age, ageOutlived))), func() { s.outlived(c) })
+	s.armLocked(&s.observeTick, time.Until(c.readyAt.Add(scaled(age, ageOutlived))), func() { s.outlived(c) })
 	return true
 }
 
-// noteEndLocked is told of every GOAWAY. That of an observed connection is what was
-// waited for.
-func (s *subchannel) noteEndLocked(c *connection, g tap.GoAway) {
-	if s.closed || c.phase != phaseObserved {
-		return
-	}
+// observedEndLocked is told of the GOAWAY of c, which is observed: what was waited for.
+func (s *subchannel) observedEndLocked(c *connection, g tap.GoAway, e *effects) {
 	if g.Code == 0 {
 		age := time.Since(c.readyAt)
 		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.lifetime.show(age) })
 	}
-	var q sequel
-	s.stopObservingLocked(c, &q)
-	s.policy.tasks.run(func() { q.do(s) })
+	s.stopObservingLocked(c, e)
 }
 
-func (s *subchannel) stopObservingLocked(c *connection, q *sequel) {
+func (s *subchannel) stopObservingLocked(c *connection, e *effects) {
 	s.observed = nil
 	s.observeTick.stop()
-	q.retireLocked(c)
+	s.retireLocked(c, e)
 }
 
 // outlived ends the observation of c, which has reached an age that it should not. If
@@ -172,25 +166,23 @@ func (s *subchannel) outlived(c *connection) {
 	set := s.policy.settings.Load()
 	alive := set.probeInterval <= 0
 	if !alive {
-		got, said := c.question(mostPatience * set.probeTimeout)
+		got, said := c.examine(mostPatience * set.probeTimeout)
 		alive = said != nil || got.Kind != answer.None && got.Kind != answer.Unsent
 	}
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || c.phase != phaseObserved {
-		return
-	}
-	s.stopObservingLocked(c, &q)
-	if !alive || s.policy.settings.Load().maxAge != 0 {
-		return
-	}
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.lifetime.forget() })
-	for _, other := range *s.ready.Load() {
-		if other.replace.why == byAge && !other.replace.successor {
-			other.replace = replacement{}
+	s.update(func(e *effects) {
+		if s.closed || c.phase != phaseObserved {
+			return
 		}
-	}
-	s.armReplaceLocked()
+		s.stopObservingLocked(c, e)
+		if !alive || s.policy.settings.Load().maxAge != 0 {
+			return
+		}
+		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.lifetime.forget() })
+		for _, other := range *s.ready.Load() {
+			if other.replace.why == byAge && !other.replace.successor {
+				other.replace = replacement{}
+			}
+		}
+		s.armReplaceLocked()
+	})
 }

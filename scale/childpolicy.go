@@ -11,7 +11,7 @@ import (
 )
 
 // childPolicy is a child policy and what it sees of the channel. When the service
-// config names another policy, the old one picks until the new one is of use.
+// config names another policy, the old one picks until the new one is connected or has failed.
 type childPolicy struct {
 	balancer.ClientConn // the policy's own; the child gets at it through the methods below
 
@@ -32,7 +32,7 @@ type childPolicy struct {
 var errReplaced = errors.New("scale: the LB policy was closed or replaced")
 
 // switchTo builds a child, which is used at once if there is none, and otherwise
-// when it is of more use than the current one.
+// when UpdateState says so.
 func (p *policy) switchTo(b balancer.Builder) *childPolicy {
 	child := &childPolicy{
 		ClientConn: p.cc,
@@ -107,7 +107,7 @@ func (c *childPolicy) forget(s *subchannel) {
 }
 
 // UpdateState implements balancer.ClientConn. The pending child takes over when it
-// has made up its mind, or when the current one has nothing to offer.
+// is no longer CONNECTING, or when the current one is not READY.
 func (c *childPolicy) UpdateState(state balancer.State) {
 	p := c.policy
 	p.mu.Lock()
@@ -136,8 +136,8 @@ func (c *childPolicy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubC
 		return nil, errReplaced
 	}
 	var s *subchannel
-	if opts.StateListener == nil { // the old way
-		opts.StateListener = func(state balancer.SubConnState) { c.balancer.UpdateSubConnState(s, state) } //nolint:staticcheck // for policies of that time
+	if opts.StateListener == nil { // a policy of before StateListener
+		opts.StateListener = func(state balancer.SubConnState) { c.balancer.UpdateSubConnState(s, state) } //nolint:staticcheck // deprecated, and what such a policy implements
 	}
 	s, err := newSubchannel(c, addrs, opts)
 	if err != nil {
@@ -164,8 +164,8 @@ func (*childPolicy) UpdateAddresses(sc balancer.SubConn, addrs []resolver.Addres
 	sc.UpdateAddresses(addrs) //nolint:staticcheck // grpclb still calls it
 }
 
-// ResolveNow implements balancer.ClientConn. A child that is being replaced has no
-// say.
+// ResolveNow implements balancer.ClientConn. A child that is being replaced is
+// ignored.
 func (c *childPolicy) ResolveNow(opts resolver.ResolveNowOptions) {
 	if c == c.policy.latest() {
 		c.ClientConn.ResolveNow(opts)

@@ -16,14 +16,17 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// NewClient is grpc.NewClient for a channel that opens further connections to an
-// address when the server's limit on concurrent streams makes it necessary. It
-// takes every dial option that grpc.NewClient takes, and this package's.
+// NewClient makes a channel as grpc.NewClient does, with the difference that this
+// package describes: it may have several connections to an address, and watches them. It
+// takes every dial option of grpc.NewClient, and those of this package. It does not
+// connect; the first call does.
 //
 // The LB policy that a service config names, the resolver's or the program's own,
 // becomes the child of [Name]; the rest of the service config stays as it is.
 //
-// Errors are grpc.NewClient's, and those of this package's options.
+// NewClient returns grpc.NewClient's errors, an error for an option of this package
+// whose argument is nil or out of range, and an error for a default service config that
+// it cannot read (see the package documentation). The errors begin with "scale:".
 func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	if slices.Contains(opts, nil) {
 		return nil, errors.New("scale: one of the dial options is nil")
@@ -39,7 +42,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	}
 	theirs, ok := inspect(plain)
 	if !ok && sealed == nil {
-		sealed = errors.New("scale: this grpc-go hides its dial options")
+		sealed = errors.New("scale: the dial options of this version of grpc-go cannot be read")
 	}
 	opts = o.wrap(ch, target, opts, theirs)
 
@@ -60,16 +63,16 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		_ = cc.Close() // never connected: there is nothing that could fail
 		o.observer.detach(ch)
 		if sealed == nil {
-			sealed = errors.New("scale: grpc-go itself adds dial options in this process")
+			sealed = errors.New("scale: this program adds dial options to grpc-go globally, which cannot be read")
 		}
 		return nil, fmt.Errorf("%w, and it sets a default service config; use scale.WithDefaultServiceConfig instead", sealed)
 	}
 	return cc, nil
 }
 
-// defaultServiceConfig is the program's own, or one that leaves everything out.
-// It names this policy, as an empty one would have pick_first parse a config:
-// grpc-go does that for a service config without a policy, not where there is none.
+// defaultServiceConfig returns the program's own, or one that sets nothing but this
+// policy. It names the policy because grpc-go has pick_first parse a config where a
+// service config names no policy, but not where there is no service config.
 func (o *clientOptions) defaultServiceConfig() string {
 	if o.serviceConfig != nil {
 		return *o.serviceConfig
@@ -78,10 +81,10 @@ func (o *clientOptions) defaultServiceConfig() string {
 }
 
 // wrap returns opts with every resolver that target may need wrapped, and notes the
-// program's default service config in o. theirs is what could be read of opts. When
-// that is not all, grpc.WithResolvers and grpc.WithDefaultServiceConfig keep all their
-// effect, so that a service config of such a resolver replaces the policy instead of
-// becoming its child; NewClient refuses such a default service config.
+// program's default service config in o. theirs is what could be read of opts. If an
+// option could not be read, it still has its effect in grpc-go: the service config of a
+// resolver in it replaces this policy instead of becoming its child. NewClient refuses a
+// default service config in such an option.
 func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption, theirs grpcOptions) []grpc.DialOption {
 	if o.serviceConfig == nil {
 		o.serviceConfig = theirs.serviceConfig
@@ -102,8 +105,8 @@ func (o *clientOptions) wrap(ch *channel, target string, opts []grpc.DialOption,
 	return append(wrapped, grpc.WithResolvers(registered...))
 }
 
-// schemes are those that grpc.NewClient may resolve target by: its own, and the
-// default ones for a target without a scheme or with one that nobody registered.
+// schemes returns the schemes by which grpc.NewClient may resolve target: its own, and
+// the default ones, for a target without a scheme or with one that is not registered.
 func schemes(target string) []string {
 	defaults := []string{"dns", resolver.GetDefaultScheme()}
 	if u, err := url.Parse(target); err == nil && u.Scheme != "" {
@@ -112,8 +115,8 @@ func schemes(target string) []string {
 	return defaults
 }
 
-// channel is what outlives the LB policies of a ClientConn, which grpc-go throws
-// away whenever the ClientConn goes idle.
+// channel is the state of a ClientConn that outlives its LB policies, which grpc-go
+// closes whenever the ClientConn goes idle.
 type channel struct {
 	settings  settings
 	logger    *slog.Logger // nil: grpc-go's own log
@@ -122,7 +125,7 @@ type channel struct {
 	events    events
 	replacers []*Replacer
 
-	connections atomic.Uint64 // made so far; numbers them
+	connections atomic.Uint64 // made so far; the ID of the latest
 
 	configured atomic.Bool
 	tapless    sync.Once

@@ -13,24 +13,29 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 )
 
-// Name is the name of the LB policy. A service config, or an xDS control plane,
-// may choose it where [NewClient] is not used:
+// Name is the name of the LB policy. [NewClient] sets it for its channels. A service
+// config or an xDS control plane may name it where NewClient is not used:
 //
 //	{"loadBalancingConfig": [{"grpcpool_scale": {
 //	  "maxConnectionsPerSubchannel": 4,
 //	  "childPolicy": [{"round_robin": {}}]
 //	}}]}
 //
-// All fields are optional. The first word is gRFC A105's; the others follow the
-// dial options of this package, whose values they replace:
+// All fields are optional. A field takes the place of the dial option with the same
+// meaning. A value that is out of range makes the service config invalid.
 //
-//   - maxConnectionsPerSubchannel: 1 or more; what is above [WithMaxConnections], or
-//     above 10 where there is none, counts as that.
-//   - maxStreamsPerConnection: see [WithMaxStreams].
-//   - unlimitedStreamsPerConnection: see [WithStreamsPerUnlimitedConnection].
-//   - shrinkAfter: see [WithShrinkAfter]; a duration as in protobuf's JSON, "90s".
-//   - childPolicy: a list as in loadBalancingConfig, of which the first policy
-//     that is registered is taken; pick_first if the field is missing.
+//   - maxConnectionsPerSubchannel, 1 or more: see [WithMaxConnections]. A value above
+//     that option's, or above 10 where NewClient is not used, counts as that. This field
+//     is gRFC A105's; the others are this package's.
+//   - maxStreamsPerConnection, 0 or more: see [WithMaxStreams].
+//   - streamsPerUnlimitedConnection, 0 or more: see
+//     [WithStreamsPerUnlimitedConnection].
+//   - shrinkAfter, a duration as in the JSON of protobuf, such as "90s" or "0.5s": see
+//     [WithShrinkAfter].
+//   - childPolicy, a list like loadBalancingConfig: the first policy in it that is
+//     registered becomes the child; without the field it is pick_first.
+//
+// Unknown fields are ignored.
 const Name = "grpcpool_scale"
 
 // config is a parsed config of the policy.
@@ -44,18 +49,18 @@ type config struct {
 	childConfig  serviceconfig.LoadBalancingConfig // may be nil
 }
 
-// jsonConfig is the config as it is written. Numbers are pointers, to tell 0 from
-// nothing, and wide, to say which was out of range.
+// jsonConfig is the config as it is written. Numbers are pointers, to tell 0 from a
+// missing field, and of 64 bits, so that an error can quote what is out of range.
 type jsonConfig struct {
 	MaxConnections   *int64          `json:"maxConnectionsPerSubchannel"`
 	MaxStreams       *int64          `json:"maxStreamsPerConnection"`
-	UnlimitedStreams *int64          `json:"unlimitedStreamsPerConnection"`
+	UnlimitedStreams *int64          `json:"streamsPerUnlimitedConnection"`
 	ShrinkAfter      *string         `json:"shrinkAfter"`
 	ChildPolicy      json.RawMessage `json:"childPolicy"`
-	Handle           uint64          `json:"handle"` // ours, see openHandles
+	Handle           uint64          `json:"handle"` // set by rewrite, see openHandles
 }
 
-// maxNumber is the largest value of a UInt32Value, what A105's field is.
+// maxNumber is the largest value of a UInt32Value, the type of gRFC A105's field.
 const maxNumber = 1<<32 - 1
 
 // ParseConfig implements balancer.ConfigParser. Unknown fields are ignored, as
@@ -82,7 +87,7 @@ func (builder) ParseConfig(raw json.RawMessage) (serviceconfig.LoadBalancingConf
 	return c, nil
 }
 
-// apply puts what was written into s.
+// apply sets in s what the config sets.
 func (js *jsonConfig) apply(s *settings) error {
 	bound := s.maxConnections
 	for _, f := range []struct {
@@ -93,7 +98,7 @@ func (js *jsonConfig) apply(s *settings) error {
 	}{
 		{"maxConnectionsPerSubchannel", js.MaxConnections, &s.maxConnections, 1},
 		{"maxStreamsPerConnection", js.MaxStreams, &s.maxStreams, 0},
-		{"unlimitedStreamsPerConnection", js.UnlimitedStreams, &s.unlimitedStreams, 0},
+		{"streamsPerUnlimitedConnection", js.UnlimitedStreams, &s.unlimitedStreams, 0},
 	} {
 		if f.from == nil {
 			continue
@@ -111,11 +116,11 @@ func (js *jsonConfig) apply(s *settings) error {
 	if err != nil {
 		return err
 	}
-	s.shrinkAfter = d
+	s.shrinkAfter = min(d, longest)
 	return nil
 }
 
-// parseDuration reads a duration in protobuf's JSON: seconds, with or without
+// parseDuration reads a duration as in the JSON of protobuf: seconds, with or without
 // decimals, and an "s".
 func parseDuration(text string) (time.Duration, error) {
 	number, ok := strings.CutSuffix(text, "s")
@@ -138,7 +143,7 @@ func parseChild(raw json.RawMessage) (balancer.Builder, serviceconfig.LoadBalanc
 	var unknown []string
 	for i, entry := range list {
 		if len(entry) != 1 {
-			return nil, nil, fmt.Errorf("scale: childPolicy[%d]: want an object with one policy, has %d", i, len(entry))
+			return nil, nil, fmt.Errorf("scale: childPolicy[%d]: want an object with one policy, got one with %d", i, len(entry))
 		}
 		for name, raw := range entry {
 			b := balancer.Get(name)
@@ -150,7 +155,7 @@ func parseChild(raw json.RawMessage) (balancer.Builder, serviceconfig.LoadBalanc
 			return b, child, err
 		}
 	}
-	return nil, nil, fmt.Errorf("scale: childPolicy: none of %q is registered in this program; is an import missing?", unknown)
+	return nil, nil, fmt.Errorf("scale: childPolicy: none of %q is registered in this program; import the package that registers it", unknown)
 }
 
 func parseChildConfig(b balancer.Builder, raw json.RawMessage) (serviceconfig.LoadBalancingConfig, error) {

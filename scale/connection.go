@@ -21,67 +21,50 @@ const outBit = 1 << 40
 // noLimit is above any number of streams and below outBit.
 const noLimit = 1 << 39
 
-// phase is where a connection is in its life. It only ever moves down this list,
-// but for a failed dial, which may be tried again once its backoff is over.
-type phase int
-
-const (
-	phaseIdle     phase = iota // made, and not told to connect
-	phaseDialling              // told to connect
-	phaseBackoff               // the dial failed; gRPC sits out the backoff
-	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
-	phaseReady                 // in subchannel.ready
-	phaseObserved              // replaced by age, and kept to see whether the server ends it: see ages.go
-	phaseOut                   // lost, or going: it takes no new streams
-	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
-)
-
 // connection is one real SubConn of gRPC. It is used for one transport only: a
 // SubConn that connected again would mix the streams of two.
 type connection struct {
-	id   uint64
-	sub  *subchannel
-	sc   balancer.SubConn
-	tap  *tap.State
-	made time.Time           // what its clock counts from
-	lap  atomic.Pointer[lap] // whose done gives a stream back; made by the watch, so that a pick allocates nothing
+	id     uint64
+	sub    *subchannel
+	sc     balancer.SubConn
+	tap    *tap.State
+	made   time.Time                   // what its clock counts from
+	window atomic.Pointer[probeWindow] // the current one, whose done gives a stream back; see picker.go
 
-	to       atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
-	streams  atomic.Int64                     // in flight, plus outBit
-	room     atomic.Int64                     // streams it takes before the next connection is asked
-	limit    atomic.Int64                     // streams it takes at all; room <= limit
-	quota    atomic.Int64                     // streams the server allows, for probes; limit <= quota
-	proved   atomic.Bool                      // the server answered a call on it
-	provedAt atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
-	arrived  atomic.Int64                     // bytes sent on it that are known to have reached the server
-	pace     atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
-	probing  atomic.Bool                      // one of its streams is a probe's
-	used     atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
+	to          atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
+	streams     atomic.Int64                     // in flight, plus outBit
+	softLimit   atomic.Int64                     // streams it takes before the next connection is asked
+	callLimit   atomic.Int64                     // streams it takes at all; softLimit <= callLimit
+	serverLimit atomic.Int64                     // streams the server allows, for probes too; callLimit <= serverLimit
+	hasAnswered atomic.Bool                      // the server answered a call on it
+	aliveAt     atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
+	arrived     atomic.Int64                     // bytes sent on it that are known to have reached the server
+	pace        atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
+	probing     atomic.Bool                      // one of its streams is a probe's
+	used        atomic.Bool                      // it took a stream since the last look of shrink; not kept for the oldest
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
 
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
-	lingers   bool          // its dial is left to itself, see dialling.go
-	beside    bool          // it was dialled while another lingered
+	longDial  bool          // its dial goes on while others are begun beside it, see dialling.go
+	sideDial  bool          // it was dialled beside a long one
 	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
 	readyAt   time.Time     // zero if it never was READY
 	opened    bool          // it was put to use
-	judged    bool          // its end has been judged, see subchannel.judgeLocked
-	counted   bool          // its end has been counted
 	givenUp   error         // why its dial was given up; nil: it was not
 	watched   bool          // one of its streams is set aside for a health watch, see health.go
 	checked   bool          // there is such a watch
 	quiet     int           // looks of shrink since it was last used
 
-	look       timer           // of the watch, see probe.go
-	idleShare  float64         // of the probe interval, until the next probe of it idle
+	probeTimer timer           // has probeTick look at it, see liveness.go
+	idleShare  float64         // of the probe interval, after which it is probed if it is idle
 	unanswered int             // probes in a row that have no answer
 	probes     []time.Duration // what the latest probes took, oldest first
 
-	predecessor *connection // which it is dialled to replace; nil: none
-	replace     replacement // the plan for its own
+	predecessor *connection // which it is to replace; nil: none
+	replace     replacement // the plan for its own replacement
 }
 
 // newConnection makes a connection, without connecting it. sub.mu must not be
@@ -92,7 +75,7 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
 	})
-	c.newLap()
+	c.newWindow()
 	set := s.policy.settings.Load()
 	if set.holdGoAway {
 		c.tap.WithHold()
@@ -131,31 +114,6 @@ func (s *subchannel) bundle(t *tap.State) credentials.Bundle {
 	}
 }
 
-// take takes a stream unless the connection has atMost of them or is out.
-func (c *connection) take(atMost int64) bool {
-	for {
-		n := c.streams.Load()
-		if n >= atMost {
-			return false
-		}
-		if c.streams.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// release gives a stream back, to the first call that waits for one. It runs once
-// for every stream taken.
-//
-// The count comes down before waiting is read, and a call raises waiting before
-// it tries to take: one of the two sees the other.
-func (c *connection) release() {
-	c.streams.Add(-1)
-	if c.sub.waiting.Load() > 0 {
-		c.sub.dispatch()
-	}
-}
-
 // inFlight is the number of streams.
 func (c *connection) inFlight() int64 { return c.streams.Load() &^ outBit }
 
@@ -177,13 +135,11 @@ func (c *connection) takeOutIfUnused() bool {
 // long, and dials are started elsewhere.
 func (c *connection) onLimit(uint32) {
 	s := c.sub
-	s.mu.Lock()
-	c.setLimitLocked()
-	c.rememberLocked()
-	s.dispatchLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+	s.update(func(e *effects) {
+		c.setLimitLocked()
+		c.rememberLocked()
+		s.serveLocked(e)
+	})
 }
 
 // rememberLocked notes the limit for the time when the address has no connection,
@@ -203,38 +159,38 @@ func (c *connection) setLimitLocked() {
 	if known {
 		server = c.tap.Limit()
 	}
-	room, limit := s.bounds(server, known)
-	c.quota.Store(noLimit)
+	soft, most := s.bounds(server, known)
+	c.serverLimit.Store(noLimit)
 	if server != tap.Unlimited {
-		c.quota.Store(int64(server))
+		c.serverLimit.Store(int64(server))
 	}
-	c.room.Store(room)
-	c.limit.Store(limit)
+	c.softLimit.Store(soft)
+	c.callLimit.Store(most)
 }
 
-// bounds is how many streams a connection takes before the next one is asked, and
-// how many at all. Of many of the server's, one is kept free for probes. Of a
+// bounds is how many streams a connection takes before the next one is asked (soft), and
+// how many at all (most). Of many of the server's, one is kept free for probes. Of a
 // connection without a tap nothing is known, and it takes what comes, like a plain
 // channel.
-func (s *settings) bounds(server uint32, known bool) (room, limit int64) {
-	room, limit = noLimit, noLimit
+func (s *settings) bounds(server uint32, known bool) (soft, most int64) {
+	soft, most = noLimit, noLimit
 	if server != tap.Unlimited {
-		limit = int64(server)
-		if s.probeInterval > 0 && limit >= leastProbed {
-			limit--
+		most = int64(server)
+		if s.probeInterval > 0 && most >= leastProbed {
+			most--
 		}
-		room = limit
+		soft = most
 	}
 	if s.maxStreams > 0 {
-		room, limit = min(room, int64(s.maxStreams)), min(limit, int64(s.maxStreams))
+		soft, most = min(soft, int64(s.maxStreams)), min(most, int64(s.maxStreams))
 	}
-	if limit == noLimit && known && s.unlimitedStreams > 0 {
-		room = int64(s.unlimitedStreams)
+	if most == noLimit && known && s.unlimitedStreams > 0 {
+		soft = int64(s.unlimitedStreams)
 	}
 	if s.queueInTransport {
-		limit = noLimit
+		most = noLimit
 	}
-	return room, limit
+	return soft, most
 }
 
 // countedConn is how a producer of the child policy reaches the connection. Its

@@ -14,15 +14,17 @@ import (
 // leastPause and at most mostPause apart, so the end of an outage is seen within a
 // second. Without demand gRPC's backoff is left alone.
 //
-// A dial that has not reached the server after leastPause, when the address is known
-// to connect faster, is given up while there is demand: the packet that asked for
-// the connection was lost, and TCP asks again ever more seldom. An address that never
-// was reached gets firstConnect. The network may also have become slow. So when this has
-// failed briefOutage times in a row, which takes some ten seconds, the child waits longer
-// before it is told, and twice as long each further time, up to longestConnect. In that time one dial is left to itself, the lingering one, and
-// others are begun and dropped beside it as often as ever, one at a time. Whichever
-// gets through first is used: the lingering one if the network is slow, another if an
-// outage is over.
+// A dial that has not reached the server after leastPause, when the address is known to
+// connect faster, is given up while there is demand: the packet that asked for the
+// connection was lost, and TCP asks again ever more seldom. An address that never was
+// reached gets firstConnect.
+//
+// The network may also have become slow. So when such dials have failed briefOutage times
+// in a row, which takes some ten seconds, the child is told later that they failed, and
+// twice as late each further time, up to longestConnect. In that time one dial, the long
+// one, goes on, and others, the side dials, are begun and dropped beside it as often as
+// ever, one at a time. The first to get through is used: the long one if the network is
+// slow, a side dial if an outage is over.
 //
 // A server that took the connection has to finish the handshakes, of TLS and of
 // HTTP/2 (RFC 9113, section 3.4), within patientHandshake. Every such timeout in a
@@ -50,9 +52,7 @@ func (p *policy) noteDemand() {
 // passDemandOn tells every subchannel that it is wanted.
 func (p *policy) passDemandOn() {
 	for _, s := range p.subchannels() {
-		s.mu.Lock()
-		s.wanted = true
-		s.mu.Unlock()
+		s.update(func(*effects) { s.wanted = true })
 		s.superviseDials()
 	}
 }
@@ -64,14 +64,16 @@ func (s *subchannel) useDemandLocked() {
 	s.policy.demanded.Store(false)
 }
 
-// beginDialLocked notes that c is about to be told to connect.
-func (s *subchannel) beginDialLocked(c *connection) {
-	c.phase, c.dialledAt, s.begunAt = phaseDialling, time.Now(), time.Now()
-	c.judged, c.lingers = false, false // of an earlier dial
-	c.beside = s.lingeringLocked() != nil
+// beginDialLocked has c told to connect.
+func (s *subchannel) beginDialLocked(c *connection, e *effects) {
+	c.moveLocked(phaseDialling)
+	c.dialledAt, s.begunAt = time.Now(), time.Now()
+	c.longDial = false // of an earlier dial
+	c.sideDial = s.longDialLocked() != nil
 	c.pause = leastPause + randomUpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
+	e.connect = append(e.connect, c)
 }
 
 // armSuperviseLocked has superviseDials called when there may be something to do.
@@ -81,15 +83,15 @@ func (s *subchannel) armSuperviseLocked() {
 		at := s.decisionLocked(c)
 		// Nobody tells when a dial has reached the server, and its time for the
 		// handshake may be over before that for the dial.
-		if look := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && look.Before(at) && look.After(time.Now()) {
-			at = look
+		if soon := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && soon.Before(at) && soon.After(time.Now()) {
+			at = soon
 		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
 	if !next.IsZero() && !s.closed {
-		s.setLocked(&s.superviseTick, max(time.Until(next), time.Millisecond), s.superviseDials)
+		s.armLocked(&s.superviseTick, max(time.Until(next), time.Millisecond), s.superviseDials)
 	}
 }
 
@@ -104,7 +106,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.Ready || !s.wanted {
 			return time.Now().Add(leastPause) // see then how far it has come
 		}
-		if c.lingers && s.countLocked()[phaseDialling] > 1 {
+		if c.longDial && s.countLocked()[phaseDialling] > 1 {
 			return time.Time{} // it goes by those that were begun beside it
 		}
 		return s.overdueAtLocked(c)
@@ -112,7 +114,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.TransientFailure && s.wanted {
 			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
 		}
-	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseOut, phaseHeld:
+	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseDraining, phaseRetired, phaseHeld:
 	}
 	return time.Time{}
 }
@@ -127,34 +129,47 @@ func latest(a, b time.Time) time.Time {
 // superviseDials gives up dials that take too long, and ends backoffs while there
 // is demand.
 func (s *subchannel) superviseDials() {
-	if !s.heardDials() {
+	if !s.fitToJudgeDials() {
 		return
 	}
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	now := time.Now()
-	for c := range s.all {
-		at := s.decisionLocked(c)
-		if at.IsZero() || at.After(now) {
-			continue
+	s.update(func(e *effects) {
+		if s.closed {
+			return
 		}
-		switch {
-		case c.phase == phaseBackoff:
-			s.useDemandLocked()
-			q.retireLocked(c) // its SHUTDOWN is told to the child as IDLE
-		case !c.reached().IsZero():
-			s.giveUpHandshakeLocked(c, &q)
-		case s.state != connectivity.Ready && s.wanted:
-			s.overdueLocked(c, &q)
+		now := time.Now()
+		for c := range s.all {
+			at := s.decisionLocked(c)
+			if at.IsZero() || at.After(now) {
+				continue
+			}
+			switch {
+			case c.phase == phaseBackoff:
+				s.useDemandLocked()
+				s.resumeOnGRPCLocked(c, e) // and the child hears IDLE
+			case !c.reached().IsZero():
+				s.giveUpHandshakeLocked(c, e)
+			case s.state != connectivity.Ready && s.wanted:
+				s.overdueLocked(c, e)
+			}
 		}
-	}
-	s.superviseTick.stop()
-	s.armSuperviseLocked()
+		s.superviseTick.stop()
+		s.armSuperviseLocked()
+	})
+}
+
+// retryNow ends a backoff: the child hears IDLE, and whatever then connects is a new
+// SubConn.
+func (s *subchannel) retryNow() {
+	s.update(func(e *effects) {
+		if s.closed || s.state != connectivity.TransientFailure {
+			return
+		}
+		for c := range s.all {
+			if c.phase == phaseBackoff {
+				s.resumeOnGRPCLocked(c, e)
+			}
+		}
+	})
 }
 
 // reached is when this dial of c got through to the server; zero if it has not.
@@ -173,11 +188,11 @@ func (s *subchannel) connectPatience() (each, all time.Duration) {
 	if known.connect > 0 {
 		each = min(max(leastPause, connectFactor*known.connect), longestConnect)
 	}
-	return each, min(each<<lingering(known), longestConnect)
+	return each, min(each<<connectDoublings(known), longestConnect)
 }
 
-// lingering is how many times the time for a dial is doubled.
-func lingering(known learned) int {
+// connectDoublings is how many times the time for a dial is doubled.
+func connectDoublings(known learned) int {
 	switch tries := known.unanswered; {
 	case known.connect == 0:
 		return min(tries, 5)
@@ -191,7 +206,7 @@ func lingering(known learned) int {
 // overdueAtLocked is when c has been tried for long enough.
 func (s *subchannel) overdueAtLocked(c *connection) time.Time {
 	each, all := s.connectPatience()
-	first := s.lingeringLocked()
+	first := s.longDialLocked()
 	if all == each || first == nil {
 		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.pause))
 	}
@@ -209,20 +224,20 @@ func (s *subchannel) handshakePatience() time.Duration {
 
 // giveUpHandshakeLocked ends the connection that c is being made on. gRPC reports
 // that the dial failed.
-func (s *subchannel) giveUpHandshakeLocked(c *connection, q *sequel) {
+func (s *subchannel) giveUpHandshakeLocked(c *connection, e *effects) {
 	missing := "finish the handshake"
 	if c.tap.Attached() {
 		missing = "begin HTTP/2 (no SETTINGS)"
 	}
 	why := fmt.Errorf("scale: %s accepted the connection and did not %s within %v", s.addr(), missing, time.Since(c.reached()).Round(time.Millisecond))
 	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
-	q.kill, q.killed = append(q.kill, c), why
+	e.kill = append(e.kill, killing{c, why})
 }
 
-// lingeringLocked is the dial that is left to itself, nil if there is none.
-func (s *subchannel) lingeringLocked() *connection {
+// longDialLocked is the long dial, nil if there is none.
+func (s *subchannel) longDialLocked() *connection {
 	for c := range s.all {
-		if c.phase == phaseDialling && c.lingers {
+		if c.phase == phaseDialling && c.longDial {
 			return c
 		}
 	}
@@ -231,15 +246,15 @@ func (s *subchannel) lingeringLocked() *connection {
 
 // overdueLocked has another dial begun beside c, which gets no answer, or in its place.
 // When that has gone on for long enough all are given up.
-func (s *subchannel) overdueLocked(c *connection, q *sequel) {
-	first := s.lingeringLocked()
+func (s *subchannel) overdueLocked(c *connection, e *effects) {
+	first := s.longDialLocked()
 	if first == nil {
 		first = c
 	}
 	if _, all := s.connectPatience(); time.Since(first.dialledAt) >= all {
-		s.giveUpDialLocked(c, q)
+		s.giveUpDialLocked(c, e)
 		if first != c && first.reached().IsZero() {
-			s.giveUpDialLocked(first, q)
+			s.giveUpDialLocked(first, e)
 		}
 		if s.countLocked()[phaseDialling] == 0 {
 			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.unanswered++ })
@@ -247,20 +262,18 @@ func (s *subchannel) overdueLocked(c *connection, q *sequel) {
 		return
 	}
 	if first == c {
-		c.lingers = true
+		c.longDial = true
 	} else {
-		s.giveUpDialLocked(c, q)
+		s.giveUpDialLocked(c, e)
 	}
 	if first.reached().IsZero() { // else it is shaking hands
-		s.starting++
-		q.dials++
+		e.dial(1)
 	}
 }
 
-// giveUpDialLocked ends a dial that gets no answer. If it was the last, the SHUTDOWN of
-// its SubConn, told on gRPC's goroutine, tells the child that it failed, and that it may
-// connect again.
-func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
+// giveUpDialLocked ends a dial that gets no answer. If it was the last, the child hears
+// that it failed, and that it may connect again.
+func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	took := time.Since(c.dialledAt)
 	err := fmt.Errorf("scale: dialling %s: no answer within %v", s.addr(), took.Round(time.Millisecond))
 	s.lastErr = err
@@ -268,18 +281,18 @@ func (s *subchannel) giveUpDialLocked(c *connection, q *sequel) {
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
 	c.givenUp = err
-	q.retireLocked(c)
+	s.resumeOnGRPCLocked(c, e)
 }
 
-// dropDialsLocked ends the dials that were begun, or left to themselves, for want of c,
-// which has come to a result. If c failed, those go on that have reached the server.
-func (s *subchannel) dropDialsLocked(c *connection, q *sequel) {
+// dropDialsLocked ends the long dial and the side dials, as c has come to a result. If c
+// failed, those that have reached the server go on.
+func (s *subchannel) dropDialsLocked(c *connection, e *effects) {
 	for other := range s.all {
-		if other == c || other.phase != phaseDialling || !other.lingers && !other.beside {
+		if other == c || other.phase != phaseDialling || !other.longDial && !other.sideDial {
 			continue
 		}
 		if c.phase == phaseReady || other.reached().IsZero() {
-			q.retireLocked(other)
+			s.retireLocked(other, e)
 		}
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// Dial options are opaque. NewClient has to see into them all the same: it must wrap
-// what two of grpc-go's hold, and find its own, also where a library has wrapped them.
-// So this looks, by reflection, at what grpc-go does not export: the struct that
-// options are applied to, the options that hold a function to apply, and those that
-// hold other options. Nothing is guessed: where anything is not as in the grpc-go that
-// this was written for (1.85), NewClient does without (see clientOptions.wrap).
+// Dial options are opaque. NewClient has to see into them all the same: it wraps what
+// grpc.WithResolvers and grpc.WithDefaultServiceConfig hold, and finds its own options,
+// also where a library has wrapped them. So it looks, by reflection, at what grpc-go does
+// not export: the struct that options are applied to, the options that hold a function,
+// and those that hold other options. It guesses nothing: where grpc-go differs from 1.85,
+// for which this was written, NewClient does without (see clientOptions.wrap).
 
 // grpcOptions are the two of a program's dial options that NewClient has to know.
 type grpcOptions struct {
@@ -52,8 +52,8 @@ func seeThrough(opts []grpc.DialOption) (plain []grpc.DialOption, err error) {
 	return plain, nil
 }
 
-// mostWraps bounds how often an option may be wrapped. One that holds itself would be
-// the end of grpc.NewClient too, but not of this.
+// mostWraps bounds how often an option may be wrapped: one may hold itself. Such an
+// option makes grpc.NewClient recurse for ever, and must not do so here.
 const mostWraps = 100
 
 // unwrap returns the option of grpc-go or of this package within opt. Another package

@@ -12,7 +12,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// explain says why a dial failed, and what to do about it.
+// explain adds to the error of a dial why it failed and what to do about it.
 func (s *subchannel) explain(err error) error {
 	if err == nil {
 		return nil
@@ -20,9 +20,9 @@ func (s *subchannel) explain(err error) error {
 	return fmt.Errorf("scale: connecting to %w", reason.Explain(s.addr(), err))
 }
 
-// LastErrors are, for each subchannel that has had one, why the last dial failed or
-// the last connection was lost: the errors as they were met, of which the status of
-// an RPC has the words only.
+// LastErrors returns, for each subchannel that has one, the error of the last dial that
+// failed or the last connection that was lost. Unlike the status of an RPC, which has
+// only their text, these errors can be examined with errors.Is and errors.As.
 func (o *Observer) LastErrors() (errs []error) {
 	ch := o.channel.Load()
 	if ch == nil {
@@ -40,11 +40,12 @@ func (o *Observer) LastErrors() (errs []error) {
 	return errs
 }
 
-// PickError is why a call of the given method would find no connection now: the
-// error of the LB policy's picker while the channel is in TRANSIENT_FAILURE, or of
-// the resolver before there is a policy. Asking by an RPC gives the same error, but
-// after the program's interceptors, its retry policy and wait-for-ready have had
-// their way. It is nil if the channel is in another state or gives no reason.
+// PickError returns the error with which a call of the given full method name, such as
+// "/shop.Orders/Get", would fail now for want of a connection: that of the LB policy's
+// picker while the channel is in TRANSIENT_FAILURE, or that of the resolver before there
+// is a policy. It is nil if the channel is in another state or gives no reason. An RPC
+// would give the same error, but only after the program's interceptors, its retry policy
+// and wait-for-ready. A nil ctx counts as context.Background().
 func (o *Observer) PickError(ctx context.Context, method string) error {
 	ch := o.channel.Load()
 	if ch == nil {
@@ -54,8 +55,11 @@ func (o *Observer) PickError(ctx context.Context, method string) error {
 	case 0:
 		return ch.resolverError()
 	case 1:
+		if ctx == nil {
+			ctx = context.Background() //nolint:contextcheck // there is none to inherit from
+		}
 		return policies[0].pickError(balancer.PickInfo{Ctx: ctx, FullMethodName: method})
-	default: // they are parts of another policy, which decides
+	default: // they are children of another policy, whose picker decides
 		return nil
 	}
 }

@@ -31,7 +31,8 @@ type stage struct {
 
 	t        *testing.T
 	policy   *policy
-	speaking atomic.Bool // gRPC's goroutine for the channel runs
+	speaking atomic.Bool  // gRPC's goroutine for the channel runs
+	moved    map[move]int // of connections; guarded by subchannel.mu
 
 	mu     sync.Mutex // guards all below
 	events []string   // what reached gRPC, in order
@@ -63,7 +64,7 @@ func (*stage) MetricsRecorder() stats.MetricsRecorder { return stats.Unimplement
 // unless js says otherwise, told to connect.
 func newStage(t *testing.T, js string) *stage {
 	t.Helper()
-	st := &stage{t: t}
+	st := &stage{t: t, moved: make(map[move]int)}
 	parsed, err := builder{}.ParseConfig(json.RawMessage(js))
 	if err != nil {
 		t.Fatal(err)

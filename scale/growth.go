@@ -1,29 +1,14 @@
 package scale
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
-
-	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 const (
-	// A connection that was lost within longEnough, and on which the server never
-	// answered a call, was short-lived. After the first in a row the next dial
-	// follows at once, after each further one it is held back, as holds says, each
-	// time with up to a fifth on top. gRPC itself forgets its backoff when a dial
-	// succeeds. While a hold of shortHold or less lasts calls wait; longer ones they
-	// are told of, or they would wait for as long as the trouble lasts. A connection that has answered is
-	// no trouble however soon it goes: some servers end one after so many calls. One
-	// that the server flooded is trouble, whatever came before.
-	longEnough = time.Second
-	shortHold  = 850 * time.Millisecond
-
 	// Growth may start dialBurst dials at once and one more every dialEvery.
 	dialBurst = 16
 	dialEvery = 50 * time.Millisecond
@@ -33,25 +18,42 @@ const (
 	shrinkLooks = 4
 )
 
-// holds makes at most five dials in three seconds of a server that ends every connection
-// at once, though some fail before they are connections.
-var holds = [...]time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1600 * time.Millisecond}
-
-// growLocked says how many connections to dial for the calls that have no stream,
-// and reserves them in starting: as many as they need, all at once, unless dials
-// fail, connections do not last, or too many were dialled lately. What holds it
-// back makes it look again when it is over.
-func (s *subchannel) growLocked() int {
+// growLocked dials connections for the calls that have no stream: as many as they need,
+// all at once, unless dials fail, connections do not last, or too many were dialled
+// lately. What holds it back makes it look again when it is over.
+func (s *subchannel) growLocked(e *effects) {
 	if s.closed || s.state != connectivity.Ready && s.state != connectivity.Connecting {
-		return 0
+		return
 	}
 	demand := s.demandLocked()
 	if demand <= 0 {
-		return 0
+		return
 	}
-	if ready := *s.ready.Load(); len(s.suspects.trusted(ready)) < len(ready) {
-		return 0 // they may well go on, and take the calls then
+	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
+		return // they may well go on, and take the calls then
 	}
+	want := s.missingLocked(demand)
+	if want <= 0 {
+		return
+	}
+	now := time.Now()
+	if s.shortLived > 0 && !s.anyUsefulLocked(now) {
+		s.armLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
+		return
+	}
+	granted := s.tokens.take(now, want)
+	if granted < want {
+		s.armLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
+	}
+	if granted > 0 && s.state == connectivity.Ready {
+		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %d calls", granted, demand))
+	}
+	e.dial(granted)
+}
+
+// missingLocked is how many connections demand needs beside those that are being dialled,
+// as far as there may be more.
+func (s *subchannel) missingLocked(demand int64) int {
 	n := s.countLocked()
 	if n[phaseBackoff]+n[phaseHeld] > 0 {
 		return 0
@@ -61,42 +63,19 @@ func (s *subchannel) growLocked() int {
 		return 0
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
-	want = min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
-	if want <= 0 {
-		return 0
-	}
-	now := time.Now()
-	if s.shortLived > 0 && !s.provedLocked(now) {
-		s.setLocked(&s.regrow, max(longEnough, s.heldUntil.Sub(now)), s.grow)
-		return 0
-	}
-	granted := s.tokens.take(now, want)
-	if granted < want {
-		s.setLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
-	}
-	if granted > 0 && s.state == connectivity.Ready {
-		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %d calls", granted, demand))
-	}
-	s.starting += granted
-	return granted
+	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 }
 
 // grow looks whether more connections are needed.
-func (s *subchannel) grow() {
-	s.mu.Lock()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
-}
+func (s *subchannel) grow() { s.update(s.growLocked) }
 
 // growCold does so before the first connection is READY, with the calls that wait
 // for that. The first connection is enough for what a remembered limit says.
 func (s *subchannel) growCold(parked int) {
-	s.mu.Lock()
-	s.parked = parked
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+	s.update(func(e *effects) {
+		s.parked = parked
+		s.growLocked(e)
+	})
 }
 
 // demandLocked is how many calls have no stream of their own.
@@ -107,8 +86,8 @@ func (s *subchannel) demandLocked() int64 {
 	}
 	exceeding := int64(0)
 	for _, c := range *s.ready.Load() {
-		if room := c.room.Load(); room < c.limit.Load() { // else the rest of them waits
-			exceeding += c.inFlight() - room
+		if soft := c.softLimit.Load(); soft < c.callLimit.Load() { // else the rest of them waits
+			exceeding += c.inFlight() - soft
 		}
 	}
 	return demand + max(exceeding, 0)
@@ -122,117 +101,51 @@ func (s *subchannel) streamsEachLocked() (each int64) {
 		return s.eachLocked()
 	}
 	known := s.policy.channel.memory.recall(s.addr())
-	if !known.limited || s.dialFails > 0 || s.shortLived > 0 || s.distrust {
+	if !known.limited || s.dialFails > 0 || s.shortLived > 0 || s.ejectedSinceReady {
 		return 0
 	}
 	each, _ = s.policy.settings.Load().bounds(known.limit, true)
 	return each
 }
 
-// retryNow ends a backoff. The SHUTDOWN of the SubConn that sits it out is told to
-// the child as IDLE, and whatever then connects is a new one.
-func (s *subchannel) retryNow() {
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || s.state != connectivity.TransientFailure {
-		return
-	}
-	for c := range s.all {
-		if c.phase == phaseBackoff {
-			q.retireLocked(c)
-		}
-	}
-}
-
-// provedLocked reports whether one of the connections has shown that it is of use.
-func (s *subchannel) provedLocked(now time.Time) bool {
-	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool {
-		return c.proved.Load() || now.Sub(c.readyAt) >= longEnough
-	})
-}
-
-// judgeLocked counts the end of c, once, and decides how soon the next dial may
-// follow.
-func (s *subchannel) judgeLocked(c *connection) {
-	if c.judged {
-		return
-	}
-	c.judged = true
-	lived := time.Duration(0)
-	if !c.readyAt.IsZero() {
-		lived = time.Since(c.readyAt)
-	}
-	s.lastErr = c.reason(lived)
-	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
-	if (lived >= longEnough || c.proved.Load()) && !flooded {
-		s.shortLived = 0
-	} else {
-		s.shortLived++
-	}
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
-	if s.shortLived > 1 {
-		hold := holds[min(s.shortLived, len(holds)+1)-2]
-		hold += randomUpTo(hold / 5)
-		s.heldUntil = time.Now().Add(hold)
-	}
-}
-
-// judgeDialLocked counts c, whose dial has failed, as short-lived if the server ended it
-// just before it was READY, or if it got no farther than those before it that were.
-func (s *subchannel) judgeDialLocked(c *connection) {
-	begun := c.tap.Attached() && time.Since(c.dialledAt) < longEnough
-	if begun || s.shortLived > 0 && !c.reached().IsZero() {
-		err := s.lastErr // which says more
-		s.judgeLocked(c)
-		s.lastErr = err
-	}
-}
-
-// armShrinkLocked sees to it that unused connections are closed.
+// armShrinkLocked has shrink called when there are connections that it might close.
 func (s *subchannel) armShrinkLocked() {
 	after := s.policy.settings.Load().shrinkAfter
 	if after <= 0 || s.closed || len(*s.ready.Load()) < 2 {
 		s.shrinkTick.stop()
 		return
 	}
-	s.setLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
+	s.armLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
 }
 
 // shrink closes the connections, but for the oldest, that had no stream in the
 // last shrinkLooks looks. A call that has picked one has a stream on it, so none
 // is in its way.
 func (s *subchannel) shrink() {
-	var unused []*connection
-	s.mu.Lock()
-	for i, c := range *s.ready.Load() {
-		if i == 0 {
-			continue
+	s.update(func(e *effects) {
+		var unused []*connection
+		for i, c := range *s.ready.Load() {
+			if i == 0 {
+				continue
+			}
+			if c.used.Swap(false) || c.busy() {
+				c.quiet = 0
+			} else {
+				c.quiet++
+			}
+			if c.quiet >= shrinkLooks && !s.closed && c.takeOutIfUnused() {
+				unused = append(unused, c)
+			}
 		}
-		if c.used.Swap(false) || c.busy() {
-			c.quiet = 0
-		} else {
-			c.quiet++
+		for _, c := range unused {
+			s.removeLocked(c, e)
+			s.retireLocked(c, e)
+			s.stats.shrunk++
+			s.event(EventShrank, c, time.Since(c.readyAt), "")
+			e.publish = true
 		}
-		if c.quiet >= shrinkLooks && !s.closed && c.takeOutIfUnused() {
-			unused = append(unused, c)
-		}
-	}
-	for _, c := range unused {
-		c.phase = phaseOut
-		s.removeLocked(c)
-		s.stats.shrunk++
-		s.event(EventShrank, c, time.Since(c.readyAt), "")
-	}
-	s.armShrinkLocked()
-	s.mu.Unlock()
-	if len(unused) > 0 {
-		s.policy.republish()
-	}
-	for _, c := range unused {
-		c.sc.Shutdown()
-	}
+		s.armShrinkLocked()
+	})
 }
 
 // randomUpTo is a random part of d. It spreads clients out, and secures nothing.

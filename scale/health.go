@@ -12,57 +12,57 @@ type health struct {
 	listener func(balancer.SubConnState) // the child's; nil without
 	nth      int                         // tells a listener from the next; outlives a reset
 	last     connectivity.State          // what it was told last
-	starved  *connection                 // its watch waits for a stream; counted in subchannel.waiting
+	waitsOn  *connection                 // its watch waits for a stream; counted in subchannel.waiting
 }
 
 // RegisterHealthListener implements balancer.SubConn. A nil listener ends the
 // reports.
 func (s *subchannel) RegisterHealthListener(listener func(balancer.SubConnState)) {
-	s.mu.Lock()
-	s.resetHealthLocked()
-	s.health.listener = listener
-	s.mu.Unlock()
-	s.watchOldest()
+	s.update(func(e *effects) {
+		s.resetHealthLocked()
+		s.health.listener = listener
+		e.primary = true
+	})
 }
 
 func (s *subchannel) resetHealthLocked() {
-	if s.health.starved != nil {
+	if s.health.waitsOn != nil {
 		s.waiting.Add(-1)
 	}
 	s.health = health{nth: s.health.nth + 1}
 }
 
-// watchOldest has gRPC watch the health on the oldest connection. The watch is a
+// watchPrimaryHealth has gRPC watch the health on the oldest connection. The watch is a
 // stream that no Pick sees, so one is taken for it first. Otherwise it could use
 // up the last stream before a call that has picked it, and the call would wait in
 // the transport for the watch to end, which it never does.
-func (s *subchannel) watchOldest() {
-	s.mu.Lock()
-	c := s.oldest()
-	if s.health.starved != nil {
-		s.health.starved = nil
-		s.waiting.Add(-1)
-	}
-	starved := c != nil && s.health.listener != nil && !c.setAsideLocked()
-	if starved {
-		s.health.starved = c
-		s.waiting.Add(1) // has every stream that is given back come to dispatchLocked
-	}
-	s.mu.Unlock()
-	if c != nil && !starved {
-		s.watch(c)
-	}
+func (s *subchannel) watchPrimaryHealth() {
+	s.update(func(e *effects) {
+		c := s.oldest()
+		if s.health.waitsOn != nil {
+			s.health.waitsOn = nil
+			s.waiting.Add(-1)
+		}
+		switch {
+		case c == nil:
+		case s.health.listener == nil || c.setAsideLocked():
+			e.watch = c
+		default:
+			s.health.waitsOn = c
+			s.waiting.Add(1) // has every stream that is given back come to dispatchLocked
+		}
+	})
 }
 
-// feedWatchLocked begins a watch that waited for a stream, if there is one now.
-func (s *subchannel) feedWatchLocked() {
-	c := s.health.starved
+// resumeHealthWatchLocked begins a watch that waited for a stream, if there is one now.
+func (s *subchannel) resumeHealthWatchLocked(e *effects) {
+	c := s.health.waitsOn
 	if c == nil || !c.setAsideLocked() {
 		return
 	}
-	s.health.starved = nil
+	s.health.waitsOn = nil
 	s.waiting.Add(-1)
-	s.policy.tasks.run(func() { s.watch(c) })
+	e.run = append(e.run, func() { s.watchHealth(c) })
 }
 
 // setAsideLocked takes a stream for a watch. It is false if the calls have all of
@@ -70,42 +70,42 @@ func (s *subchannel) feedWatchLocked() {
 // to be had, gets a watch that is not counted: the transport has it wait, or the
 // calls, as on a plain channel.
 func (c *connection) setAsideLocked() bool {
-	if c.watched || c.room.Load() == 0 || c.room.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
+	if c.watched || c.softLimit.Load() == 0 || c.softLimit.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
 		return true
 	}
-	c.watched = c.take(c.limit.Load())
+	c.watched = c.take(c.callLimit.Load())
 	return c.watched
 }
 
-// watch registers the child's listener for c's health with gRPC. What comes is told on
-// gRPC's goroutine; watch may run on another, beside the one that registers the child's
-// next listener. Of the two whoever is last sees that there is another, and begins again.
-func (s *subchannel) watch(c *connection) {
-	s.mu.Lock()
-	listener, nth := s.health.listener, s.health.nth
-	s.mu.Unlock()
+// watchHealth registers the child's listener for c's health with gRPC. What comes is told
+// on gRPC's goroutine; watchHealth may run on another, beside the one that registers the
+// child's next listener. The one that registers last sees that there is another, and
+// begins again.
+func (s *subchannel) watchHealth(c *connection) {
+	listener, nth := s.healthListener()
 	if listener == nil {
 		c.sc.RegisterHealthListener(nil)
-		s.unwatch(c)
+		s.update(func(e *effects) { s.endHealthWatchLocked(c, e) })
 	} else {
 		c.sc.RegisterHealthListener(func(state balancer.SubConnState) { s.onHealth(c, nth, listener, state) })
 	}
-	s.mu.Lock()
-	last := s.health.nth == nth
-	s.mu.Unlock()
-	if !last {
-		s.watchOldest()
+	if _, last := s.healthListener(); last != nth {
+		s.watchPrimaryHealth()
 	}
 }
 
-// unwatch gives the stream back that was set aside.
-func (s *subchannel) unwatch(c *connection) {
+// healthListener is the child's listener of now, and which one that is.
+func (s *subchannel) healthListener() (listener func(balancer.SubConnState), nth int) {
 	s.mu.Lock()
-	watched := c.watched
-	c.watched = false
-	s.mu.Unlock()
-	if watched {
-		c.release()
+	defer s.mu.Unlock()
+	return s.health.listener, s.health.nth
+}
+
+// endHealthWatchLocked gives the stream back that was set aside.
+func (s *subchannel) endHealthWatchLocked(c *connection, e *effects) {
+	if c.watched {
+		c.watched = false
+		c.releaseLocked(e)
 	}
 }
 
@@ -114,23 +114,19 @@ func (s *subchannel) unwatch(c *connection) {
 // spared the CONNECTING: what it knows is the best guess until the new watch has
 // an answer.
 func (s *subchannel) onHealth(c *connection, nth int, listener func(balancer.SubConnState), state balancer.SubConnState) {
-	s.mu.Lock()
-	if s.oldest() != c || s.health.nth != nth {
-		s.mu.Unlock()
-		return
-	}
-	beginning := state.ConnectivityState == connectivity.Connecting
-	unchecked := !c.checked && !beginning
-	c.checked = c.checked || beginning
-	spare := beginning && s.health.last == connectivity.Ready
-	if !spare {
+	s.update(func(e *effects) {
+		if s.oldest() != c || s.health.nth != nth {
+			return
+		}
+		beginning := state.ConnectivityState == connectivity.Connecting
+		if !c.checked && !beginning {
+			s.endHealthWatchLocked(c, e)
+		}
+		c.checked = c.checked || beginning
+		if beginning && s.health.last == connectivity.Ready {
+			return
+		}
 		s.health.last = state.ConnectivityState
-	}
-	s.mu.Unlock()
-	if unchecked {
-		s.unwatch(c)
-	}
-	if !spare {
-		s.child.call(func() { listener(state) })
-	}
+		e.report = func() { listener(state) }
+	})
 }

@@ -10,54 +10,56 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// Memory is what channels learn of the addresses that they connect to: how many
-// streams a server allows, how long it takes to connect, and at what age it ends
-// connections. A channel has one of its own, which lasts as long as the channel.
-// Channels that come and go, such as those of a pool, can share one; see
-// [WithMemory]. Its zero value is ready for use, and it is safe for concurrent use.
+// Memory holds what channels have learned about the addresses that they connect to: how
+// many streams a server allows, how long connecting takes, and at what age the server
+// ends connections. By default a channel has a Memory of its own, which is lost with it.
+// Give one Memory to several channels with [WithMemory] if channels come and go, as those
+// of a pool do. It remembers up to 1,024 addresses. Make one with new(Memory); it may be
+// used concurrently.
 type Memory struct {
 	mu     sync.Mutex // guards byAddr and what it points to
 	byAddr map[string]*learned
 }
 
-// WithMemory has the channel use m and add to it. A nil m is an error of
-// [NewClient].
+// WithMemory makes the channel use m, and add to it, in place of a [Memory] of its own. m
+// must not be nil.
 func WithMemory(m *Memory) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if m == nil {
-			return errors.New("scale: WithMemory(nil): want a Memory")
+			return errors.New("scale: WithMemory(nil): want a Memory; leave the option out for one that lasts as long as the channel")
 		}
 		o.memory = m
 		return nil
 	})
 }
 
-// learned is what is known of an address. A duration of 0 is not known.
+// learned is what is known about an address. A duration of 0 is not known.
 type learned struct {
 	limit   uint32
 	limited bool // limit is known
 
-	connect    time.Duration // from the dial to the handshake, the last time that no packet was lost
+	connect    time.Duration // from the dial to the handshake, when no packet was last lost
 	handshake  time.Duration // from there to READY, the last time
-	timeouts   int           // handshakes in a row that ran into their patience
-	unanswered int           // times in a row that it was not reached in time
+	timeouts   int           // handshakes in a row that timed out
+	unanswered int           // dials in a row that did not reach it in time
 
-	ejected int // connections in a row, none of which answered a probe soon
+	ejected int // connections in a row that were ejected, none having answered a probe soon
 
-	shortLived int       // connections in a row that were lost soon
+	shortLived int       // connections in a row that were lost soon after READY
 	judgedAt   time.Time // when the last of them was lost
 
 	lifetime lifetime
 }
 
-// troubleLasts is how long short-lived connections are held against an address when
-// another channel connects to it.
+// troubleLasts is for how long short-lived connections slow down the dials of another
+// channel to the same address.
 const troubleLasts = 5 * time.Second
 
-// maxRemembered bounds the memory of a channel whose addresses come and go.
+// maxRemembered limits the addresses in a Memory, for channels whose addresses change
+// all the time. Beyond it one of them, any, is forgotten for each new one.
 const maxRemembered = 1024
 
-// note changes what is known of addr.
+// note changes what is known about addr.
 func (m *Memory) note(addr string, change func(*learned)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,8 +80,8 @@ func (m *Memory) note(addr string, change func(*learned)) {
 	change(l)
 }
 
-// trust forgets that connections to addr were ejected.
-func (m *Memory) trust(addr string) {
+// forgetEjections forgets that connections to addr were ejected.
+func (m *Memory) forgetEjections(addr string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l := m.byAddr[addr]; l != nil {
@@ -87,7 +89,7 @@ func (m *Memory) trust(addr string) {
 	}
 }
 
-// rememberDialLocked notes what it took c to become READY.
+// rememberDialLocked notes how long c took to become READY.
 func (c *connection) rememberDialLocked() {
 	reached := c.reached()
 	if reached.IsZero() {
@@ -101,10 +103,11 @@ func (c *connection) rememberDialLocked() {
 	})
 }
 
-// noteConnect notes that it took so long to connect. A dial whose packets were lost
-// took as long as TCP waits before it asks again, which says nothing of the next one:
-// then the round trip counts, if it is longer than what is known. Where the platform
-// does not tell, a second or more is taken for that wait, unless nothing better is known.
+// noteConnect notes how long connecting took. If packets were lost, that time includes
+// TCP's wait before it sends again, which does not help to predict the next dial: then
+// the round trip is noted instead, if it is longer than what is known. Where the
+// platform does not report lost packets, a second or more is taken for such a wait,
+// unless nothing better is known.
 func (l *learned) noteConnect(took time.Duration, p tap.Progress, told bool) {
 	switch {
 	case p.Resent > 0:
@@ -114,7 +117,7 @@ func (l *learned) noteConnect(took time.Duration, p tap.Progress, told bool) {
 	}
 }
 
-// recall copies what is known of addr.
+// recall returns a copy of what is known about addr.
 func (m *Memory) recall(addr string) learned {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,10 +13,14 @@ import (
 
 const (
 	defaultMaxConnections   = 10  // gRFC A105's
-	defaultUnlimitedStreams = 128 // what restate and others settled on for such servers
+	defaultUnlimitedStreams = 128 // what other clients use for such servers
 	defaultShrinkAfter      = time.Minute
 	defaultProbeInterval    = time.Second
 	defaultProbeTimeout     = time.Second
+
+	// longest is what a longer duration counts as, so that sums and multiples of it do
+	// not overflow.
+	longest = 365 * 24 * time.Hour
 )
 
 // settings are what a subchannel needs to know. Each has a dial option and a
@@ -29,7 +33,7 @@ type settings struct {
 	probeInterval    time.Duration // 0: never probe
 	probeTimeout     time.Duration // more than 0
 	holdGoAway       bool
-	maxAge           time.Duration // 0: what the server's GOAWAYs tell; negative: none
+	maxAge           time.Duration // 0: learned from the server's GOAWAYs; negative: none
 	queueInTransport bool
 }
 
@@ -43,7 +47,7 @@ func defaultSettings() settings {
 	}
 }
 
-// clientOptions is what the dial options of this package add up to.
+// clientOptions holds the values of this package's dial options.
 type clientOptions struct {
 	settings
 
@@ -58,7 +62,7 @@ type clientOptions struct {
 }
 
 // option is a dial option of this package. grpc.NewClient sees the
-// EmptyDialOption in it, which does nothing; [NewClient] calls apply.
+// EmptyDialOption in it, which does nothing; NewClient calls apply.
 type option struct {
 	grpc.EmptyDialOption
 
@@ -69,7 +73,7 @@ func newOption(apply func(*clientOptions) error) grpc.DialOption {
 	return option{apply: apply}
 }
 
-// gather adds up this package's options among plain ones.
+// gather applies those of plain that are this package's options.
 func gather(plain []grpc.DialOption) (*clientOptions, error) {
 	o := &clientOptions{settings: defaultSettings()}
 	for _, opt := range plain {
@@ -82,15 +86,12 @@ func gather(plain []grpc.DialOption) (*clientOptions, error) {
 	return o, nil
 }
 
-// WithMaxConnections bounds the connections of one subchannel, which is one address
-// of the server; 1 means never to scale. The default is 10. Not counted are a successor
-// on its way, and one replaced connection that is observed, without calls, to see
-// whether the server really ends it at the age that was learned. A service config may
-// ask for fewer, not for more (gRFC A105, "Configuration"). n below 1 is an error
-// of [NewClient].
-//
-// Like every dial option of this package it has an effect in [NewClient] only;
-// grpc.NewClient ignores it.
+// WithMaxConnections limits the connections to one address (one subchannel) to n, which
+// must be 1 or more; the default is 10, and 1 turns scaling off. It is the
+// maxConnectionsPerSubchannel of gRFC A105: a service config may ask for fewer
+// connections, not for more. Two kinds of connection are not counted: one that is being
+// dialled to replace another, and one that was replaced and is kept, without calls, to
+// check the age that was learned (see [WithMaxConnectionAge]).
 func WithMaxConnections(n int) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if n < 1 {
@@ -101,129 +102,140 @@ func WithMaxConnections(n int) grpc.DialOption {
 	})
 }
 
-// WithMaxStreams bounds the streams of one connection below the server's limit; 0,
-// the default, means the server's limit. It also holds on servers that have no
-// limit. n below 0 is an error of [NewClient].
+// WithMaxStreams limits the streams in flight on one connection to n, which must be 0
+// or more. 0, the default, means the server's limit; so does an n above that limit. It
+// also applies to a server that sets no limit.
 func WithMaxStreams(n int) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if n < 0 {
-			return fmt.Errorf("scale: WithMaxStreams(%d): want 0, for the server's limit, or more", n)
+			return fmt.Errorf("scale: WithMaxStreams(%d): want 0 (the server's limit) or more", n)
 		}
 		o.maxStreams = n
 		return nil
 	})
 }
 
-// WithStreamsPerUnlimitedConnection says how many streams one connection to a server without a
-// limit takes before another connection is opened; 0 means that such a server
-// gets one connection. The default is 128. It never makes a call wait: when no
-// more connections can be had, those that are there take the streams. n below 0
-// is an error of [NewClient].
+// WithStreamsPerUnlimitedConnection sets how many streams a connection carries before
+// another is opened, where the server sets no limit (RFC 9113, section 6.5.2). n must be
+// 0 or more; the default is 128, and 0 means a single connection to such a server. No
+// call waits because of it: when no further connection can be opened, the connections
+// that are there carry more streams.
 func WithStreamsPerUnlimitedConnection(n int) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if n < 0 {
-			return fmt.Errorf("scale: WithStreamsPerUnlimitedConnection(%d): want 0, for one connection, or more", n)
+			return fmt.Errorf("scale: WithStreamsPerUnlimitedConnection(%d): want 0 (a single connection) or more", n)
 		}
 		o.unlimitedStreams = n
 		return nil
 	})
 }
 
-// WithShrinkAfter says how long a connection beyond the first goes unused before it
-// is closed; up to a quarter of d is added. The default is one minute, 0 means
-// never. d below 0 is an error of [NewClient].
+// WithShrinkAfter sets how long a connection beyond the first may be unused before it is
+// closed. It may take up to a quarter of d longer. d must be 0 or more; the default is
+// one minute, and 0 means never.
 func WithShrinkAfter(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d < 0 {
-			return fmt.Errorf("scale: WithShrinkAfter(%v): want 0, for never, or more", d)
+			return fmt.Errorf("scale: WithShrinkAfter(%v): want 0 (never) or more", d)
 		}
-		o.shrinkAfter = d
+		o.shrinkAfter = min(d, longest)
 		return nil
 	})
 }
 
-// WithProbeInterval says within what time each connection is proved alive: by calls
-// that are answered on it, and when there are none, by an RPC, which
-// grpc.health.v1 answers, or says that it does not know, or [WithProbe]'s. A
-// connection that is idle is probed after 0.7 to 0.9 of d without a proof, one
-// that has streams in flight after 0.35 of d without a byte.
+// WithProbeInterval sets the time within which each connection has to prove that it
+// works: by a call that is answered on it or, if there is none, by a probe. A probe is
+// an RPC of grpc.health.v1 or of [WithProbe]; any status from the server is an answer. d
+// must be 0 or more; the default is one second. 0 turns off the probes, and with them
+// the ejection of connections that do not answer.
 //
-// Any status from the server is an answer. When there is none within half of
-// [WithProbeTimeout], the server's HTTP/2 is asked too, by an empty SETTINGS, which it
-// has to acknowledge at once whatever is busy behind it. A connection that
-// acknowledges it keeps its RPCs, and new ones go to a successor. One that answers
-// neither within WithProbeTimeout is ejected: its RPCs fail with status Unavailable,
-// which says why, and new ones go elsewhere. It is not ejected while this process
-// is short of CPU, or while data moves on it.
+// A connection without calls is probed when 0.7 to 0.9 of d have passed since the last
+// proof; one with streams in flight when nothing has been received for 0.35 of d.
 //
-// The default is one second, 0 turns all that off. d below 0 is an error of
-// [NewClient]. Probes are streams of their own, past interceptors, and of a server
-// whose limit is 10 or more one stream is kept free for them. On a connection whose
-// streams are all taken, only HTTP/2 is asked.
+// If a probe is not answered within half of [WithProbeTimeout], the server's HTTP/2 is
+// asked as well, by an empty SETTINGS frame, which a server acknowledges at once however
+// busy its handlers are (RFC 9113, section 6.5.3). If it is acknowledged, the connection
+// keeps its RPCs, and new calls go to a successor. If neither is answered within
+// WithProbeTimeout, the connection is ejected: it is closed, its RPCs fail with status
+// Unavailable and the reason, and new calls go elsewhere. A connection is not ejected
+// while this process is short of CPU, or while data moves on the connection.
+//
+// Probes do not pass through interceptors. Where the server's limit is 10 or more, one
+// stream of each connection is kept free for them. When every stream is taken, only
+// HTTP/2 is asked.
 func WithProbeInterval(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d < 0 {
-			return fmt.Errorf("scale: WithProbeInterval(%v): want 0, for no probes, or more", d)
+			return fmt.Errorf("scale: WithProbeInterval(%v): want 0 (no probes) or more", d)
 		}
-		o.probeInterval = d
+		o.probeInterval = min(d, longest)
 		return nil
 	})
 }
 
-// WithProbeTimeout says how long a probe may take. The default is one second. Where
-// answers have been slow lately a probe gets up to six times as long, so that a
-// slow network is not taken for a dead one. d of 0 or less is an error of
-// [NewClient].
+// WithProbeTimeout sets how long the answer to a probe may take. d must be more than 0;
+// the default is one second. Where recent answers were slow a probe gets more time, up
+// to six times d, so that a slow network is not mistaken for a dead one.
 func WithProbeTimeout(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d <= 0 {
 			return fmt.Errorf("scale: WithProbeTimeout(%v): want more than 0", d)
 		}
-		o.probeTimeout = d
+		o.probeTimeout = min(d, longest)
 		return nil
 	})
 }
 
-// WithProbe has f probe a connection in place of grpc.health.v1. cc is that one
-// connection, to be used for at most two unary RPCs, one after the other, by Invoke. f
-// must return when ctx ends, which has no deadline: it ends when the answer is not
-// wanted any more. nil means that the connection is alive, and so does an error that is, or
-// wraps, a gRPC status from the server. Any other error says that f does not like the
-// connection: it is replaced if its HTTP/2 answers, and ejected if not. f is called
-// concurrently for several connections. A nil f is an error of [NewClient].
+// WithProbe sets the function that probes a connection; by default a probe is a Check of
+// grpc.health.v1. f must not be nil.
+//
+// cc is the connection to be probed. f may make at most two unary RPCs on it, one after
+// the other, with Invoke. ctx has no deadline; it ends when the result is no longer
+// needed, and f must return then. The result means:
+//
+//   - nil, or an error that is or wraps a status sent by the server: the connection
+//     works.
+//   - any other error: it does not. It is replaced if its HTTP/2 answers, and ejected if
+//     not.
+//
+// f is called concurrently for several connections.
 func WithProbe(f func(ctx context.Context, cc grpc.ClientConnInterface) error) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if f == nil {
-			return errors.New("scale: WithProbe(nil): leave the option out for grpc.health.v1")
+			return errors.New("scale: WithProbe(nil): want a function; leave the option out to use grpc.health.v1")
 		}
 		o.ask = f
 		return nil
 	})
 }
 
-// WithMaxConnectionAge has connections replaced when they are about as old as d, to
-// within a tenth: the successor is dialled first, takes the new calls, and the old
-// connection is closed when its last stream has ended. It is for servers and load
-// balancers that end connections by age, and has no call wait for a handshake then.
+// WithMaxConnectionAge sets the age, within a tenth of d, at which a connection is
+// replaced: its successor is dialled first and takes the new calls, and the old
+// connection is closed when its last stream has ended. Use it for servers and load
+// balancers that close connections of a certain age, so that no call waits for a
+// handshake then.
 //
-// The default, 0, learns the age from the server: once it has ended two connections
-// in a row by GOAWAY (RFC 9113, section 6.8) without an error and at about the same
-// age of 1.5 s or more, later connections to the address are replaced at 0.7 to 0.8
-// of that. Now and then one that was replaced is kept, without calls, to see whether
-// the server ends it; the age is forgotten if not. A negative d replaces none.
+// With 0, the default, the age is learned from the server. When the server has ended two
+// connections in a row with a GOAWAY without an error (RFC 9113, section 6.8), at about
+// the same age of 1.5 s or more, later connections to that address are replaced at 0.7
+// to 0.8 of that age. Now and then a connection that was replaced is kept, without
+// calls, to see whether the server still ends it; if not, the age is forgotten. With a
+// negative d, no connection is replaced because of its age.
 func WithMaxConnectionAge(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
-		o.maxAge = max(d, -1)
+		o.maxAge = min(max(d, -1), longest)
 		return nil
 	})
 }
 
-// WithHoldGoAway has a connection that the server begins to end gracefully go on until
-// its successor has answered: the first of the two GOAWAYs (RFC 9113, section 6.8) is
-// held back from gRPC, as the server still takes streams then. So no call waits for
-// a handshake, even the first time that a server ends a connection. When no
-// successor can be had the second GOAWAY, some seconds later, is the end as always.
-// It changes what gRPC gets to see, so it is not the default.
+// WithHoldGoAway keeps a connection in use, when the server begins to end it
+// gracefully, until its successor has answered. Without it, a call may have to wait for
+// a handshake the first time that a server ends a connection.
+//
+// A server that ends a connection gracefully sends two GOAWAY frames (RFC 9113, section
+// 6.8), and accepts streams until the second. This option hides the first from grpc-go.
+// If no successor can be dialled, the second GOAWAY, some seconds later, ends the
+// connection as usual. It is off by default because it changes what grpc-go receives.
 func WithHoldGoAway() grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.holdGoAway = true
@@ -231,10 +243,10 @@ func WithHoldGoAway() grpc.DialOption {
 	})
 }
 
-// WithQueueInTransport keeps calls from waiting for a stream in the channel. A call
-// that finds every connection full goes to the least loaded one and waits there,
-// as on a plain channel: bound to that connection, in no order. It is for
-// programs that must not have a call wait inside an LB policy's Pick.
+// WithQueueInTransport makes a call that finds every connection full wait in the
+// transport of the least loaded one, as on a channel of grpc.NewClient: bound to that
+// connection and in no particular order. By default it waits in this package's queue,
+// inside the Pick of the LB policy. Use it if a Pick of your program must not block.
 func WithQueueInTransport() grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.queueInTransport = true
@@ -242,21 +254,21 @@ func WithQueueInTransport() grpc.DialOption {
 	})
 }
 
-// WithLogger sends what the channel has to say to l: rare warnings, mostly about
-// a server or an option that keeps the channel from scaling. By default it goes
-// to grpc-go's log. A nil l is an error of [NewClient].
+// WithLogger sends the channel's log lines to l. They are warnings and rare, mostly
+// about a server or an option that keeps the channel from scaling. By default they go to
+// grpc-go's log. l must not be nil.
 func WithLogger(l *slog.Logger) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if l == nil {
-			return errors.New("scale: WithLogger(nil): leave the option out for grpc-go's log, or use slog.DiscardHandler")
+			return errors.New("scale: WithLogger(nil): want a logger; leave the option out to use grpc-go's log, or use slog.DiscardHandler to log nothing")
 		}
 		o.logger = l
 		return nil
 	})
 }
 
-// WithObserver makes o show the channel. An Observer shows one channel; a second
-// [NewClient] with it is an error.
+// WithObserver makes o show the state of the channel. o must not be nil, and must be
+// new: an Observer shows one channel, and a second NewClient with it is an error.
 func WithObserver(o *Observer) grpc.DialOption {
 	return newOption(func(opts *clientOptions) error {
 		if o == nil {
@@ -267,13 +279,15 @@ func WithObserver(o *Observer) grpc.DialOption {
 	})
 }
 
-// WithResolvers is grpc.WithResolvers for use with [NewClient]. The original
-// works too, with the versions of grpc-go that this package was tested with.
+// WithResolvers is grpc.WithResolvers for [NewClient]. grpc.WithResolvers works there
+// too, with the versions of grpc-go that this package was tested with. The builders are
+// added to those of other WithResolvers options; none of them may be nil. Without
+// builders the option does nothing.
 func WithResolvers(builders ...resolver.Builder) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
-		for _, b := range builders {
+		for i, b := range builders {
 			if b == nil {
-				return errors.New("scale: WithResolvers: one of the builders is nil")
+				return fmt.Errorf("scale: WithResolvers: builder %d of %d is nil", i+1, len(builders))
 			}
 		}
 		o.resolvers = append(o.resolvers, builders...)
@@ -281,11 +295,15 @@ func WithResolvers(builders ...resolver.Builder) grpc.DialOption {
 	})
 }
 
-// WithDefaultServiceConfig is grpc.WithDefaultServiceConfig for use with
-// [NewClient]. The original works too, with the versions of grpc-go that this
-// package was tested with; when both are given, this one counts.
+// WithDefaultServiceConfig is grpc.WithDefaultServiceConfig for [NewClient].
+// grpc.WithDefaultServiceConfig works there too, with the versions of grpc-go that this
+// package was tested with; if both are given, this one applies. js must be a service
+// config in JSON.
 func WithDefaultServiceConfig(js string) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
+		if js == "" {
+			return errors.New(`scale: WithDefaultServiceConfig(""): want a service config in JSON; leave the option out to have none`)
+		}
 		o.serviceConfig = &js
 		return nil
 	})

@@ -1,10 +1,13 @@
 package scale
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // picker has the child's picker choose a subchannel, and takes a stream on one of
@@ -24,7 +27,7 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if err != nil {
 		if errors.Is(err, balancer.ErrNoSubConnAvailable) {
 			p.parked.Add(1)
-			p.policy.nudge()
+			p.policy.noteParkedCall()
 		} else {
 			p.policy.noteDemand()
 		}
@@ -52,11 +55,127 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 // doneAfter is the Done of a call on c whose child policy wants to be told first.
 func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.DoneInfo) {
 	if child == nil {
-		return c.lap.Load().done
+		return c.window.Load().done
 	}
-	done := c.lap.Load().done
+	done := c.window.Load().done
 	return func(info balancer.DoneInfo) {
 		child(info)
 		done(info)
 	}
+}
+
+// onDone is gRPC's word that a call has ended, or that it never began because the
+// picked connection was gone. It is every call's Done, shared by those of a window.
+func (w *probeWindow) onDone(info balancer.DoneInfo) {
+	c := w.conn
+	if info.BytesReceived && !w.answered.Load() {
+		w.answered.Store(true)
+		c.hasAnswered.Store(true)
+		c.noteAlive(w)
+	}
+	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
+		c.orphaned()
+	}
+	c.release()
+}
+
+// acquire takes a stream, from the oldest connection that has one, and waits if
+// none has. It returns nil and no error if the caller has to pick again, once
+// there is a new picker; the error is a gRPC status.
+func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
+	if s.waiting.Load() == 0 { // no call is before this one
+		if c, exceeded := s.takeFree(); c != nil {
+			if exceeded {
+				s.grow()
+			}
+			return c, nil
+		}
+	}
+	priority := hasPriority(ctx)
+	if priority {
+		if c := s.takeReserved(); c != nil {
+			return c, nil
+		}
+	}
+	if w := s.enqueue(priority); w != nil {
+		return s.wait(ctx, w)
+	}
+	return nil, nil //nolint:nilnil // see above
+}
+
+// enqueue has a call wait. It is nil where there is nothing to wait for.
+func (s *subchannel) enqueue(priority bool) (w *waiter) {
+	s.update(func(e *effects) {
+		if !s.servingLocked() {
+			return
+		}
+		w = s.waiters.get()
+		if priority {
+			s.queue.pushFront(w)
+		} else {
+			s.queue.push(w)
+		}
+		s.waiting.Add(1) // before the next take: see connection.release
+		s.stats.waited++
+		s.serveLocked(e)
+	})
+	return w
+}
+
+// takeFree takes a stream that is free, from the oldest connection first, so that the
+// younger ones fall idle when they are not needed. A connection to a server
+// without a limit has a soft limit, which calls may exceed: when all connections have
+// reached theirs the least loaded one takes the stream, and the subchannel should grow.
+func (s *subchannel) takeFree() (c *connection, exceeded bool) {
+	ready := s.suspects.unsuspected(*s.ready.Load())
+	for i, c := range ready {
+		if c.take(c.softLimit.Load()) {
+			if i > 0 && !c.used.Load() {
+				c.used.Store(true)
+			}
+			return c, false
+		}
+	}
+	var least *connection
+	for _, c := range ready {
+		if n := c.streams.Load(); n < c.callLimit.Load() && (least == nil || n < least.streams.Load()) {
+			least = c
+		}
+	}
+	if least == nil || !least.take(least.callLimit.Load()) {
+		return nil, false
+	}
+	least.used.Store(true)
+	return least, true
+}
+
+// take takes a stream unless the connection has atMost of them or is out.
+func (c *connection) take(atMost int64) bool {
+	for {
+		n := c.streams.Load()
+		if n >= atMost {
+			return false
+		}
+		if c.streams.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release gives a stream back, to the first call that waits for one. It runs once
+// for every stream taken.
+//
+// The count comes down before waiting is read, and a call raises waiting before
+// it tries to take: one of the two sees the other.
+func (c *connection) release() {
+	c.streams.Add(-1)
+	if c.sub.waiting.Load() > 0 {
+		c.sub.update(c.sub.dispatchLocked)
+	}
+}
+
+// releaseLocked does so with subchannel.mu held.
+func (c *connection) releaseLocked(e *effects) {
+	c.streams.Add(-1)
+	c.sub.dispatchLocked(e)
 }

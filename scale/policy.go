@@ -23,12 +23,12 @@ func (builder) Name() string { return Name }
 func (builder) Build(cc balancer.ClientConn, opts balancer.BuildOptions) balancer.Balancer {
 	p := &policy{cc: cc, opts: opts}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.demanded.Store(true) // somebody has just woken the channel
+	p.demanded.Store(true) // a call has just woken the channel
 	return p
 }
 
 // policy is the LB policy of one channel, or of a part of it under another policy.
-// It has a child policy choose among subchannels, and sees to the connections of
+// It has a child policy choose among subchannels, and manages the connections of
 // each. gRPC calls the methods of balancer.Balancer, and tells the states of
 // SubConns, one at a time.
 type policy struct {
@@ -41,11 +41,11 @@ type policy struct {
 	// Set by the first UpdateClientConnState, before there is a child.
 	channel *channel
 
-	settings atomic.Pointer[settings]
-	picker   atomic.Pointer[picker] // published last
-	nudged   atomic.Bool            // a look at the calls that wait for READY is on its way
-	demanded atomic.Bool            // the subchannels know that calls find no connection
-	tasks    tasks
+	settings    atomic.Pointer[settings]
+	picker      atomic.Pointer[picker] // published last
+	growingCold atomic.Bool            // growCold is on its way
+	demanded    atomic.Bool            // the subchannels know that calls find no connection
+	tasks       tasks
 
 	// mu guards all below. It is held while the picker is handed to gRPC, as
 	// gRPC's own policies do it, or two updates could change places; gRPC takes
@@ -126,8 +126,8 @@ func (p *policy) Close() {
 	}
 }
 
-// republish hands gRPC a new picker, so that calls which picked what is gone pick
-// again.
+// republish hands gRPC a new picker, so that calls that picked a connection
+// which is gone pick again.
 func (p *policy) republish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +139,7 @@ func (p *policy) publishLocked() {
 		return
 	}
 	state := p.current.state
-	if state.Picker == nil { // calls wait for the next one, says gRPC
+	if state.Picker == nil { // then gRPC has calls wait for the next one
 		p.picker.Store(nil)
 		p.cc.UpdateState(state)
 		return
@@ -174,24 +174,24 @@ func (p *policy) subchannels() (subs []*subchannel) {
 	return subs
 }
 
-// nudge is called for every call that finds no READY subchannel. What waits for
-// the first connection, after a time without one, may need more than one.
-func (p *policy) nudge() {
+// noteParkedCall is called for every call that finds no READY subchannel. The calls
+// that wait for the first connection may need more than one.
+func (p *policy) noteParkedCall() {
 	p.noteDemand()
-	p.lookCold()
+	p.scheduleColdGrowth()
 }
 
-// lookCold has growCold run. It is called once more when a subchannel has begun to
-// connect: the child may have had calls wait before it was told so.
-func (p *policy) lookCold() {
-	if p.settings.Load().maxConnections > 1 && !p.nudged.Swap(true) {
+// scheduleColdGrowth has growCold run. It is called once more when a subchannel has begun
+// to connect: calls may have been waiting before the child was told so.
+func (p *policy) scheduleColdGrowth() {
+	if p.settings.Load().maxConnections > 1 && !p.growingCold.Swap(true) {
 		p.tasks.run(p.growCold)
 	}
 }
 
 // growCold shares the calls that wait among the subchannels that connect.
 func (p *policy) growCold() {
-	p.nudged.Store(false) // first: who comes later is counted by the next look
+	p.growingCold.Store(false) // first: calls that come later are counted by the next look
 	latest := p.picker.Load()
 	if latest == nil {
 		return

@@ -97,12 +97,12 @@ func TestABadConfigIsAnErrorThatSaysWhatIsWrong(t *testing.T) {
 		`{"maxConnectionsPerSubchannel": 4294967296}`:                  "maxConnectionsPerSubchannel is 4294967296",
 		`{"maxConnectionsPerSubchannel": "many"}`:                      "config of grpcpool_scale",
 		`{"maxStreamsPerConnection": -1}`:                              "maxStreamsPerConnection is -1, want 0",
-		`{"unlimitedStreamsPerConnection": -5}`:                        "unlimitedStreamsPerConnection is -5",
+		`{"streamsPerUnlimitedConnection": -5}`:                        "streamsPerUnlimitedConnection is -5",
 		`{"shrinkAfter": "1m"}`:                                        `shrinkAfter is "1m", want seconds`,
 		`{"shrinkAfter": "-1s"}`:                                       `shrinkAfter is "-1s"`,
 		`{"shrinkAfter": "1e3s"}`:                                      `shrinkAfter is "1e3s"`,
 		`{"childPolicy": {"round_robin": {}}}`:                         "childPolicy: want a list",
-		`{"childPolicy": [{}]}`:                                        "childPolicy[0]: want an object with one policy, has 0",
+		`{"childPolicy": [{}]}`:                                        "childPolicy[0]: want an object with one policy, got one with 0",
 		`{"childPolicy": [{"nobody_knows": {}}]}`:                      `none of ["nobody_knows"] is registered`,
 		`{"childPolicy": [{"grpcpool_scale": {}}]}`:                    "cannot be its own child",
 		`{"childPolicy": [{"pick_first": {"shuffleAddressList": 7}}]}`: "childPolicy: the config of pick_first",
@@ -115,7 +115,7 @@ func TestABadConfigIsAnErrorThatSaysWhatIsWrong(t *testing.T) {
 	}
 	for _, js := range []string{
 		`{}`,
-		`{"maxConnectionsPerSubchannel": 1, "maxStreamsPerConnection": 0, "unlimitedStreamsPerConnection": 0, "shrinkAfter": "0s"}`,
+		`{"maxConnectionsPerSubchannel": 1, "maxStreamsPerConnection": 0, "streamsPerUnlimitedConnection": 0, "shrinkAfter": "0s"}`,
 		`{"maxConnectionsPerSubchannel": 4294967295, "shrinkAfter": "0.25s", "someday": true}`,
 		`{"childPolicy": null}`,
 		`{"childPolicy": [{"nobody_knows": {}}, {"round_robin": {}}]}`,
@@ -132,12 +132,12 @@ func TestABadOptionIsAnErrorOfNewClient(t *testing.T) {
 	for want, opt := range map[string]grpc.DialOption{
 		"MaxConnections(0)":         scale.WithMaxConnections(0),
 		"MaxStreams(-1)":            scale.WithMaxStreams(-1),
-		"UnlimitedStreams(-1)":      scale.WithStreamsPerUnlimitedConnection(-1),
+		"UnlimitedConnection(-1)":   scale.WithStreamsPerUnlimitedConnection(-1),
 		"ShrinkAfter(-1s)":          scale.WithShrinkAfter(-time.Second),
 		"WithLogger(nil)":           scale.WithLogger(nil),
-		"Observe(nil)":              scale.WithObserver(nil),
+		"WithObserver(nil)":         scale.WithObserver(nil),
 		"shows another channel":     scale.WithObserver(observer),
-		"builders is nil":           scale.WithResolvers(nil),
+		"builder 1 of 1 is nil":     scale.WithResolvers(nil),
 		"service config is invalid": scale.WithDefaultServiceConfig(`{`),
 	} {
 		cc, err := scale.NewClient("localhost:1", grpc.WithTransportCredentials(insecure.NewCredentials()), opt)

@@ -7,11 +7,15 @@ import (
 
 type priorityKey struct{}
 
-// ContextWithPriority returns a context whose calls, on channels of this package, use the
-// stream that is kept free for probes when all others are taken, and otherwise are the
-// first of those that wait. It is for health checks, which would find a busy
-// server dead otherwise.
+// ContextWithPriority returns a copy of ctx whose calls on this package's channels go
+// before others: when all other streams are taken they use the stream that is kept free
+// for probes, and when that is taken too they wait at the front of the queue. Use it for
+// health checks, which would otherwise wait behind a busy server's calls and time out. A
+// nil ctx counts as context.Background().
 func ContextWithPriority(ctx context.Context) context.Context {
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	return context.WithValue(ctx, priorityKey{}, true)
 }
 
@@ -19,27 +23,27 @@ func hasPriority(ctx context.Context) bool {
 	return ctx.Value(priorityKey{}) != nil
 }
 
-// takeReserved takes a stream of any that the server allows.
+// takeReserved takes a stream, the one that is kept free for probes included.
 func (s *subchannel) takeReserved() *connection {
 	for _, c := range *s.ready.Load() {
-		if c.take(c.quota.Load()) {
+		if c.take(c.serverLimit.Load()) {
 			return c
 		}
 	}
 	return nil
 }
 
-// lendReservedLocked lends calls that wait the streams that are kept free for
-// probes: while no further connection may be opened, on connections whose
-// handshake is proof enough for now. It lets a burst through in one go; as the
-// calls end, the streams are kept free again.
+// lendReservedLocked lets a waiting call use a stream that is kept free for probes, if
+// no further connection may be opened and the handshake is so recent that the
+// connection needs no probe yet. So a burst of calls need not wait in two rounds. When
+// such a call ends, its stream is kept free again.
 func (s *subchannel) lendReservedLocked() *connection {
 	set, ready := s.policy.settings.Load(), *s.ready.Load()
 	if len(ready) < max(set.maxConnections, 2) || set.maxStreams > 0 {
 		return nil
 	}
 	for _, c := range ready {
-		if time.Since(c.readyAt) < set.probeInterval && c.take(c.quota.Load()) {
+		if time.Since(c.readyAt) < set.probeInterval && c.take(c.serverLimit.Load()) {
 			return c
 		}
 	}

@@ -81,44 +81,6 @@ func (q *queue) remove(w *waiter) {
 	q.length--
 }
 
-// acquire takes a stream, from the oldest connection that has one, and waits if
-// none has. It returns nil and no error if the caller has to pick again, once
-// there is a new picker; the error is a gRPC status.
-func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
-	if s.waiting.Load() == 0 { // nobody is before this call
-		if c, exceeded := s.take(); c != nil {
-			if exceeded {
-				s.grow()
-			}
-			return c, nil
-		}
-	}
-	priority := hasPriority(ctx)
-	if priority {
-		if c := s.takeReserved(); c != nil {
-			return c, nil
-		}
-	}
-	s.mu.Lock()
-	if !s.servingLocked() {
-		s.mu.Unlock()
-		return nil, nil //nolint:nilnil // see above
-	}
-	w := s.waiters.get()
-	if priority {
-		s.queue.pushFront(w)
-	} else {
-		s.queue.push(w)
-	}
-	s.waiting.Add(1) // before the next take: see connection.release
-	s.stats.waited++
-	s.dispatchLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
-	return s.wait(ctx, w)
-}
-
 // wait returns what w is handed, or ctx's error.
 func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	start := time.Now()
@@ -128,26 +90,25 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 		return c, nil
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
-	err := status.Error(status.FromContextError(ctx.Err()).Code(), s.explainLocked(ctx, time.Since(start)))
-	handed := !w.queued
-	if !handed {
+	var err error
+	s.update(func(e *effects) {
+		err = status.Error(status.FromContextError(ctx.Err()).Code(), s.explainLocked(ctx, time.Since(start)))
+		if !w.queued { // it was handed something in this moment
+			if c := <-w.handed; c != nil {
+				c.releaseLocked(e)
+			}
+			return
+		}
 		s.queue.remove(w)
 		s.waiting.Add(-1)
 		s.noteStarvedLocked(time.Since(start), err)
-	}
-	s.mu.Unlock()
-	if handed {
-		if c := <-w.handed; c != nil {
-			c.release()
-		}
-	}
+	})
 	s.waiters.put(w)
 	return nil, err
 }
 
-// noteStarvedLocked counts a call that waited in vain. At most one a second makes
-// an event.
+// noteStarvedLocked counts a call that ended before it had a stream. At most one a second
+// makes an event.
 func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
 	s.stats.starved++
 	if now := time.Now(); now.Sub(s.starvedAt) >= time.Second {
@@ -156,7 +117,7 @@ func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
 	}
 }
 
-// explainLocked says what a call waited for in vain.
+// explainLocked says why a call that waited got no stream.
 func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "scale: %v after waiting %v for a stream to %s: ", ctx.Err(), waited.Round(time.Millisecond), s.addr())
@@ -179,49 +140,16 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 // eachLocked is how many streams one of the connections that are READY can have.
 func (s *subchannel) eachLocked() (each int64) {
 	for _, c := range *s.ready.Load() {
-		each = max(each, c.room.Load())
+		each = max(each, c.softLimit.Load())
 	}
 	return each
 }
 
-// take takes a stream that is free, from the oldest connection first, so that the
-// younger ones fall idle when they are not needed. A connection to a server
-// without a limit has a room that it may exceed: when all of that is taken the
-// least loaded connection takes the stream, and the subchannel ought to grow.
-func (s *subchannel) take() (c *connection, exceeded bool) {
-	ready := s.suspects.trusted(*s.ready.Load())
-	for i, c := range ready {
-		if c.take(c.room.Load()) {
-			if i > 0 && !c.used.Load() {
-				c.used.Store(true)
-			}
-			return c, false
-		}
-	}
-	var least *connection
-	for _, c := range ready {
-		if n := c.streams.Load(); n < c.limit.Load() && (least == nil || n < least.streams.Load()) {
-			least = c
-		}
-	}
-	if least == nil || !least.take(least.limit.Load()) {
-		return nil, false
-	}
-	least.used.Store(true)
-	return least, true
-}
-
-// dispatch hands free streams to the calls that wait.
-func (s *subchannel) dispatch() {
-	s.mu.Lock()
-	s.dispatchLocked()
-	s.mu.Unlock()
-}
-
-func (s *subchannel) dispatchLocked() {
-	s.feedWatchLocked()
+// dispatchLocked hands free streams to the calls that wait.
+func (s *subchannel) dispatchLocked(e *effects) {
+	s.resumeHealthWatchLocked(e)
 	for s.queue.length > 0 {
-		c, _ := s.take()
+		c, _ := s.takeFree()
 		if c == nil {
 			c = s.lendReservedLocked()
 		}
@@ -230,6 +158,13 @@ func (s *subchannel) dispatchLocked() {
 		}
 		s.handLocked(c)
 	}
+}
+
+// serveLocked hands free streams to the calls that wait, and has more connections dialled
+// for those that get none.
+func (s *subchannel) serveLocked(e *effects) {
+	s.dispatchLocked(e)
+	s.growLocked(e)
 }
 
 // wakeLocked makes every call that waits pick again.

@@ -448,7 +448,7 @@ func TestAStateWithoutAPickerReachesGRPC(t *testing.T) {
 		if st.picker != nil {
 			t.Errorf("gRPC got a %T, want none, so that calls wait", st.picker)
 		}
-		st.policy.nudge() // by a call that has the picker of before
+		st.policy.noteParkedCall() // by a call that has the picker of before
 		st.conns[0].connects(5)
 		st.expect("pick_first goes on", "picker READY")
 		if got := st.begin(); got.on() != 0 {

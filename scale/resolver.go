@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 )
 
-// wrapResolver returns b with a difference: in every service config that its
-// resolvers report, the LB policy becomes the child of ours. Whether a builder
+// wrapResolver returns b, changed so that in every service config that its
+// resolvers report the LB policy becomes the child of ours. Whether a builder
 // has an OverrideAuthority changes what authority grpc-go sends, so the result
 // has one only if b has.
 func (ch *channel) wrapResolver(b resolver.Builder) resolver.Builder {
@@ -87,8 +87,8 @@ func (h *handles) get(handle uint64) *channel {
 }
 
 // rewrite returns the service config js with its LB policy as the child of ours
-// and everything else as it was. What is no service config is returned as it is,
-// for grpc-go to find the error.
+// and everything else as it was. Text that is no service config is returned
+// as it is, and grpc-go finds the error.
 //
 // grpc-go takes the first policy in "loadBalancingConfig" that is registered, and
 // without one the policy named by "loadBalancingPolicy". If that is ours already
@@ -122,7 +122,7 @@ func rewrite(js string, handle uint64) string {
 }
 
 // policyNamed is the "loadBalancingConfig" that says the same as a
-// "loadBalancingPolicy", which may be missing or name a policy that nobody
+// "loadBalancingPolicy", which may be missing or name a policy that is not
 // registered.
 func policyNamed(raw json.RawMessage) json.RawMessage {
 	name := pickfirst.Name

@@ -76,7 +76,7 @@ func TestAReplacementThatIsAskedForOutlastsOneForWantOfAnAnswer(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		st.conns[0].connects(100)
 		old := st.connection(0)
-		old.giveWay()
+		old.replaceStuck()
 		st.succeeding(t)
 		st.subchannel().replaceAll("new certificate", 0)
 		c := st.conns[1]
@@ -93,7 +93,7 @@ func TestAReplacementThatIsAskedForOutlastsOneForWantOfAnAnswer(t *testing.T) {
 func TestAConnectionThatAnswersAgainIsNotReplacedForWantOfAnAnswer(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		st.conns[0].connects(100)
-		st.connection(0).giveWay()
+		st.connection(0).replaceStuck()
 		st.succeeding(t)
 		st.conns[1].becomes(connectivity.Connecting)
 		st.conns[1].listener(balancer.SubConnState{ConnectivityState: connectivity.TransientFailure, ConnectionError: errors.New("refused")})

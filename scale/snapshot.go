@@ -11,17 +11,18 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// Unlimited is the Limit of a connection whose server sets none.
+// Unlimited is the Limit of a [Connection] whose server sets no limit.
 const Unlimited = 1<<32 - 1
 
-// Observer shows what a channel looks like inside. Hand it to [NewClient] with
-// [WithObserver]; its zero value is ready for that. It holds nothing of a channel that
-// was closed but the channel's settings. Its methods may be called concurrently.
+// Observer shows the state inside a channel: its connections, their streams and probes,
+// and what went wrong. Make one with new(Observer) and give it to [NewClient] with
+// [WithObserver]. Once the channel is closed it keeps nothing of it but the settings. Its
+// methods may be called concurrently.
 type Observer struct {
 	channel atomic.Pointer[channel]
 }
 
-var errObserverTaken = errors.New("scale: WithObserver: this Observer shows another channel already; want one for each")
+var errObserverTaken = errors.New("scale: WithObserver: this Observer already shows another channel; make one for each channel")
 
 func (o *Observer) attach(ch *channel) error {
 	if o != nil && !o.channel.CompareAndSwap(nil, ch) {
@@ -36,62 +37,62 @@ func (o *Observer) detach(ch *channel) {
 	}
 }
 
-// Channel is what a channel looked like at one time. It is a copy and nobody
-// else's.
+// Channel is the state of a channel at one moment. It is a copy that belongs to the
+// caller.
 type Channel struct {
-	Subchannels []Subchannel `json:"subchannels"` // by address; none while the channel is idle or closed
-	Events      []Event      `json:"events"`      // the latest, oldest first
+	Subchannels []Subchannel `json:"subchannels"` // sorted by address; none while the channel is idle or closed
+	Events      []Event      `json:"events"`      // the latest 64, oldest first
 }
 
-// Subchannel is one address of a channel. The counters count from when the LB
-// policy made the subchannel.
+// Subchannel is one address of a channel. Its counters begin at zero when the LB policy
+// makes the subchannel, and end with it.
 type Subchannel struct {
 	Address        string             `json:"address"`
-	State          connectivity.State `json:"state"`          // as its LB policy knows it
-	MaxConnections int                `json:"maxConnections"` // how many there may be
-	Dialling       int                `json:"dialling"`       // dials under way, but for one that has long been overdue
-	Waiters        int                `json:"waiters"`        // calls that wait for a stream
-	LastError      string             `json:"lastError"`      // of the last dial that failed or connection that was lost; "" if none
+	State          connectivity.State `json:"state"`          // as the LB policy sees it
+	MaxConnections int                `json:"maxConnections"` // the most that may be open
+	Dialling       int                `json:"dialling"`       // dials in progress, except one that is long overdue
+	Waiters        int                `json:"waiters"`        // calls waiting for a stream
+	LastError      string             `json:"lastError"`      // why the last dial failed or the last connection was lost; "" if neither happened
 	Opened         uint64             `json:"opened"`         // connections that became READY
 	Failed         uint64             `json:"failed"`         // dials that failed
-	Lost           uint64             `json:"lost"`           // connections that the server or the network ended
-	Shrunk         uint64             `json:"shrunk"`         // connections closed because they were not needed
-	Ejected        uint64             `json:"ejected"`        // connections that failed their probe
-	Replaced       uint64             `json:"replaced"`       // connections that made way for their successors
-	Probes         uint64             `json:"probes"`         // that have ended
-	ProbesFailed   uint64             `json:"probesFailed"`   // of these
+	Lost           uint64             `json:"lost"`           // connections ended by the server or the network
+	Shrunk         uint64             `json:"shrunk"`         // connections closed because they were unused
+	Ejected        uint64             `json:"ejected"`        // connections closed because they did not answer
+	Replaced       uint64             `json:"replaced"`       // connections replaced by a successor
+	Probes         uint64             `json:"probes"`         // probes that have ended
+	ProbesFailed   uint64             `json:"probesFailed"`   // of these, the ones that failed
 	Waited         uint64             `json:"waited"`         // calls that had to wait for a stream
-	Starved        uint64             `json:"starved"`        // of these, calls that ended without one
-	Connections    []Connection       `json:"connections"`    // that take streams, oldest first
+	Starved        uint64             `json:"starved"`        // of these, calls that ended before they got one
+	Connections    []Connection       `json:"connections"`    // the open ones, oldest first
 }
 
 // Connection is one connection of a subchannel, READY for RPCs.
 type Connection struct {
-	ID        uint64    `json:"id"`        // within the channel
-	Local     string    `json:"local"`     // this side's address
-	Remote    string    `json:"remote"`    // the peer's
+	ID        uint64    `json:"id"`        // unique within the channel
+	Local     string    `json:"local"`     // the local address
+	Remote    string    `json:"remote"`    // the server's address, or its proxy's
 	Since     time.Time `json:"since"`     // when it became READY; its age is the time since
-	InFlight  int       `json:"inFlight"`  // streams, those of health watches and producers included
-	Limit     uint32    `json:"limit"`     // what the server allows, or [Unlimited]
-	LastHeard time.Time `json:"lastHeard"` // when bytes last came; zero if that is not known
+	InFlight  int       `json:"inFlight"`  // open streams, including those of probes and health checks
+	Limit     uint32    `json:"limit"`     // the most streams that the server allows, or [Unlimited]
+	LastHeard time.Time `json:"lastHeard"` // when bytes were last received; zero if not known
 
-	// The round trips of the latest probes, oldest first.
+	// ProbeTimes are the round-trip times of the latest probes, oldest first.
 	ProbeTimes []time.Duration `json:"probeTimes"`
 
 	TLS *TLS `json:"tls"` // nil without TLS
 }
 
-// TLS is what the handshake of a connection came to.
+// TLS describes the TLS session of a connection.
 type TLS struct {
 	Version     string    `json:"version"`     // such as "TLS 1.3"
 	CipherSuite string    `json:"cipherSuite"` // its IANA name
-	ServerName  string    `json:"serverName"`  // the common name of the server's certificate; the peer's text
-	Expires     time.Time `json:"expires"`     // when the server's certificate does
+	ServerName  string    `json:"serverName"`  // the common name in the server's certificate; text from the peer, to be escaped
+	Expires     time.Time `json:"expires"`     // when the server's certificate expires
 }
 
-// Snapshot copies the state of the channel. It is empty before [NewClient] and
-// while the channel is idle or closed. It takes the lock of each subchannel for
-// the time of the copy.
+// Snapshot returns the state of the channel. Before [NewClient] it is empty; while the
+// channel is idle or closed it has no subchannels. It takes the lock of each subchannel
+// while it copies.
 func (o *Observer) Snapshot() Channel {
 	ch := o.channel.Load()
 	if ch == nil {
@@ -108,10 +109,9 @@ func (o *Observer) Snapshot() Channel {
 	return snapshot
 }
 
-// RetryNow ends the backoff of every subchannel that is waiting to dial again. Call
-// it when you know that the network is back. grpc.ClientConn has
-// ResetConnectBackoff for that, which in grpc-go 1.85 reads a map without its lock
-// and so must not be called while connections come and go.
+// RetryNow makes every subchannel that waits before its next dial begin the dial now.
+// Call it when you know that the network or the server is back. Use it instead of the
+// ResetConnectBackoff of grpc.ClientConn, which has a data race in grpc-go 1.85.
 func (o *Observer) RetryNow() {
 	ch := o.channel.Load()
 	if ch == nil {
@@ -141,7 +141,7 @@ func (s *subchannel) snapshot() Subchannel {
 		Address:        s.addr(),
 		State:          s.state,
 		MaxConnections: s.policy.settings.Load().maxConnections,
-		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.lingeringLocked() != nil),
+		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.longDialLocked() != nil),
 		Waiters:        s.queue.length,
 		Opened:         s.stats.opened,
 		Failed:         s.stats.failed,

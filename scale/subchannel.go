@@ -11,15 +11,58 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
+// A map of this package's inside.
+//
+// What gRPC and the child policy see:
+//
+//	policy.go       the LB policy; childpolicy.go its child, and the change to another
+//	picker.go       a call's way: the pick, the stream that it takes, and the Done that gives it back
+//	queue.go        calls that wait for a stream; priority.go those that go first
+//	subchannel.go   one address: what the child holds as one SubConn
+//	addresses.go    other addresses for a subchannel that lives on
+//	health.go       gRPC's client-side health checking, on the oldest connection
+//
+// How a subchannel changes:
+//
+//	effects.go      the one way into and out of its lock, and what follows a change, in order
+//	phase.go        the phases of a connection and the moves between them
+//	states.go       what gRPC's states and GOAWAYs make of them
+//	connection.go   one connection: its SubConn, its tap and its limits
+//	growth.go       more connections and fewer
+//	dialling.go     how long a dial is tried, and when the next begins
+//	succession.go   replacing a connection before it ends; replace.go its public side
+//	ages.go         at what age a server ends connections, and whether it really does
+//	memory.go       what is remembered of an address
+//	tasks.go        goroutines and timers, and who waits for them
+//
+// Whether a connection is alive:
+//
+//	liveness.go             what proves it, when it is asked, how long it may take to answer
+//	liveness_inquiry.go     what follows when it does not answer, up to its ejection
+//	liveness_witness.go     whether this process ran well enough to tell
+//	liveness_trial.go       what a successor has to answer before it is used
+//	liveness_ends.go        what the end of a connection says, and how long dials are held back
+//	liveness_suspicion.go   which others are likely to end with it
+//
+// Locks, in the order in which they may be taken: childPolicy.calls, policy.mu,
+// subchannel.mu, and then the innermost ones, of tasks, channel, Memory, Replacer and
+// events. subchannel.mu is held for a few assignments at a time: nothing of gRPC or of
+// the child is called with it, and nothing that waits.
+
 // subchannel is what the child policy holds as one SubConn: one address, and one
 // to maxConnections connections to it.
 //
 // INVARIANT: the child is told states as if there were one connection, and only
 // those steps that every policy knows: READY is left for IDLE alone. It is told
-// on gRPC's own goroutine, which runs connection.onState, and nowhere else.
+// on gRPC's own goroutine, which runs connection.onState, and nowhere else; see
+// resumeOnGRPCLocked.
 //
 // INVARIANT: while no connection is READY at most one is in backoff or held, the
 // one that will bring the child back to IDLE.
+//
+// INVARIANT: ready holds the connections in phaseReady, and nothing else.
+//
+// INVARIANT: what is guarded by mu changes in update, and only there.
 type subchannel struct {
 	balancer.SubConn // the first connection's, since gRPC wants one embedded; never called
 
@@ -28,45 +71,55 @@ type subchannel struct {
 	opts   balancer.NewSubConnOptions // the child's
 
 	// Read by every pick.
-	ready   atomic.Pointer[[]*connection] // oldest first; replaced under mu
-	waiting atomic.Int64                  // calls in the queue, or about to be
-
-	suspects suspects // written under mu
+	ready    atomic.Pointer[[]*connection] // oldest first; replaced under mu
+	waiting  atomic.Int64                  // calls in the queue, or about to be; and a health watch that waits
+	suspects suspects                      // written under mu
 
 	waiters waiterPool
 	addrs   atomic.Pointer[[]resolver.Address] // replaced under mu; at least one
 
-	// mu guards all below. Nothing of gRPC or of the child is called with it held.
-	mu            sync.Mutex
-	all           map[*connection]struct{}
-	starting      int                // connections that are about to be made, to dial
-	queue         queue              // calls that wait
-	state         connectivity.State // what the child was told last
-	closed        bool               // by the child
-	lastErr       error              // why the last dial failed or the last connection was lost
-	parked        int                // this subchannel's share of the calls that wait for it to be READY
-	dialFails     int                // failed dials since the last connection
-	shortLived    int                // connections in a row that were lost soon
-	heldUntil     time.Time          // no dial before it, because of shortLived
-	tokens        bucket             // for the dials of growth
-	regrow        timer              // looks at growth again
-	shrinkTick    timer              // looks for connections to close
-	held          timer              // ends the hold of the connection in phaseHeld
-	wanted        bool               // there is demand, see dialling.go
-	begunAt       time.Time          // when the last dial was
-	distrust      bool               // a connection was ejected, and none has become READY since
-	stuckAt       time.Time          // when a connection was last replaced for want of an answer
-	stuckPause    time.Duration      // from then until another one may be; 0: at once
-	superviseTick timer              // looks at dials
-	replaceTick   timer              // carries out replacements
-	trustTick     timer              // ends a suspicion
-	observed      *connection        // the one in phaseObserved, if any
-	observeTick   timer              // ends that
-	health        health
-	face          *connection // the oldest, as far as health and the child's producers are concerned
-	produced      bool        // the child has producers on it
-	stats         counters
-	starvedAt     time.Time // when there was an event of that last
+	mu sync.Mutex // guards all below
+
+	all      map[*connection]struct{}
+	starting int                // connections that are about to be made, to dial
+	queue    queue              // calls that wait
+	state    connectivity.State // what the child was told last
+	closed   bool               // by the child
+	lastErr  error              // why the last dial failed or the last connection was lost
+
+	// Growth.
+	parked     int    // this subchannel's share of the calls that wait for it to be READY
+	tokens     bucket // for the dials of growth
+	regrow     timer  // looks at growth again
+	shrinkTick timer  // looks for connections to close
+
+	// Dials.
+	wanted        bool      // calls find no connection, see dialling.go
+	begunAt       time.Time // when the last dial was
+	dialFails     int       // failed dials since the last connection
+	superviseTick timer     // looks at dials
+
+	// What the ends of connections have said.
+	shortLived        int       // connections in a row that were lost soon
+	heldUntil         time.Time // no dial before it, because of shortLived
+	held              timer     // ends the hold of the connection in phaseHeld
+	ejectedSinceReady bool      // a connection was ejected, and none has become READY since
+	suspicionTick     timer     // ends a suspicion
+
+	// Replacement.
+	stuckAt     time.Time     // when a connection was last replaced for want of an answer
+	stuckPause  time.Duration // from then until another one may be; 0: at once
+	replaceTick timer         // carries out replacements
+	observed    *connection   // the one in phaseObserved, if any
+	observeTick timer         // ends that
+
+	// What stands on the oldest connection.
+	primary  *connection // the oldest, as far as health and the child's producers are concerned
+	produced bool        // the child has producers on it
+	health   health
+
+	stats     counters
+	starvedAt time.Time // when there last was an event of a call that waited in vain
 }
 
 // counters are what happened to a subchannel since it was made.
@@ -130,57 +183,41 @@ func (s *subchannel) servingLocked() bool {
 
 // Connect implements balancer.SubConn. The child calls it when it was told IDLE.
 func (s *subchannel) Connect() {
-	s.mu.Lock()
-	if s.closed || s.state != connectivity.Idle || s.countLocked()[phaseDialling] > 0 {
-		s.mu.Unlock()
-		return
-	}
-	for c := range s.all {
-		if c.phase == phaseIdle {
-			s.beginDialLocked(c)
-			s.mu.Unlock()
-			c.sc.Connect()
+	s.update(func(e *effects) {
+		if s.closed || s.state != connectivity.Idle || s.countLocked()[phaseDialling] > 0 {
 			return
 		}
-	}
-	s.starting++
-	s.mu.Unlock()
-	s.dial(1)
-}
-
-// dial makes and connects n connections, for which starting was raised. gRPC dials
-// on goroutines of its own.
-func (s *subchannel) dial(n int) {
-	for range n {
-		s.policy.tasks.run(func() { s.dialOne(nil) })
-	}
+		for c := range s.all {
+			if c.phase == phaseIdle {
+				s.beginDialLocked(c, e)
+				return
+			}
+		}
+		e.dial(1)
+	})
 }
 
 // dialOne makes and connects one connection, to replace predecessor unless that is
-// nil.
+// nil. starting was raised for it. gRPC dials on goroutines of its own.
 func (s *subchannel) dialOne(predecessor *connection) {
 	addrs := s.addrs.Load()
 	c, err := s.newConnection(*addrs)
-	s.mu.Lock()
-	s.starting--
-	if err != nil { // the channel is closing
-		s.mu.Unlock()
-		return
-	}
-	s.all[c] = struct{}{}
-	c.predecessor = predecessor
-	if s.closed {
-		s.mu.Unlock()
-		c.sc.Shutdown()
-		return
-	}
-	s.beginDialLocked(c)
-	now := s.addrs.Load()
-	s.mu.Unlock()
-	if now != addrs {
-		c.readdress(*now)
-	}
-	c.sc.Connect()
+	s.update(func(e *effects) {
+		s.starting--
+		if err != nil { // the channel is closing
+			return
+		}
+		s.all[c] = struct{}{}
+		c.predecessor = predecessor
+		if s.closed {
+			s.resumeOnGRPCLocked(c, e)
+			return
+		}
+		if s.addrs.Load() != addrs {
+			e.readdress = append(e.readdress, c)
+		}
+		s.beginDialLocked(c, e)
+	})
 }
 
 // Shutdown implements balancer.SubConn. RPCs on the connections run on; calls that
@@ -188,47 +225,40 @@ func (s *subchannel) dialOne(predecessor *connection) {
 // last SubConn is gone already, one is made for that.
 func (s *subchannel) Shutdown() {
 	listens := s.child.inUse()
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	s.closed = true
-	s.state = connectivity.Shutdown
-	s.stopTimersLocked()
-	s.ready.Store(new([]*connection))
-	s.wakeLocked()
-	var q sequel
-	for c := range s.all {
-		q.retireLocked(c)
-	}
-	gone := listens && len(s.all) == 0 && s.starting == 0
-	s.starting += boolToInt(gone)
-	s.mu.Unlock()
 	s.child.forget(s)
-	q.do(s)
-	if gone {
-		s.dial(1) // which comes to nothing, as the subchannel is closed
-	}
+	s.update(func(e *effects) {
+		if s.closed {
+			return
+		}
+		s.closed = true
+		s.state = connectivity.Shutdown
+		s.stopTimersLocked()
+		s.ready.Store(new([]*connection))
+		s.wakeLocked()
+		if listens && len(s.all) == 0 && s.starting == 0 {
+			e.dial(1) // which goes no further than SHUTDOWN, as the subchannel is closed
+		}
+		for c := range s.all {
+			s.retireLocked(c, e)
+		}
+	})
 }
 
 func (s *subchannel) stopTimersLocked() {
-	s.regrow.stop()
-	s.shrinkTick.stop()
-	s.held.stop()
-	s.superviseTick.stop()
-	s.replaceTick.stop()
-	s.trustTick.stop()
-	s.observeTick.stop()
+	for _, t := range []*timer{
+		&s.regrow, &s.shrinkTick, &s.held, &s.superviseTick, &s.replaceTick, &s.suspicionTick, &s.observeTick,
+	} {
+		t.stop()
+	}
 	for c := range s.all {
-		c.look.stop()
+		c.probeTimer.stop()
 	}
 }
 
-// removeLocked takes c from the ready list, and ends the watch over it. A successor
-// of c that is on trial is put to use.
-func (s *subchannel) removeLocked(c *connection) {
-	c.look.stop()
+// removeLocked takes c from the ready list, and ends its probing. A successor of c that
+// is on trial is put to use.
+func (s *subchannel) removeLocked(c *connection, e *effects) {
+	c.probeTimer.stop()
 	ready := slices.Clone(*s.ready.Load())
 	if i := slices.Index(ready, c); i >= 0 {
 		ready = slices.Delete(ready, i, i+1)
@@ -238,7 +268,7 @@ func (s *subchannel) removeLocked(c *connection) {
 		if successor.predecessor == c && successor.phase == phaseTrial {
 			successor.predecessor = nil
 			s.putToUseLocked(successor)
-			s.dispatchLocked()
+			s.dispatchLocked(e)
 		}
 	}
 }
@@ -254,10 +284,11 @@ func (s *subchannel) oldest() *connection {
 // GetOrBuildProducer implements balancer.SubConn. The producer runs on the oldest
 // connection.
 func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Producer, func()) {
-	s.mu.Lock()
-	s.produced = true
-	c := s.oldest()
-	s.mu.Unlock()
+	var c *connection
+	s.update(func(*effects) {
+		s.produced = true
+		c = s.oldest()
+	})
 	if c == nil { // the child may not do this; it gets what an idle SubConn gives
 		return s.SubConn.GetOrBuildProducer(b)
 	}
@@ -267,22 +298,21 @@ func (s *subchannel) GetOrBuildProducer(b balancer.ProducerBuilder) (balancer.Pr
 // settingsChanged applies new settings to what is there. Timers whose settings are the
 // old ones go on: a config that changes often must not put them off for ever.
 func (s *subchannel) settingsChanged(old, now *settings) {
-	s.mu.Lock()
-	for c := range s.all {
-		c.setLimitLocked()
-		if now.probeInterval != old.probeInterval {
-			c.look.stop()
-			s.armLookLocked(c)
+	s.update(func(e *effects) {
+		for c := range s.all {
+			c.setLimitLocked()
+			if now.probeInterval != old.probeInterval {
+				c.probeTimer.stop()
+				s.armProbeLocked(c)
+			}
 		}
-	}
-	s.dispatchLocked()
-	if now.shrinkAfter != old.shrinkAfter {
-		s.shrinkTick.stop()
-	}
-	s.armShrinkLocked()
-	dials := s.growLocked()
-	s.mu.Unlock()
-	s.dial(dials)
+		s.dispatchLocked(e)
+		if now.shrinkAfter != old.shrinkAfter {
+			s.shrinkTick.stop()
+		}
+		s.armShrinkLocked()
+		s.growLocked(e)
+	})
 }
 
 // warnUntapped says once for the channel that it cannot scale.

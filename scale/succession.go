@@ -1,188 +1,100 @@
 package scale
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io"
 	"time"
-
-	"google.golang.org/grpc"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
-
-	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
-// A handshake is no proof that the server takes what was shown in it. Under TLS 1.3
-// the client has finished before the server has looked at its certificate, and nginx
-// completes the handshake with a certificate that it does not believe, begins HTTP/2
-// and answers every request with 400. So a successor has to answer a question before
-// it takes its predecessor's place: the probe's, with any gRPC status.
-//
-// Not every good server answers that one by gRPC: a proxy may have no route for the
-// health service, or the service may be slow. Then the predecessor is asked the same.
-// A successor that does no worse than its predecessor succeeds it. Otherwise it is
-// closed, and another is dialled after a pause.
-//
-// Where the predecessor is to go because it does not answer (see verdict.go), the
-// successor has to do better: if it is as silent, the server is slow, and nothing
-// changes.
-//
-// Where probes are turned off, READY is enough.
+// A connection is replaced by dialling its successor first. When that has answered
+// (see liveness_trial.go) it takes the new calls, and the old connection is left to
+// gRPC, which closes it when its last stream has ended. If the successor cannot be
+// had, the old one stays.
+const (
+	// A successor that failed is dialled again after replacePause, doubled for each
+	// failure in a row up to longestReplacePause, each with up to a half on top.
+	replacePause        = time.Second
+	longestReplacePause = 30 * time.Second
+)
 
-// tryLocked puts c, which has become READY, on trial if it is to succeed another
-// connection. It is false if c can be put to use at once.
-func (s *subchannel) tryLocked(c *connection) bool {
-	old := c.predecessor
-	if old == nil || old.phase != phaseReady || s.policy.settings.Load().probeInterval <= 0 || !c.tap.Attached() {
-		return false
-	}
-	c.phase = phaseTrial
-	patience := min(old.patienceLocked(s.policy.settings.Load().probeTimeout)<<min(old.replace.failures, mostDoublings),
-		mostPatience*s.policy.settings.Load().probeTimeout)
-	s.policy.tasks.run(func() { s.try(c, old, patience) }) // else the channel is closing
-	return true
+// replacement is the plan to replace a connection.
+type replacement struct {
+	at        time.Time // not before; zero: no plan
+	why       string
+	failures  int
+	successor bool // it is being dialled, or on trial
 }
 
-// try has c answer, and decides whether it succeeds old.
-func (s *subchannel) try(c, old *connection, patience time.Duration) {
-	s.mu.Lock()
-	stuck := old.replace.why == whyStuck
-	s.mu.Unlock()
-	err := c.compare(old, patience, stuck)
-	var q sequel
-	defer q.do(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case c.phase != phaseTrial: // it was lost, or put to use when old was lost
-	case err == nil:
-		s.putToUseLocked(c)
-		s.succeedLocked(c, &q)
-		q.serve = true
-	case old.replace.why == whyStuck:
-		c.predecessor, old.replace = nil, replacement{}
-		s.planByAgeLocked(old)
+// replaceAll plans to replace every connection.
+func (s *subchannel) replaceAll(why string, within time.Duration) {
+	s.update(func(*effects) {
+		for c := range s.all {
+			if c.phase == phaseReady || c.phase == phaseTrial || c.phase == phaseDialling {
+				s.planLocked(c, time.Now().Add(randomUpTo(within/2)), why)
+			}
+		}
 		s.armReplaceLocked()
-		q.retireLocked(c)
-	default:
-		s.lastErr = err
-		s.stats.failed++
-		s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(err))
-		s.failToSucceedLocked(c)
-		q.retireLocked(c)
+	})
+}
+
+// planLocked has c replaced at the given time, or earlier if that was planned.
+func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
+	first := c.replace.at.IsZero()
+	if first || at.Before(c.replace.at) {
+		c.replace.at = at
+	}
+	if first || c.replace.why == byAge || c.replace.why == whyStuck && why != byAge { // which may turn out to be no reason
+		c.replace.why = why
 	}
 }
 
-// compare returns nil if c answers, or, unless old is stuck, does no worse than it, and
-// else why c is not to take the place of old.
-func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
-	c.streams.Add(1) // it is nobody else's yet
-	got, said := c.question(patience)
-	c.release()
-	if got.Kind == answer.GRPC {
-		c.proved.Store(true)
-		return nil
-	}
-	if !stuck && old.take(old.quota.Load()) {
-		same, _ := old.question(patience)
-		old.release()
-		if same == got {
-			return nil
+// armReplaceLocked has replaceDue called when the next plan is due.
+func (s *subchannel) armReplaceLocked() {
+	var next time.Time
+	for _, c := range *s.ready.Load() {
+		at := c.replace.at
+		if !at.IsZero() && !c.replace.successor && (next.IsZero() || at.Before(next)) {
+			next = at
 		}
 	}
-	if said != nil {
-		return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%w); keeping the old one", c.sub.addr(), said)
-	}
-	return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%v); keeping the old one", c.sub.addr(), got)
-}
-
-// question makes the RPC of a probe on c, and tells how it was answered. said is what
-// WithProbe's function has against the connection, if it has anything. A function, or
-// credentials, that go on for long after their context has ended are left alone.
-func (c *connection) question(patience time.Duration) (got answer.Answer, said error) {
-	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
-	defer cancel()
-	done := make(chan struct{}) // got and said are not to be read before
-	var answered answer.Answer
-	var words error
-	if !c.sub.policy.tasks.run(func() { defer close(done); answered, words = c.put(ctx) }) {
-		return answer.Answer{}, nil // the channel is closing
-	}
-	timer := time.NewTimer(patience + stalled)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return answered, words
-	case <-timer.C:
-		return answer.Answer{Kind: answer.Unsent}, nil
+	s.replaceTick.stop()
+	if !next.IsZero() && !s.closed {
+		s.armLocked(&s.replaceTick, max(time.Until(next), 0), s.replaceDue)
 	}
 }
 
-func (c *connection) put(ctx context.Context) (got answer.Answer, said error) {
-	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
-	defer unref()
-	direct, ok := cc.(grpc.ClientConnInterface)
-	if !ok {
-		return answer.Answer{Kind: answer.GRPC}, nil // this grpc-go has no such thing
-	}
-	heard := &askedConn{ClientConnInterface: direct}
-	if ask := c.sub.policy.channel.ask; ask != nil {
-		err := ask(ctx, heard)
-		if err == nil {
-			return answer.Answer{Kind: answer.GRPC}, nil
+// replaceDue dials the successors of connections whose time has come.
+func (s *subchannel) replaceDue() {
+	s.update(func(e *effects) {
+		for _, c := range *s.ready.Load() {
+			if at := c.replace.at; !at.IsZero() && !c.replace.successor && time.Until(at) <= 0 {
+				c.replace.successor = true
+				e.dialSuccessor(c)
+			}
 		}
-		if _, isStatus := status.FromError(err); !isStatus {
-			return answer.Answer{}, err
-		}
-		return heard.last, nil
-	}
-	_ = heard.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
-	return heard.last, nil
+		s.armReplaceLocked()
+	})
 }
 
-// askedConn makes unary RPCs on one connection and notes who answered the last. It is
-// for one goroutine.
-type askedConn struct {
-	grpc.ClientConnInterface
-
-	last answer.Answer
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	stream, err := a.NewStream(ctx, new(grpc.StreamDesc), method, opts...)
-	if err == nil {
-		if err = stream.SendMsg(args); err == nil || errors.Is(err, io.EOF) { // EOF: the stream has ended, and RecvMsg says how
-			err = stream.RecvMsg(reply)
-		}
-	}
-	a.last = answer.OfStream(stream, err)
-	return err //nolint:wrapcheck // the RPC's status
-}
-
-// succeedLocked lets c, which has been put to use, take the place of what it was
+// takeOverLocked lets c, which has been put to use, take the place of what it was
 // dialled for. What stood on the old connection moves when that is gone.
-func (s *subchannel) succeedLocked(c *connection, q *sequel) {
+func (s *subchannel) takeOverLocked(c *connection, e *effects) {
 	old := c.predecessor
 	c.predecessor = nil
 	if old == nil || old.phase != phaseReady {
 		return
 	}
-	s.removeLocked(old)
+	s.removeLocked(old, e)
 	s.stats.replaced++
 	s.event(EventReplaced, old, time.Since(old.readyAt), old.replace.why)
-	q.publish = true
-	if !s.observeLocked(old, q) {
-		q.retireLocked(old)
+	e.publish = true
+	if !s.observeLocked(old, e) {
+		s.retireLocked(old, e)
 	}
 }
 
-// failToSucceedLocked has the successor of c's predecessor dialled again later. It is
+// successorFailedLocked has the successor of c's predecessor dialled again later. It is
 // called for every connection that has ended, and does nothing but for one that was
 // to succeed another.
-func (s *subchannel) failToSucceedLocked(c *connection) {
+func (s *subchannel) successorFailedLocked(c *connection) {
 	old := c.predecessor
 	c.predecessor = nil
 	if old == nil {

@@ -26,8 +26,8 @@ func (t *tasks) run(f func()) bool {
 	return begun
 }
 
-// after runs f when d has passed. Before that, stop keeps it from running; whoever
-// called after must call stop before wait.
+// after runs f when d has passed. Before that, stop keeps it from running; the
+// caller must call stop before wait.
 func (t *tasks) after(d time.Duration, f func()) (stop func()) {
 	if !t.begin() {
 		return func() {}
@@ -72,14 +72,14 @@ type timer struct {
 	late time.Duration // by how much it fired too late, the last time
 }
 
-// setLocked makes t run f, without s.mu, when d has passed, unless it is armed
+// armLocked makes t run f, without s.mu, when d has passed, unless it is armed
 // already. While f runs, d counts from its return.
-func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
+func (s *subchannel) armLocked(t *timer, d time.Duration, f func()) {
 	if s.closed || t.cancel != nil || t.rearm != nil {
 		return
 	}
 	if t.running {
-		t.rearm = func() { s.setLocked(t, d, f) }
+		t.rearm = func() { s.armLocked(t, d, f) }
 		return
 	}
 	t.armed++
@@ -89,21 +89,23 @@ func (s *subchannel) setLocked(t *timer, d time.Duration, f func()) {
 
 // fire runs f, which was due then, unless t was stopped in the last moment.
 func (s *subchannel) fire(t *timer, nth int, due time.Time, f func()) {
-	s.mu.Lock()
-	if t.cancel == nil || t.armed != nth {
-		s.mu.Unlock()
+	begun := false
+	s.update(func(*effects) {
+		if begun = t.cancel != nil && t.armed == nth; begun {
+			t.cancel, t.running, t.late = nil, true, time.Since(due)
+		}
+	})
+	if !begun {
 		return
 	}
-	t.cancel, t.running, t.late = nil, true, time.Since(due)
-	s.mu.Unlock()
 	f()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rearm := t.rearm
-	t.running, t.rearm = false, nil
-	if rearm != nil {
-		rearm()
-	}
+	s.update(func(*effects) {
+		rearm := t.rearm
+		t.running, t.rearm = false, nil
+		if rearm != nil {
+			rearm()
+		}
+	})
 }
 
 // stop keeps t from running. What runs already runs on.

@@ -7,23 +7,27 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
-	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
-// Every connection is watched. A call that was picked and answered proves that it
-// was alive when the call was picked. When nothing has proved that for a while, an
-// RPC on that very connection asks: after busyShare of the probe interval if
-// streams are in flight and nothing at all is heard, else after leastIdle of it,
-// up to idleSpread more. So what happens to a connection in use is known within
-// less than half a probe interval and the probe timeout, and what happens to any
-// within one interval and the timeout.
+// What proves that a connection is alive, when it is asked, how long it may take to
+// answer, and what follows: that is this file and the others whose names begin with
+// liveness.
 //
-// Bytes that come in prove nothing by themselves: they come although this side's
-// are lost. What is made of a probe without an answer stands in verdict.go.
+// Only a round trip proves anything. A call that was picked and answered does: the
+// connection was alive when the call was picked. Bytes that come in do not: they come
+// although this side's are lost.
+//
+// When nothing has proved a connection for a while, an RPC on that very connection asks,
+// a probe: after busyShare of the probe interval if streams are in flight and nothing at
+// all is heard, else after leastIdle of it, up to idleSpread more. So what happens to a
+// connection in use is known within less than half a probe interval and the probe
+// timeout, and what happens to any within one interval and the timeout.
+//
+// A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (
 	busyShare  = 0.35
 	leastIdle  = 0.7
@@ -53,9 +57,9 @@ const (
 	rarestProbe        = 30 * time.Second
 )
 
-// lap is the time between two looks at a connection. The calls that are picked in
-// it share one Done, which so knows when they were picked.
-type lap struct {
+// probeWindow is the time between two looks at a connection. The calls that are picked in
+// it share one Done, which so knows when they were picked, and a pick allocates nothing.
+type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
 	sent     int64         // bytes that had been sent by then
@@ -63,36 +67,21 @@ type lap struct {
 	answered atomic.Bool // one of its calls was
 }
 
-// newLap begins a lap.
-func (c *connection) newLap() {
-	l := &lap{conn: c, at: c.now(), sent: c.tap.Sent()}
-	l.done = l.onDone
-	c.lap.Store(l)
-}
-
-// onDone is gRPC's word that a call has ended, or that it never began because the
-// picked connection was gone.
-func (l *lap) onDone(info balancer.DoneInfo) {
-	c := l.conn
-	if info.BytesReceived && !l.answered.Load() {
-		l.answered.Store(true)
-		c.proved.Store(true)
-		c.prove(l)
-	}
-	if c.drainedAt.Load() != 0 && !info.BytesReceived && status.Code(info.Err) == codes.Unavailable {
-		c.orphaned()
-	}
-	c.release()
+// newWindow begins a window.
+func (c *connection) newWindow() {
+	w := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
+	w.done = w.onDone
+	c.window.Store(w)
 }
 
 // now is the time on c's clock.
 func (c *connection) now() time.Duration { return time.Since(c.made) }
 
-// prove notes that something was answered that was begun in l: c was alive then, and
+// noteAlive notes that something was answered that was begun in w: c was alive then, and
 // what had been sent before has arrived.
-func (c *connection) prove(l *lap) {
-	before := time.Duration(raise(&c.provedAt, int64(l.at)))
-	if n := l.sent - raise(&c.arrived, l.sent); n > smallBacklog {
+func (c *connection) noteAlive(w *probeWindow) {
+	before := time.Duration(raise(&c.aliveAt, int64(w.at)))
+	if n := w.sent - raise(&c.arrived, w.sent); n > smallBacklog {
 		c.pace.Store(perSecond(n, c.now()-before))
 	}
 }
@@ -110,10 +99,10 @@ func raise(v *atomic.Int64, n int64) (before int64) {
 // heardAt is when bytes last came.
 func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.made) }
 
-// watchLocked begins the watch over a connection that has become READY.
-func (s *subchannel) watchLocked(c *connection) {
-	c.newLap()
-	c.prove(c.lap.Load()) // it came through a handshake, and sent SETTINGS
+// startProbingLocked has c, which has become READY, probed from now on.
+func (s *subchannel) startProbingLocked(c *connection) {
+	c.newWindow()
+	c.noteAlive(c.window.Load()) // it came through a handshake, and sent SETTINGS
 	c.idleShare = randomShare(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
 		// Much more if the first packet was lost, which the kernel does not count.
@@ -122,27 +111,27 @@ func (s *subchannel) watchLocked(c *connection) {
 		}
 		c.probes = append(c.probes, min(connect, time.Second), min(connect, time.Second))
 	}
-	s.armLookLocked(c)
+	s.armProbeLocked(c)
 }
 
-// armLookLocked has look called when there may be something to see.
-func (s *subchannel) armLookLocked(c *connection) {
+// armProbeLocked has probeTick called when there may be something to see.
+func (s *subchannel) armProbeLocked(c *connection) {
 	interval := s.policy.settings.Load().probeInterval
 	if interval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
-		c.look.stop()
+		c.probeTimer.stop()
 		return
 	}
 	due := c.probeDueLocked(interval) - c.now()
 	// A call that begins meanwhile makes it earlier.
-	s.setLocked(&c.look, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.watch)
+	s.armLocked(&c.probeTimer, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.probeTick)
 }
 
 // probeDueLocked is when c has to be probed, as things stand.
 func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
-	proved := time.Duration(c.provedAt.Load())
-	due := proved + c.doubled(scaled(interval, c.idleShare))
+	alive := time.Duration(c.aliveAt.Load())
+	due := alive + c.doubled(scaled(interval, c.idleShare))
 	if c.busy() {
-		due = min(due, max(proved, c.heardAt())+c.doubled(scaled(interval, busyShare)))
+		due = min(due, max(alive, c.heardAt())+c.doubled(scaled(interval, busyShare)))
 	}
 	return due
 }
@@ -155,30 +144,31 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 	return max(d, min(d<<min(c.unanswered, mostProbeDoublings), rarestProbe))
 }
 
-// watch looks at a connection, and probes it if need be. It runs once at a time
-// for a connection, on a goroutine of its timer.
-func (c *connection) watch() {
+// probeTick looks at a connection, and probes it if need be. It runs once at a time for a
+// connection, on a goroutine of its timer.
+func (c *connection) probeTick() {
 	s := c.sub
-	last := c.lap.Load()
-	c.newLap() // what is picked from now on and answered proves as much as a probe
-	s.mu.Lock()
-	if last.answered.Load() {
-		c.noteAnswerLocked(c.now() - last.at) // or less
-	}
-	interval := s.policy.settings.Load().probeInterval
-	due := c.phase == phaseReady && interval > 0 && c.now() >= c.probeDueLocked(interval)
+	last := c.window.Load()
+	c.newWindow() // what is picked from now on and answered proves as much as a probe
+	var due bool
 	var patience time.Duration
-	if due {
-		patience = c.patienceLocked(s.policy.settings.Load().probeTimeout)
-	}
-	s.mu.Unlock()
+	s.update(func(*effects) {
+		if last.answered.Load() {
+			c.noteAnswerLocked(c.now() - last.at) // or less
+		}
+		set := s.policy.settings.Load()
+		due = c.phase == phaseReady && set.probeInterval > 0 && c.now() >= c.probeDueLocked(set.probeInterval)
+		if due {
+			patience = c.patienceLocked(set.probeTimeout)
+		}
+	})
 	if due && !c.inquire(patience) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.idleShare = randomShare(leastIdle, idleSpread)
-	s.armLookLocked(c)
+	s.update(func(*effects) {
+		c.idleShare = randomShare(leastIdle, idleSpread)
+		s.armProbeLocked(c)
+	})
 }
 
 // patienceLocked is how long a probe may take.
@@ -196,10 +186,10 @@ func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 	return min(max(patience, patienceFactor*second), mostPatience*timeout)
 }
 
-// ask makes the RPC of a probe, and reports whether the server answered, be it with
+// probe makes the RPC of a probe, and reports whether the server answered, be it with
 // a status or a RST_STREAM. An RPC that failed in this process was not answered, for
 // instance for want of credentials: nothing was sent then, or nothing has come.
-func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
+func (c *connection) probe(ctx context.Context, begun *probeWindow, opened int64) bool {
 	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
 	defer unref()
 	direct, ok := cc.(grpc.ClientConnInterface)
@@ -220,8 +210,7 @@ func (c *connection) ask(ctx context.Context, begun *lap, opened int64) bool {
 	return isStatus && ctx.Err() == nil && c.tap.Opened() > opened && c.heardAt() >= begun.at
 }
 
-// noteAnswerLocked is told that the server answered in the given time. If that was
-// soon, the connections that were ejected before were dead, and the server is not slow.
+// noteAnswerLocked is told that the server answered in the given time.
 func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
 	c.unanswered = 0
@@ -231,9 +220,15 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 		s.armReplaceLocked()
 	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
-		s.policy.channel.memory.trust(s.addr())
-		s.stuckAt, s.stuckPause = time.Time{}, 0
+		s.noteFastAnswerLocked()
 	}
+}
+
+// noteFastAnswerLocked is told that the server answered soon. So it is not slow, and the
+// connections that were ejected before were dead.
+func (s *subchannel) noteFastAnswerLocked() {
+	s.policy.channel.memory.forgetEjections(s.addr())
+	s.stuckAt, s.stuckPause = time.Time{}, 0
 }
 
 // directBuilder builds, as a producer, the way to make RPCs on one connection.

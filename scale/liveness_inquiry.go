@@ -16,7 +16,8 @@ import (
 // a successor is dialled for new ones. If neither is answered, the connection is
 // ejected, unless there is a reason to wait:
 //
-//   - This process did not run, or has not read what has come; see witness.go.
+//   - This process did not run, or has not read what has come; see
+//     liveness_witness.go.
 //   - Both directions move, that is, bytes are heard and the peer's kernel takes what
 //     was sent: the answer is stuck behind other streams' data.
 //   - The peer's kernel has not taken the question yet, and takes what is before it.
@@ -34,8 +35,8 @@ const (
 	backlogFactor = 2
 	slowPace      = 128 << 10 // bytes a second
 
-	// A connection is replaced for want of an answer if no other one of the address
-	// was within leastStuckPause, which doubles up to mostStuckPause while nothing is
+	// A connection that does not answer is replaced if no other one of the address was
+	// within leastStuckPause, which doubles up to mostStuckPause while nothing is
 	// answered soon: then it is the server, and further connections are no help.
 	leastStuckPause = time.Second
 	mostStuckPause  = time.Minute
@@ -53,15 +54,15 @@ const (
 	findingMoot // the connection has ended, or the channel is closed
 )
 
-// inquiry asks whether a connection is alive. It belongs to the goroutine of the watch.
+// inquiry asks whether a connection is alive. It belongs to the goroutine of probeTick.
 type inquiry struct {
 	conn     *connection
-	lap      *lap // begun with it
+	window   *probeWindow // begun with it
 	opened   int64
 	patience time.Duration
 	deadline time.Duration // on the connection's clock
 	stalls   int
-	starved  bool // this process ran late
+	ranLate  bool // this process ran late
 
 	probed   bool
 	reply    chan bool     // of the probe: whether the server answered; nil once that is known
@@ -79,8 +80,8 @@ type inquiry struct {
 // inquire finds out whether c is alive and does what follows. It reports whether the
 // watch goes on.
 func (c *connection) inquire(patience time.Duration) bool {
-	i := &inquiry{conn: c, lap: c.lap.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
-	i.deadline = i.lap.at + patience
+	i := &inquiry{conn: c, window: c.window.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
+	i.deadline = i.window.at + patience
 	found := i.find()
 	i.note(found)
 	switch found {
@@ -89,7 +90,7 @@ func (c *connection) inquire(patience time.Duration) bool {
 			c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()))
 		return false
 	case findingStuck:
-		c.giveWay()
+		c.replaceStuck()
 	case findingAnswered, findingAcknowledged, findingMoot:
 	}
 	return true
@@ -98,8 +99,8 @@ func (c *connection) inquire(patience time.Duration) bool {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if c.probing.Load() || !c.take(c.quota.Load()) { // the last probe has not come back, or there is no stream
-		i.ask()
+	if c.probing.Load() || !c.take(c.serverLimit.Load()) { // the last probe has not come back, or there is no stream
+		i.askHTTP2()
 		return i.await()
 	}
 	ctx, cancel := context.WithCancel(c.sub.policy.ctx)
@@ -112,7 +113,7 @@ func (i *inquiry) find() finding {
 		c.release()
 	}
 	begun := c.sub.policy.tasks.run(func() {
-		answered := c.ask(ctx, i.lap, i.opened)
+		answered := c.probe(ctx, i.window, i.opened)
 		release()
 		reply <- answered
 	})
@@ -139,11 +140,11 @@ func (i *inquiry) await() finding {
 			return findingMoot
 		case stood && i.stalls < mostStalls:
 			i.stalls++
-			i.starved = true
+			i.ranLate = true
 			i.deadline = c.now() + i.patience
-			i.ask()
+			i.askHTTP2()
 		case i.question == nil:
-			i.ask()
+			i.askHTTP2()
 		case i.acknowledged && i.reply == nil:
 			return i.alive()
 		case c.now() >= i.deadline:
@@ -170,13 +171,13 @@ func (i *inquiry) pause(d time.Duration) bool {
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
 	}
-	stood := stood(begun, d)
-	i.look()
+	stood := processStalled(begun, d)
+	i.gather()
 	return stood
 }
 
-// look takes what is there without waiting for it.
-func (i *inquiry) look() {
+// gather takes what is there without waiting for it.
+func (i *inquiry) gather() {
 	select {
 	case answered := <-i.reply:
 		i.noteReply(answered)
@@ -190,8 +191,8 @@ func (i *inquiry) look() {
 		i.acknowledged = true
 	default:
 	}
-	p, told := i.conn.tap.Progress()
-	if !told {
+	p, known := i.conn.tap.Progress()
+	if !known {
 		return
 	}
 	if i.taken > 0 && p.Acked > i.taken {
@@ -205,11 +206,11 @@ func (i *inquiry) look() {
 
 func (i *inquiry) noteReply(answered bool) {
 	i.reply = nil
-	i.answered, i.took = answered, i.conn.now()-i.lap.at
+	i.answered, i.took = answered, i.conn.now()-i.window.at
 }
 
-// ask asks HTTP/2.
-func (i *inquiry) ask() {
+// askHTTP2 asks the HTTP/2 of the server.
+func (i *inquiry) askHTTP2() {
 	i.question, i.sentTo = i.conn.tap.Ask(), 0
 }
 
@@ -226,11 +227,11 @@ func (i *inquiry) alive() finding {
 func (i *inquiry) conclude() (found finding, done bool) {
 	c := i.conn
 	if !letOthersRun(c.sub.policy.ctx) {
-		i.starved = true
+		i.ranLate = true
 	}
-	i.look()
+	i.gather()
 	switch {
-	case i.answered, i.lap.answered.Load():
+	case i.answered, i.window.answered.Load():
 		return findingAnswered, true
 	case i.acknowledged:
 		return i.alive(), true
@@ -250,8 +251,8 @@ func (i *inquiry) wait() (until time.Duration) {
 	if at := i.question.Written(); !at.IsZero() {
 		until = at.Sub(c.made) + i.patience/2
 	}
-	n, told := c.tap.Unread()
-	if told && n > 0 && now-c.heardAt() > i.patience/4 && now-i.lap.at < i.longest() {
+	n, known := c.tap.Unread()
+	if known && n > 0 && now-c.heardAt() > i.patience/4 && now-i.window.at < i.longest() {
 		until = max(until, now+i.patience/4)
 	}
 	return max(until, i.whileDataMoves(now))
@@ -260,22 +261,22 @@ func (i *inquiry) wait() (until time.Duration) {
 // whileDataMoves is until when what moves on the connection is a reason to wait.
 func (i *inquiry) whileDataMoves(now time.Duration) (until time.Duration) {
 	c := i.conn
-	heard, backlog := c.heardAt(), c.backlog(i.lap.sent)
-	p, told := c.tap.Progress()
+	heard, backlog := c.heardAt(), c.backlog(i.window.sent)
+	p, known := c.tap.Progress()
 	grows := i.takenAt >= 0 && now-i.takenAt < i.patience
-	flows := told && (p.Left == 0 || grows)
+	flows := known && (p.Left == 0 || grows)
 	if grows && p.Acked < i.sentTo {
 		until = i.takenAt + i.patience
 	}
-	if flows && heard >= i.lap.at && now-time.Duration(c.provedAt.Load()) < i.longest() {
+	if flows && heard >= i.window.at && now-time.Duration(c.aliveAt.Load()) < i.longest() {
 		until = max(until, heard+2*i.patience) // a network may well pause for one
 	}
 	switch {
-	case flows, !told:
-		until = max(until, i.lap.at+min(i.patience+backlog, i.longest()))
+	case flows, !known:
+		until = max(until, i.window.at+min(i.patience+backlog, i.longest()))
 	case p.LastAck < i.patience: // the peer's kernel has no room now, and tells of it in large steps
 		most := mostPatience * c.sub.policy.settings.Load().probeTimeout
-		until = max(until, max(i.lap.at, i.takenAt)+i.patience+min(backlog, most))
+		until = max(until, max(i.window.at, i.takenAt)+i.patience+min(backlog, most))
 	}
 	return until
 }
@@ -305,13 +306,17 @@ func (i *inquiry) note(found finding) {
 	c := i.conn
 	s := c.sub
 	if i.answered {
-		c.proved.Store(true)
+		c.hasAnswered.Store(true)
 	}
 	if i.answered || i.acknowledged {
-		c.prove(i.lap)
+		c.noteAlive(i.window)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.update(func(*effects) { i.noteLocked(found) })
+}
+
+func (i *inquiry) noteLocked(found finding) {
+	c := i.conn
+	s := c.sub
 	if i.probed {
 		s.stats.probes++
 		if found == findingDead {
@@ -319,7 +324,7 @@ func (i *inquiry) note(found finding) {
 		}
 	}
 	switch {
-	case i.answered && i.took <= i.patience && !i.starved:
+	case i.answered && i.took <= i.patience && !i.ranLate:
 		c.noteAnswerLocked(i.took)
 		if len(c.probes) == keptProbes {
 			c.probes = slices.Delete(c.probes, 0, 1)
@@ -332,37 +337,34 @@ func (i *inquiry) note(found finding) {
 	}
 }
 
-// giveWay has a successor dialled for c, which lives and does not answer. New calls go
+// replaceStuck has a successor dialled for c, which lives and does not answer. New calls go
 // there, and those on c go on.
-func (c *connection) giveWay() {
+func (c *connection) replaceStuck() {
 	s := c.sub
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if s.closed || c.phase != phaseReady || now.Sub(s.stuckAt) < s.stuckPause {
-		return
-	}
-	s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
-	s.planLocked(c, now, whyStuck)
-	s.armReplaceLocked()
+	s.update(func(*effects) {
+		now := time.Now()
+		if s.closed || c.phase != phaseReady || now.Sub(s.stuckAt) < s.stuckPause {
+			return
+		}
+		s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
+		s.planLocked(c, now, whyStuck)
+		s.armReplaceLocked()
+	})
 }
 
 // eject takes c out of use, has its successor dialled, and ends the RPCs on it
 // with why.
 func (c *connection) eject(why error) {
 	s := c.sub
-	s.mu.Lock()
-	if s.closed || c.phase != phaseReady {
-		s.mu.Unlock()
-		return
-	}
-	dials := s.outLocked(c)
-	s.stats.ejected++
-	c.counted = true
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-	s.lastErr, s.distrust = why, true
-	s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
-	s.mu.Unlock()
-	s.dial(dials)
-	c.tap.Kill(why)
+	s.update(func(e *effects) {
+		if s.closed || c.phase != phaseReady {
+			return
+		}
+		s.drainLocked(c, e)
+		s.stats.ejected++
+		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
+		s.lastErr, s.ejectedSinceReady = why, true
+		s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
+		e.kill = append(e.kill, killing{c, why})
+	})
 }

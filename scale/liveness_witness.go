@@ -8,7 +8,7 @@ import (
 
 // A peer that seems silent may have spoken to a process that did not listen: one that
 // is short of CPU, stops for a garbage collection, was stopped, or slept with its
-// machine. So before a verdict, of the watch or of the supervision of dials, the
+// machine. So before a connection is ejected or a dial is given up, the
 // process itself is looked at.
 const (
 	// A timer that is late by stalled, or a wall clock that is ahead of the monotonic
@@ -39,36 +39,35 @@ func letOthersRun(ctx context.Context) (atOnce bool) {
 	return time.Since(begun) < calm
 }
 
-// stood reports whether the process did not run for a while between begun and now,
+// processStalled reports whether the process did not run for a while between begun and now,
 // though it wanted to wait for d at most.
-func stood(begun time.Time, d time.Duration) bool {
+func processStalled(begun time.Time, d time.Duration) bool {
 	now := time.Now()
 	took := now.Sub(begun)
 	return took > d+stalled || now.Round(0).Sub(begun.Round(0))-took > stalled // Round strips the monotonic clock
 }
 
-// heardDials reports whether this process has run well enough to give up dials whose
+// fitToJudgeDials reports whether this process has run well enough to give up dials whose
 // time is over. If it has not, it looks at them again later.
-func (s *subchannel) heardDials() bool {
-	s.mu.Lock()
-	late := s.superviseTick.late
-	s.superviseTick.late = 0
-	now, over := time.Now(), false
-	for c := range s.all {
-		if c.phase == phaseDialling {
-			at := s.decisionLocked(c)
-			over = over || !at.IsZero() && !at.After(now)
+func (s *subchannel) fitToJudgeDials() bool {
+	over, late := false, false
+	s.update(func(*effects) {
+		now := time.Now()
+		for c := range s.all {
+			if c.phase == phaseDialling {
+				at := s.decisionLocked(c)
+				over = over || !at.IsZero() && !at.After(now)
+			}
 		}
-	}
-	if over && late > stalled && !s.closed {
-		s.superviseTick.stop()
-		s.setLocked(&s.superviseTick, leastPause, s.superviseDials)
-		s.mu.Unlock()
-		return false
-	}
-	s.mu.Unlock()
-	if over {
+		late = over && s.superviseTick.late > stalled && !s.closed
+		s.superviseTick.late = 0
+		if late {
+			s.superviseTick.stop()
+			s.armLocked(&s.superviseTick, leastPause, s.superviseDials)
+		}
+	})
+	if over && !late {
 		letOthersRun(s.policy.ctx)
 	}
-	return true
+	return !late
 }

@@ -1,0 +1,148 @@
+package scale
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool/internal/tap"
+)
+
+// What the end of a connection says of its server, and how soon the next dial may
+// follow.
+const (
+	// A connection is short-lived if it was lost within longEnough and the server never
+	// answered a call on it. After the first in a row the next dial follows at once,
+	// after each further one it is held back, as holds says, each time with up to a
+	// fifth on top. gRPC itself forgets its backoff when a dial succeeds.
+	//
+	// While a hold of shortHold or less lasts calls wait. Of longer ones they are told,
+	// or they would wait for as long as the trouble lasts.
+	//
+	// A connection that has answered is no trouble however soon it goes: some servers
+	// end one after so many calls. One that the server flooded is trouble, whatever came
+	// before.
+	longEnough = time.Second
+	shortHold  = 850 * time.Millisecond
+)
+
+// holds makes at most five dials in three seconds of a server that ends every connection
+// at once, though some fail before they are connections.
+var holds = [...]time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1600 * time.Millisecond}
+
+// anyUsefulLocked reports whether one of the connections has shown that it is of use.
+func (s *subchannel) anyUsefulLocked(now time.Time) bool {
+	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool {
+		return c.hasAnswered.Load() || now.Sub(c.readyAt) >= longEnough
+	})
+}
+
+// judgeLocked is told of the end of c, when it leaves the use that it was in, and
+// decides how soon the next dial may follow.
+func (s *subchannel) judgeLocked(c *connection) {
+	lived := time.Duration(0)
+	if !c.readyAt.IsZero() {
+		lived = time.Since(c.readyAt)
+	}
+	s.lastErr = c.reason(lived)
+	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
+	if (lived >= longEnough || c.hasAnswered.Load()) && !flooded {
+		s.shortLived = 0
+	} else {
+		s.shortLived++
+	}
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
+	if s.shortLived > 1 {
+		hold := holds[min(s.shortLived, len(holds)+1)-2]
+		hold += randomUpTo(hold / 5)
+		s.heldUntil = time.Now().Add(hold)
+	}
+}
+
+// judgeDialLocked counts c, whose dial has failed, as short-lived if the server ended it
+// just before it was READY, or if it got no farther than those before it that were.
+func (s *subchannel) judgeDialLocked(c *connection) {
+	begun := c.tap.Attached() && time.Since(c.dialledAt) < longEnough
+	if begun || s.shortLived > 0 && !c.reached().IsZero() {
+		err := s.lastErr // which says more
+		s.judgeLocked(c)
+		s.lastErr = err
+	}
+}
+
+// countLostLocked counts c, which has ended, as lost if it ever was put to use.
+func (s *subchannel) countLostLocked(c *connection) {
+	if c.opened {
+		s.stats.lost++
+		s.event(EventLost, c, time.Since(c.readyAt), oneLine(s.lastErr))
+	}
+}
+
+// reason is why c ended, for lastErr.
+func (c *connection) reason(lived time.Duration) error {
+	s := c.sub
+	what := "closed"
+	if g, ok := c.tap.LastGoAway(); ok {
+		what = fmt.Sprintf("ended by GOAWAY (code %d, %q)", g.Code, g.Debug)
+	} else if cause := c.tap.Cause(); cause != nil {
+		if inner := errors.Unwrap(cause); inner != nil && strings.HasPrefix(cause.Error(), "tap: closed by the peer: ") {
+			cause = fmt.Errorf("closed by the peer: error reading from server: %w", inner) // as gRPC tells the calls that were on it
+		}
+		return fmt.Errorf("scale: connection to %s lost after %v: %w", s.addr(), lived.Round(time.Millisecond), cause)
+	}
+	return fmt.Errorf("scale: connection to %s %s after %v", s.addr(), what, lived.Round(time.Millisecond))
+}
+
+// withCause adds what the bytes told to what gRPC says.
+func withCause(err, cause error) error {
+	if err == nil || cause == nil || errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, cause)
+}
+
+// holdLocked behaves towards the child like a dial that takes its time, and when the
+// hold is long like one that failed and backs off. The lost connection keeps its place
+// for that time.
+func (s *subchannel) holdLocked(c *connection, hold time.Duration, e *effects) {
+	c.moveLocked(phaseHeld)
+	c.takeOut()
+	if s.state == connectivity.Idle {
+		s.tellLocked(e, connectivity.Connecting, nil)
+	}
+	if hold > shortHold && s.state != connectivity.TransientFailure {
+		s.tellLocked(e, connectivity.TransientFailure, s.lastErr)
+	}
+	s.armLocked(&s.held, hold, func() { s.endHold(c) })
+}
+
+// endHold ends the hold of c, unless another connection that was lost meanwhile
+// has made it longer.
+func (s *subchannel) endHold(c *connection) {
+	s.update(func(e *effects) {
+		if hold := time.Until(s.heldUntil); hold > 0 {
+			s.armLocked(&s.held, hold, func() { s.endHold(c) })
+			return
+		}
+		s.resumeOnGRPCLocked(c, e)
+	})
+}
+
+// oneLine is err's text, which may come from the peer in part, as one line.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r < ' ' }), " ")
+}
+
+func boolToInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

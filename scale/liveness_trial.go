@@ -1,0 +1,159 @@
+package scale
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
+)
+
+// A handshake is no proof that the server takes what was shown in it. Under TLS 1.3
+// the client has finished before the server has looked at its certificate, and nginx
+// completes the handshake with a certificate that it does not believe, begins HTTP/2
+// and answers every request with 400. So a successor has to answer a question before
+// it takes its predecessor's place: the probe's, with any gRPC status.
+//
+// Not every good server answers that one by gRPC: a proxy may have no route for the
+// health service, or the service may be slow. Then the predecessor is asked the same.
+// A successor that does no worse than its predecessor succeeds it. Otherwise it is
+// closed, and another is dialled after a pause.
+//
+// Where the predecessor is to go because it does not answer (see liveness_inquiry.go), the
+// successor has to do better: if it is as silent, the server is slow, and nothing
+// changes.
+//
+// Where probes are turned off, READY is enough.
+
+// putOnTrialLocked puts c, which has become READY, on trial if it is to succeed another
+// connection. It is false if c can be put to use at once.
+func (s *subchannel) putOnTrialLocked(c *connection, e *effects) bool {
+	old := c.predecessor
+	if old == nil || old.phase != phaseReady || s.policy.settings.Load().probeInterval <= 0 || !c.tap.Attached() {
+		return false
+	}
+	c.moveLocked(phaseTrial)
+	patience := min(old.patienceLocked(s.policy.settings.Load().probeTimeout)<<min(old.replace.failures, mostDoublings),
+		mostPatience*s.policy.settings.Load().probeTimeout)
+	stuck := old.replace.why == whyStuck
+	e.run = append(e.run, func() { s.runTrial(c, old, patience, stuck) })
+	return true
+}
+
+// runTrial has c answer, and decides whether it succeeds old.
+func (s *subchannel) runTrial(c, old *connection, patience time.Duration, stuck bool) {
+	err := c.compare(old, patience, stuck)
+	s.update(func(e *effects) {
+		switch {
+		case c.phase != phaseTrial: // it was lost, or put to use when old was lost
+		case err == nil:
+			s.putToUseLocked(c)
+			s.takeOverLocked(c, e)
+			e.serve = true
+		case old.replace.why == whyStuck:
+			c.predecessor, old.replace = nil, replacement{}
+			s.planByAgeLocked(old)
+			s.armReplaceLocked()
+			s.retireLocked(c, e)
+		default:
+			s.lastErr = err
+			s.stats.failed++
+			s.event(EventDialFailed, c, time.Since(c.dialledAt), oneLine(err))
+			s.successorFailedLocked(c)
+			s.retireLocked(c, e)
+		}
+	})
+}
+
+// compare returns nil if c answers, or, unless old is stuck, does no worse than it, and
+// else why c is not to take the place of old.
+func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
+	c.streams.Add(1) // no call can have it yet
+	got, said := c.examine(patience)
+	c.release()
+	if got.Kind == answer.GRPC {
+		c.hasAnswered.Store(true)
+		return nil
+	}
+	if !stuck && old.take(old.serverLimit.Load()) {
+		same, _ := old.examine(patience)
+		old.release()
+		if same == got {
+			return nil
+		}
+	}
+	if said != nil {
+		return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%w); keeping the old one", c.sub.addr(), said)
+	}
+	return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%v); keeping the old one", c.sub.addr(), got)
+}
+
+// examine makes the RPC of a probe on c, and tells how it was answered. said is what
+// WithProbe's function has against the connection, if it has anything. A function, or
+// credentials, that go on for long after their context has ended are left alone.
+func (c *connection) examine(patience time.Duration) (got answer.Answer, said error) {
+	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
+	defer cancel()
+	done := make(chan struct{}) // got and said are not to be read before
+	var answered answer.Answer
+	var words error
+	if !c.sub.policy.tasks.run(func() { defer close(done); answered, words = c.examineOnce(ctx) }) {
+		return answer.Answer{}, nil // the channel is closing
+	}
+	timer := time.NewTimer(patience + stalled)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return answered, words
+	case <-timer.C:
+		return answer.Answer{Kind: answer.Unsent}, nil
+	}
+}
+
+func (c *connection) examineOnce(ctx context.Context) (got answer.Answer, said error) {
+	cc, unref := c.sc.GetOrBuildProducer(directBuilder{})
+	defer unref()
+	direct, ok := cc.(grpc.ClientConnInterface)
+	if !ok {
+		return answer.Answer{Kind: answer.GRPC}, nil // this grpc-go has no such thing
+	}
+	heard := &askedConn{ClientConnInterface: direct}
+	if ask := c.sub.policy.channel.ask; ask != nil {
+		err := ask(ctx, heard)
+		if err == nil {
+			return answer.Answer{Kind: answer.GRPC}, nil
+		}
+		if _, isStatus := status.FromError(err); !isStatus {
+			return answer.Answer{}, err
+		}
+		return heard.last, nil
+	}
+	_ = heard.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
+	return heard.last, nil
+}
+
+// askedConn makes unary RPCs on one connection and notes who answered the last. It is
+// for one goroutine.
+type askedConn struct {
+	grpc.ClientConnInterface
+
+	last answer.Answer
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	stream, err := a.NewStream(ctx, new(grpc.StreamDesc), method, opts...)
+	if err == nil {
+		if err = stream.SendMsg(args); err == nil || errors.Is(err, io.EOF) { // EOF: the stream has ended, and RecvMsg says how
+			err = stream.RecvMsg(reply)
+		}
+	}
+	a.last = answer.OfStream(stream, err)
+	return err //nolint:wrapcheck // the RPC's status
+}
