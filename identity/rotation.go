@@ -186,7 +186,7 @@ func (p *Provider) note(err error) {
 
 // forHandshake is the generation to show now. It checks for a newer one first, unless a
 // check has just ended, is running, or has failed lately: a slow source must not slow every
-// handshake. What it misses, the watch finds.
+// handshake. The watch finds what it misses.
 //
 // The check goes on when the handshake's own time ends: otherwise a program with less
 // patience than the source takes would wait for it at every dial.
