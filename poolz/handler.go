@@ -70,7 +70,7 @@ func Handler(pools []Pool, opts ...Option) http.Handler {
 	return p
 }
 
-// isNil reports whether there is no pool, be it that the interface holds a nil pointer.
+// isNil reports whether pool is nil or holds a nil pointer.
 func isNil(pool Pool) bool {
 	v := reflect.ValueOf(pool)
 	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
