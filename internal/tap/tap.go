@@ -1,5 +1,5 @@
-// Package tap reads along on the bytes of one gRPC connection and reports what grpc-go does
-// not: how many streams the server allows, that it sent GOAWAY, when bytes last came from
+// Package tap observes the bytes of one gRPC connection and reports what grpc-go does not:
+// how many streams the server allows, that it sent GOAWAY, when bytes last came from
 // it, and why the connection ended. An LB policy gives each SubConn a [State] of its own:
 //
 //	state := tap.New(tap.Events{
@@ -12,7 +12,7 @@
 //		log.Print(cause) // such as a TLS alert
 //	}
 //
-// A tap is between the transport and the connection that the handshake returns, with or
+// A tap sits between the transport and the connection that the handshake returns, with or
 // without TLS. It reads the headers of all frames, and the payloads of three kinds from the
 // server (SETTINGS, GOAWAY, WINDOW_UPDATE). It changes nothing: the transport reads the same
 // bytes in the same pieces. There are three exceptions:
