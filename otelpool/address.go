@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// serverAddress is the host that a gRPC target names (gRPC Name Resolution), or
-// the path of a Unix socket: the target without its scheme, the resolver's own
-// authority, and the port.
+// serverAddress returns the host in a gRPC target (see "gRPC Name Resolution"), or the
+// path of a Unix socket: the target without the scheme, the authority of the resolver, and
+// the port.
 func serverAddress(target string) string {
 	endpoint := target
 	if scheme, rest, ok := strings.Cut(target, "://"); ok {
@@ -16,7 +16,7 @@ func serverAddress(target string) string {
 		case scheme == "unix":
 			return "/" + endpoint
 		case !ok:
-			endpoint = rest // a scheme that names no authority and no path
+			endpoint = rest // a target with no authority and no path
 		}
 	} else if scheme, rest, ok := strings.Cut(target, ":"); ok {
 		switch scheme {

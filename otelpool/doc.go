@@ -1,31 +1,33 @@
-// Package otelpool adds OpenTelemetry to a pool. Instrument, an option of the
-// factory, traces and measures RPCs with otelgrpc, so that a call's client and
-// server spans share one trace; Trace, an option of the pool, shows in the
-// caller's trace when a call had to wait for a connection, and for what; Metrics,
-// another, measures the pool itself: its connections, waits, leases and tests.
+// Package otelpool adds OpenTelemetry traces and metrics to a pool. [Instrument], an
+// option of the factory, traces and measures RPCs. [Trace], an option of the pool, shows
+// in a caller's trace that a call had to wait for a connection, and for what. [Metrics],
+// another option of the pool, measures its connections, waits, leases and tests.
 //
 //	tracing := []otelpool.Option{otelpool.WithTracerProvider(tp), otelpool.WithMeterProvider(mp)}
-//	factory, err := grpcpool.NewMutualTLSFactory(ca, cert, key, address, 30*time.Second, 10*time.Second, nil,
+//	factory, err := grpcpool.NewFactory(address, credentials.NewTLS(nil),
 //		otelpool.Instrument(tracing...))
-//	...
+//	if err != nil {
+//		return err
+//	}
 //	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"),
 //		otelpool.Trace(tracing...), otelpool.Metrics(tracing...))
+//	defer pool.Close()
 //
-// The first call then looks like this:
+// The trace of the first call then looks like this:
 //
 //	the caller's span
 //	├── grpcpool.wait                    the call waited for a connection
-//	│   └── grpcpool.dial                one was being opened and tested
+//	│   └── grpcpool.dial                one was opened and tested
 //	└── shop.Orders/Place                the call, on the client
 //	    └── shop.Orders/Place            the call, on the server
 //
-// A call that finds the connection ready has no grpcpool span, and Get costs it
-// no more than without Trace.
+// A call that finds the connection ready has no grpcpool span, and Get costs it no more
+// than without Trace.
 //
-// # The server's half
+// # On the server
 //
-// A server joins the trace with otelgrpc's own handler. Tell it which headers to
-// read: OpenTelemetry's default, unless the program has set another, is none.
+// A server joins the trace with otelgrpc's own handler. Set its propagators, as
+// OpenTelemetry's global default reads no header:
 //
 //	grpc.NewServer(grpc.StatsHandler(otelgrpc.NewServerHandler(
 //		otelgrpc.WithTracerProvider(tp),
@@ -35,14 +37,24 @@
 //
 // # Pings
 //
-// A pool pings its server about once a second while leases are out. Neither the
-// pool nor the pings may fill a trace store by themselves, so: what the pool
-// begins for nobody (its watchdog's tests), or for a caller without a span, makes
-// no span, and neither do the RPCs of a ping made then, whatever they call; and
-// RPCs of grpc.health.v1, the default ping, are neither traced nor measured
-// unless WithHealthChecks says so. A ping made for a caller is visible as its
-// grpcpool.dial or grpcpool.test. The server does not know who pings: the filter
-// above is its own way to leave health checks out.
+// While leases are out, a pool pings its server about once a second. So that pings do not
+// fill a trace store:
 //
-// The package sets nothing global.
+//   - RPCs of grpc.health.v1, which is the default ping, are neither traced nor measured,
+//     unless [WithHealthChecks] is given.
+//   - A test or a dial that the pool begins by itself, or for a caller without a span,
+//     makes no span, and neither do the RPCs of its ping.
+//   - A ping for a caller with a span is part of the caller's grpcpool.dial or
+//     grpcpool.test.
+//
+// A server cannot tell a ping from another health check. The filter in the example above
+// leaves all health checks out.
+//
+// # Nil arguments
+//
+// A nil provider or propagator means the global one of OpenTelemetry. A nil [Option] or
+// otelgrpc.Option is skipped, and reported to OpenTelemetry's error handler
+// (otel.SetErrorHandler; by default it writes to the log).
+//
+// This package changes nothing global.
 package otelpool

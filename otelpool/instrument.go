@@ -12,16 +12,16 @@ import (
 	"github.com/davidwartell/go-grpcpool"
 )
 
-// Instrument makes the RPCs on a factory's channels appear as client spans, sends
-// their trace along in headers, and measures them. It adds otelgrpc's
-// stats.Handler, beside any that the factory's dial options add.
+// Instrument returns an option of a factory that makes a client span for each RPC on its
+// channels, sends the trace to the server in headers, and measures the RPCs. It adds the
+// stats.Handler of otelgrpc; those of other dial options stay in use.
 //
-// Each RPC is one span, named service/method, with the attributes of the
-// OpenTelemetry semantic conventions for RPC. An RPC whose context has no span
-// begins a trace, except for the pool's own pings (see the package
-// documentation). Retries that gRPC makes by itself are spans of their own.
+// A span is named service/method and has the attributes of the OpenTelemetry semantic
+// conventions for RPC. An RPC whose context has no span begins a trace, unless it is one of
+// the pool's own pings (see the package documentation). A retry that gRPC makes by itself
+// is a span of its own.
 func Instrument(opts ...Option) grpcpool.FactoryOption {
-	cfg := newConfig(opts)
+	cfg := newConfig("Instrument", opts)
 	all := []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(cfg.tracerProvider),
 		otelgrpc.WithMeterProvider(cfg.meterProvider),
@@ -31,36 +31,36 @@ func Instrument(opts ...Option) grpcpool.FactoryOption {
 		all = append(all, otelgrpc.WithFilter(filters.Not(filters.HealthCheck())))
 	}
 	all = append(all, cfg.handlerOptions...)
-	return grpcpool.WithDialOptions(grpc.WithStatsHandler(callersOnly{otelgrpc.NewClientHandler(all...)}))
+	return grpcpool.WithDialOptions(grpc.WithStatsHandler(skipBackground{otelgrpc.NewClientHandler(all...)}))
 }
 
-// callersOnly hides from a handler the RPCs that the pool makes for nobody.
-type callersOnly struct {
+// skipBackground hides from a handler the RPCs that the pool makes in the background.
+type skipBackground struct {
 	stats.Handler
 }
 
-func (h callersOnly) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	if forNobody(ctx) {
+func (h skipBackground) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	if isBackground(ctx) {
 		return ctx
 	}
 	return h.Handler.TagRPC(ctx, info)
 }
 
-func (h callersOnly) HandleRPC(ctx context.Context, rs stats.RPCStats) {
-	if !forNobody(ctx) { // as TagRPC saw it: it adds a span only where it has found no reason to pass
+func (h skipBackground) HandleRPC(ctx context.Context, rs stats.RPCStats) {
+	if !isBackground(ctx) { // the same result as in TagRPC, which adds no span to a background context
 		h.Handler.HandleRPC(ctx, rs)
 	}
 }
 
-type forNobodyKey struct{}
+type backgroundKey struct{}
 
-// markForNobody marks what the pool begins for nobody whose trace it could be in.
-func markForNobody(ctx context.Context) context.Context {
-	return context.WithValue(ctx, forNobodyKey{}, true)
+// contextWithBackground marks what the pool does without a caller's trace to put it in.
+func contextWithBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, backgroundKey{}, true)
 }
 
-// forNobody reports whether ctx is marked and no span has been begun since, as a
-// PingFunc may do that traces itself.
-func forNobody(ctx context.Context) bool {
-	return !trace.SpanContextFromContext(ctx).IsValid() && ctx.Value(forNobodyKey{}) != nil
+// isBackground reports whether ctx is marked and has no span. A PingFunc that traces itself
+// may have begun one.
+func isBackground(ctx context.Context) bool {
+	return !trace.SpanContextFromContext(ctx).IsValid() && ctx.Value(backgroundKey{}) != nil
 }

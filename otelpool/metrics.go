@@ -15,9 +15,9 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// Attributes of the metrics, beside PoolNameKey. ServerAddressKey holds the host
-// of the factory's target, as OpenTelemetry's semantic conventions have it; it is
-// left out for a factory without a method Target() string.
+// The attributes of the metrics, beside [PoolNameKey]. ServerAddressKey is the host in the
+// factory's target, as in OpenTelemetry's semantic conventions; it is left out for a
+// factory without a method Target() string.
 const (
 	ServerAddressKey   = attribute.Key("server.address")
 	ConnectionStateKey = attribute.Key("grpcpool.connection.state")  // of grpcpool.connection.count
@@ -26,49 +26,49 @@ const (
 	CertificateKey     = attribute.Key("grpcpool.certificate.owner") // of grpcpool.certificate.expiry
 )
 
-// Metrics measures a pool. Names, units and attributes follow OpenTelemetry's
-// conventions for database connection pools; every metric has the attributes
-// grpcpool.name (see shared.WithName) and server.address, and no other but where
-// the list says so. Pools to one server should have names, else their figures
-// are one.
+// Metrics returns an option of a pool that measures it. Names, units and attributes follow
+// OpenTelemetry's conventions for database connection pools. Every metric has the
+// attributes grpcpool.name (see shared.WithName) and server.address; the list names any
+// others. Give pools to the same server different names; otherwise their metrics are
+// merged.
 //
 //	grpcpool.connection.count             {connection}  open now; grpcpool.connection.state is "idle" (no stream),
 //	                                                    "used", or "connecting" (not open yet)
-//	grpcpool.connection.max               {connection}  that may be open
-//	grpcpool.connection.pending_requests  {request}     callers that wait for a connection, and calls for a stream
-//	grpcpool.connection.create_time       s             to dial a connection; its count is the connections opened
+//	grpcpool.connection.max               {connection}  the most that may be open
+//	grpcpool.connection.pending_requests  {request}     callers waiting for a connection, and calls waiting for a stream
+//	grpcpool.connection.create_time       s             time to dial a connection; its count is the number opened
 //	grpcpool.connection.failed            {attempt}     dials that failed
-//	grpcpool.connection.closed            {connection}  grpcpool.close.reason is "shrunk" (not needed), "replaced",
-//	                                                    "ejected" (failed its probe), "lost" (ended by the server or
-//	                                                    the network), or with its channel: "idle" (no leases),
-//	                                                    "retired" (failed its test), "failed" (was never lent),
-//	                                                    "shutdown" (the pool was closed)
-//	grpcpool.connection.test              {test}        of channels; grpcpool.test.result is "ok" or "failed"
-//	grpcpool.connection.wait_time         s             of callers that had to wait for a connection
-//	grpcpool.connection.use_time          s             from a lease to its return, calls made on the pool included
+//	grpcpool.connection.closed            {connection}  grpcpool.close.reason is "shrunk" (unused), "replaced",
+//	                                                    "ejected" (did not answer), "lost" (ended by the server or
+//	                                                    the network), or, if its channel was closed: "idle" (no
+//	                                                    leases), "retired" (failed its test), "failed" (was never
+//	                                                    lent), "shutdown" (the pool was closed)
+//	grpcpool.connection.test              {test}        tests of channels; grpcpool.test.result is "ok" or "failed"
+//	grpcpool.connection.wait_time         s             time that callers waited, if they had to, for a connection
+//	grpcpool.connection.use_time          s             time from a lease to its return, calls made on the pool included
 //	grpcpool.connection.timeouts          {timeout}     callers whose deadline passed before they had a connection,
 //	                                                    and calls that ended before they had a stream
-//	grpcpool.stream.active                {stream}      on open connections
-//	grpcpool.stream.limit                 {stream}      that those may have at once; not of servers without a limit
-//	grpcpool.lease.count                  {lease}       out now
-//	grpcpool.lease.leaked                 {lease}       reported by leak detection
-//	grpcpool.certificate.expiry           s             until a certificate expires; grpcpool.certificate.owner is "client"
-//	                                                    (the one that new connections show), or "server" (the first
-//	                                                    to expire of those that open connections were shown)
+//	grpcpool.stream.active                {stream}      streams on open connections
+//	grpcpool.stream.limit                 {stream}      the most that those may have, without servers that set no limit
+//	grpcpool.lease.count                  {lease}       leases out now
+//	grpcpool.lease.leaked                 {lease}       leases reported by leak detection
+//	grpcpool.certificate.expiry           s             time until a certificate expires; grpcpool.certificate.owner is "client"
+//	                                                    (of new connections) or "server" (of open connections, the
+//	                                                    first to expire)
 //
-// RPCs themselves are measured by Instrument. Of the options Metrics needs only
-// the MeterProvider. The gauges end when the pool is closed; counters and
-// histograms stay with the MeterProvider, complete when Close has returned. Get
-// and Return take about as long again as they do without Metrics.
+// [Instrument] measures the RPCs themselves. Of the options, Metrics uses only
+// [WithMeterProvider]. When the pool is closed its gauges end; its counters and histograms
+// are complete once Close has returned. With Metrics, Get and Return take about twice as
+// long as without.
 func Metrics(opts ...Option) shared.Option {
-	provider := newConfig(opts).meterProvider
+	provider := newConfig("Metrics", opts).meterProvider
 	return shared.WithHooks(func(p *shared.Pool) shared.Hooks {
 		m := newMetrics(provider.Meter(scopeName), p)
 		return shared.Hooks{Event: m.event, Waited: m.waited, Used: m.used}
 	})
 }
 
-// metrics are one pool's.
+// metrics are the instruments of one pool.
 type metrics struct {
 	pool *shared.Pool
 	set  attribute.Set // of the pool
@@ -85,8 +85,8 @@ type metrics struct {
 	timedOut uint64     // counted so far
 }
 
-// boundaries of the histograms, in seconds: OpenTelemetry's for database pools,
-// and what lies around them in a pool that shares connections.
+// boundaries returns the buckets of the histograms, in seconds: OpenTelemetry's for
+// database pools, and some below and above for a pool that shares connections.
 func boundaries() metric.HistogramOption {
 	return metric.WithExplicitBucketBoundaries(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60)
 }
@@ -149,14 +149,15 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 	m.registration = registration
 }
 
-// handle tells OpenTelemetry of an error that nobody else can be told of.
+// handle reports an error to OpenTelemetry's error handler, as there is no caller to return
+// it to.
 func handle(err error) {
 	if err != nil {
 		otel.Handle(err)
 	}
 }
 
-// reasons are why connections were closed, by the event that says so.
+// reasons are the values of CloseReasonKey, by kind of event.
 var reasons = map[shared.EventKind]string{
 	shared.EventShrank:         "shrunk",
 	shared.EventReplaced:       "replaced",
@@ -168,7 +169,7 @@ var reasons = map[shared.EventKind]string{
 	shared.EventOpenFailed:     "failed",
 }
 
-// event counts what the event says.
+// event counts an event.
 func (m *metrics) event(e shared.Event) {
 	ctx := context.Background()
 	switch e.Kind {
@@ -195,8 +196,8 @@ func (m *metrics) event(e shared.Event) {
 	}
 }
 
-// countTimeouts counts those that stats has and that were not counted before. They
-// are not counted by events, which tell only of some in a flood.
+// countTimeouts counts the timeouts in stats that were not counted before. It does not use
+// events, because in a flood there is not one for each timeout.
 func (m *metrics) countTimeouts(ctx context.Context, stats shared.Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -206,7 +207,7 @@ func (m *metrics) countTimeouts(ctx context.Context, stats shared.Stats) {
 	}
 }
 
-// add counts n with the pool's attributes and more.
+// add adds n to a counter, with the pool's attributes and more.
 func (m *metrics) add(ctx context.Context, c metric.Int64Counter, n int, more ...attribute.KeyValue) {
 	if n > 0 {
 		c.Add(ctx, int64(n), metric.WithAttributeSet(m.set), metric.WithAttributes(more...))
@@ -247,7 +248,7 @@ func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 	return nil
 }
 
-// current sums up what is inside of channels.
+// current sums up the state of channels.
 type current struct {
 	idle, used, connecting, most, waiters, streams int
 	limit                                          int64

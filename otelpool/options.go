@@ -2,6 +2,7 @@ package otelpool
 
 import (
 	"context"
+	"fmt"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel"
@@ -10,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Option changes what Instrument, Trace and Metrics do. All take the same options,
-// so that a program can set them down once; Trace needs only the TracerProvider,
-// Metrics the MeterProvider, and they pass over the others.
+// Option is an option of [Instrument], [Trace] and [Metrics]. All three take the same
+// options, so that a program can list them once. Trace uses only [WithTracerProvider],
+// Metrics only [WithMeterProvider]; they ignore the others.
 type Option func(*config)
 
 type config struct {
@@ -23,12 +24,15 @@ type config struct {
 	handlerOptions []otelgrpc.Option
 }
 
-func newConfig(opts []Option) *config {
+// newConfig applies the options of the function of the given name.
+func newConfig(name string, opts []Option) *config {
 	cfg := &config{}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(cfg)
+	for i, opt := range opts {
+		if opt == nil {
+			otel.Handle(fmt.Errorf("otelpool: %s: option %d of %d is nil", name, i+1, len(opts)))
+			continue
 		}
+		opt(cfg)
 	}
 	if cfg.tracerProvider == nil {
 		cfg.tracerProvider = otel.GetTracerProvider()
@@ -42,45 +46,54 @@ func newConfig(opts []Option) *config {
 	return cfg
 }
 
-// WithTracerProvider sets where spans go. Without it, and with nil, it is
-// OpenTelemetry's global provider, even if that is set later.
+// WithTracerProvider sets the provider of the tracers that make spans. The default, and
+// the meaning of nil, is OpenTelemetry's global provider, even if the program sets it
+// later.
 func WithTracerProvider(provider trace.TracerProvider) Option {
 	return func(cfg *config) { cfg.tracerProvider = provider }
 }
 
-// WithMeterProvider sets where metrics go: the pool's own, and the RPC metrics of
-// the OpenTelemetry semantic conventions (rpc.client.call.duration). Without it,
-// and with nil, it is
-// OpenTelemetry's global provider, even if that is set later.
+// WithMeterProvider sets the provider of the meters that measure: the pool's metrics (see
+// [Metrics]) and, with [Instrument], the RPC metrics of the OpenTelemetry semantic
+// conventions (rpc.client.call.duration). The default, and the meaning of nil, is
+// OpenTelemetry's global provider, even if the program sets it later.
 func WithMeterProvider(provider metric.MeterProvider) Option {
 	return func(cfg *config) { cfg.meterProvider = provider }
 }
 
-// WithPropagators sets which headers carry the trace to the server. Without it,
-// and with nil, they are those of OpenTelemetry's global propagator, or W3C Trace
-// Context (traceparent, tracestate) as long as the program has set none: the
-// global default writes no header, and every trace would end at the client. To
-// send no header, give an empty propagation.NewCompositeTextMapPropagator().
+// WithPropagators sets which headers carry the trace to the server. The default, and the
+// meaning of nil, is OpenTelemetry's global propagator or, as long as the program has set
+// none, W3C Trace Context (traceparent, tracestate). OpenTelemetry's own default writes no
+// header, so that every trace would end at the client. To send no header, use an empty
+// propagation.NewCompositeTextMapPropagator().
 func WithPropagators(propagators propagation.TextMapPropagator) Option {
 	return func(cfg *config) { cfg.propagators = propagators }
 }
 
-// WithHealthChecks traces and measures RPCs of grpc.health.v1 too, pings among
-// them if they are made for a caller with a span.
+// WithHealthChecks makes [Instrument] trace and measure RPCs of grpc.health.v1 too. That
+// includes pings, if they are made for a caller with a span.
 func WithHealthChecks() Option {
 	return func(cfg *config) { cfg.healthChecks = true }
 }
 
-// WithHandlerOptions passes options to otelgrpc.NewClientHandler, such as
-// otelgrpc.WithSpanAttributes. They come last and win; an otelgrpc.WithFilter
-// takes the place of the one that leaves health checks out.
+// WithHandlerOptions makes [Instrument] pass options to otelgrpc.NewClientHandler, such as
+// otelgrpc.WithSpanAttributes. They come after this package's own and override them: an
+// otelgrpc.WithFilter replaces the filter that leaves health checks out.
 func WithHandlerOptions(opts ...otelgrpc.Option) Option {
-	return func(cfg *config) { cfg.handlerOptions = append(cfg.handlerOptions, opts...) }
+	return func(cfg *config) {
+		for i, opt := range opts {
+			if opt == nil {
+				otel.Handle(fmt.Errorf("otelpool: WithHandlerOptions: option %d of %d is nil", i+1, len(opts)))
+				continue
+			}
+			cfg.handlerOptions = append(cfg.handlerOptions, opt)
+		}
+	}
 }
 
-// globalOrW3C is OpenTelemetry's global propagator, or W3C Trace Context as long
-// as the global one knows no header. It asks each time: a program may set the
-// global one after it has made its factories.
+// globalOrW3C is OpenTelemetry's global propagator, or W3C Trace Context as long as the
+// global one writes no header. It looks each time, because a program may set the global
+// one after it has made its factories.
 type globalOrW3C struct{}
 
 func (globalOrW3C) now() propagation.TextMapPropagator {

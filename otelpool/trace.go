@@ -13,25 +13,27 @@ import (
 // scopeName is the instrumentation scope of the pool's spans.
 const scopeName = "github.com/davidwartell/go-grpcpool/otelpool"
 
-// PoolNameKey is the attribute that holds the pool's name (see shared.WithName).
-// A pool without a name leaves it out.
+// PoolNameKey is the attribute with the pool's name (see shared.WithName). It is left out
+// for a pool without a name.
 const PoolNameKey = attribute.Key("grpcpool.name")
 
-// Trace makes what a pool does for a caller appear in that caller's trace:
+// Trace returns an option of a pool that makes a span, in the caller's trace, for
+// whatever the pool does for that caller:
 //
-//   - grpcpool.wait: Get, or an RPC made on the pool, waits for a connection. There
-//     is none when it need not wait.
+//   - grpcpool.wait: Get, or an RPC made on the pool, waits for a connection. If it does
+//     not have to wait there is no such span.
 //   - grpcpool.dial: a connection is opened and tested.
-//   - grpcpool.test: the connection that there is is tested.
+//   - grpcpool.test: the existing connection is tested.
 //
-// The dial or test is a child of the wait that began it. Other callers may wait
-// for the same one: they have only their own grpcpool.wait. It may outlive the
-// wait, if the caller gives up. What fails records its error. What the pool does
-// for a caller without a span, or for nobody, makes no span.
+// A dial or test is the child of the wait that began it, and may outlive it if the caller
+// gives up. Another caller that waits for the same dial or test has only a grpcpool.wait
+// of its own. A span whose operation fails records the error. What the pool does in the
+// background, or for a caller without a span, makes no span.
 //
-// Trace takes the place of any other shared.WithTracer of the same pool.
+// Of the options it uses only [WithTracerProvider]. It replaces any other
+// shared.WithTracer of the same pool.
 func Trace(opts ...Option) shared.Option {
-	return shared.WithTracer(tracer{newConfig(opts).tracerProvider.Tracer(scopeName)})
+	return shared.WithTracer(tracer{newConfig("Trace", opts).tracerProvider.Tracer(scopeName)})
 }
 
 type tracer struct {
@@ -41,7 +43,7 @@ type tracer struct {
 // Start implements shared.Tracer.
 func (t tracer) Start(ctx context.Context, pool string, op shared.Op) (_ context.Context, end func(error)) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
-		return markForNobody(ctx), func(error) {}
+		return contextWithBackground(ctx), func(error) {}
 	}
 	var opts []trace.SpanStartOption
 	if pool != "" {

@@ -6,30 +6,29 @@ import (
 	"strings"
 )
 
-// refuseRemote says why a request is not answered, or "" if it comes from this
-// machine and is meant for it.
+// refuseRemote returns why a request is refused, or "" if it comes from this machine and
+// is meant for it.
 func refuseRemote(r *http.Request) string {
-	const hint = "; poolz.WithAccess decides otherwise"
+	const hint = "; the program can allow it with poolz.WithAccess"
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !from.Addr().Unmap().IsLoopback() {
-		return "this page answers to loopback addresses only" + hint
+		return "this page answers requests from this machine only" + hint
 	}
 	if !isLoopbackHost(r.Host) {
-		// A site whose name resolves to 127.0.0.1 could else read the page in a
+		// Otherwise a site whose name resolves to 127.0.0.1 could read the page in a
 		// browser on this machine (DNS rebinding).
-		return "this page is asked for by a name that is not this machine's: use localhost or 127.0.0.1" + hint
+		return "the host name of the request does not mean this machine: use localhost or 127.0.0.1" + hint
 	}
 	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
 		if len(r.Header.Values(header)) > 0 {
-			return "this page is asked for through a proxy, behind which anybody may be" + hint
+			return "the request came through a proxy, so anybody could have sent it" + hint
 		}
 	}
 	return ""
 }
 
-// isLoopbackHost reports whether the Host of a request, with or without a port, is
-// a name or address that means this machine and nothing else (RFC 6761, section
-// 6.3).
+// isLoopbackHost reports whether the Host of a request, with or without a port, is a name
+// or address that can only mean this machine (RFC 6761, section 6.3).
 func isLoopbackHost(host string) bool {
 	if at, err := netip.ParseAddrPort(host); err == nil {
 		return at.Addr().Unmap().IsLoopback()
@@ -45,7 +44,7 @@ func isLoopbackHost(host string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
-// secure sets the headers of every answer.
+// secure sets the security headers, which every answer has.
 func secure(h http.Header, nonce string) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+nonce+"'; script-src 'nonce-"+nonce+
 		"'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/davidwartell/go-grpcpool/poolz"
+	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 func from(addr string) func(*http.Request) {
@@ -91,6 +92,24 @@ func TestWithAccessDecidesInPlaceOfTheCheck(t *testing.T) {
 	}
 }
 
+func TestANilArgumentIsNamedInTheAnswer(t *testing.T) {
+	var noPool *shared.Pool
+	for want, h := range map[string]http.Handler{
+		"poolz: Handler: pool 1 of 1 is nil":      handler(nil),
+		"poolz: Handler: pool 2 of 2 is nil":      handler(busy("secret"), noPool),
+		"poolz: Handler: option 1 of 1 is nil":    poolz.Handler(nil, nil),
+		"poolz: WithAccess(nil): want a function": poolz.Handler(nil, poolz.WithAccess(nil)),
+	} {
+		w := ask(h, "")
+		if w.Code != http.StatusInternalServerError || !strings.HasPrefix(w.Body.String(), want) {
+			t.Errorf("status %d, %q; want 500, %q", w.Code, w.Body, want)
+		}
+		if w := ask(h, "", from("10.1.2.3:4")); w.Code != http.StatusForbidden {
+			t.Errorf("%s: a request from another machine got status %d, want 403", want, w.Code)
+		}
+	}
+}
+
 func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	h := handler(busy("x"))
 	answers := map[string]*httptest.ResponseRecorder{
@@ -118,7 +137,7 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	if w := answers["post"]; w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: status %d, Allow %q", w.Code, w.Header().Get("Allow"))
 	}
-	if w := answers["bad format"]; w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), `no format "xml", want html or json`) {
+	if w := answers["bad format"]; w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), `unknown format "xml": want html or json`) {
 		t.Errorf("bad format: status %d, %s", w.Code, w.Body)
 	}
 }

@@ -1,25 +1,38 @@
-// Package poolz is a live page of a program's pools: what state they are in, who
-// holds leases, each connection with its streams, its certificate and its probes,
-// and what happened last.
+// Package poolz serves a live web page about a program's pools, for operators: the state
+// of each pool, who holds leases, each connection with its streams, its certificate and
+// its probes, and the latest events. It is one line beside a program's other debugging
+// pages:
 //
-//	mux.Handle("/debug/poolz", poolz.Handler([]poolz.Pool{orders, users}))
+//	orders := shared.New(factory, 5*time.Minute, shared.WithName("orders"),
+//		shared.WithLeakDetection(time.Minute)) // so that the page can list lease holders
+//	defer orders.Close()
 //
-// The page is HTML without external resources. It updates itself every second,
-// with scripts every five without, and is readable on a phone. ?format=json has
-// the same data for programs.
+//	mux := http.NewServeMux()
+//	mux.Handle("/debug/poolz", poolz.Handler([]poolz.Pool{orders}))
+//	go func() { log.Print(http.ListenAndServe("localhost:6060", mux)) }()
 //
-// # Who may see it
+// Then open http://localhost:6060/debug/poolz in a browser. The page loads nothing from
+// elsewhere. It updates itself every second, or every five seconds in a browser without
+// scripts, and fits on a phone. For programs, ?format=json has the same data.
 //
-// The page names servers, their certificates and functions of the program, so it
-// answers to this machine alone: the request must come from a loopback address,
-// its Host must be one too (a page of another site whose name has been pointed at
-// 127.0.0.1 has its own), and it must not carry a reverse proxy's headers, behind
-// which anybody may be. WithAccess decides otherwise.
+// # Who may see the page
 //
-// Text of peers (error messages, debug data of GOAWAY, names in certificates) is
-// escaped, and a Content-Security-Policy with a nonce keeps whatever would slip
-// through from running.
+// The page shows names of servers, certificates and functions of the program. So by
+// default it answers this machine only. A request is refused if
 //
-// Seeing costs little: requests within a tenth of a second share one look at the
-// pools.
+//   - it does not come from a loopback address,
+//   - its Host is not a loopback name or address, as when another site's name points to
+//     127.0.0.1 (DNS rebinding), or
+//   - it has the headers of a reverse proxy, as its sender could be anybody then.
+//
+// Use [WithAccess] to decide in another way.
+//
+// Text from peers (error messages, debug data of GOAWAY frames, names in certificates) is
+// escaped. A Content-Security-Policy with a nonce keeps any script but the page's own from
+// running.
+//
+// # Cost
+//
+// Requests that come within 100 ms of each other share one reading of the pools. Without
+// requests the page costs nothing.
 package poolz

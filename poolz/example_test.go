@@ -15,7 +15,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// The page is mounted beside a program's other debugging pages.
+// The page is served beside a program's other debugging pages.
 func Example() {
 	factory, err := grpcpool.NewFactory("localhost:8080", insecure.NewCredentials())
 	if err != nil {
@@ -36,12 +36,12 @@ func Example() {
 	defer answer.Body.Close()
 	fmt.Println(answer.Status, answer.Header.Get("Content-Type"))
 
-	// Whoever comes from elsewhere is turned away, unless WithAccess lets them in.
+	// A request from another machine is refused, unless WithAccess allows it.
 	request := httptest.NewRequest(http.MethodGet, "http://shop.example.com/debug/poolz", nil)
 	recorder := httptest.NewRecorder()
 	mux.ServeHTTP(recorder, request)
 	fmt.Println(recorder.Code, strings.TrimSpace(recorder.Body.String()))
 	// Output:
 	// 200 OK application/json
-	// 403 poolz: this page answers to loopback addresses only; poolz.WithAccess decides otherwise
+	// 403 poolz: this page answers requests from this machine only; the program can allow it with poolz.WithAccess
 }

@@ -8,8 +8,8 @@
   url.searchParams.set("format", "fragment");
   let paused = false;
 
-  // Somebody who marks text wants to copy it.
-  const marking = () => {
+  // Text that the reader has selected, perhaps to copy it, must not be replaced.
+  const selecting = () => {
     const s = getSelection();
     return s && !s.isCollapsed && main.contains(s.anchorNode);
   };
@@ -27,7 +27,7 @@
   };
 
   const refresh = async () => {
-    if (!paused && !document.hidden && !marking()) {
+    if (!paused && !document.hidden && !selecting()) {
       try {
         const answer = await fetch(url, { cache: "no-store", credentials: "same-origin" });
         if (!answer.ok) throw new Error(answer.statusText);
@@ -44,7 +44,7 @@
   button.hidden = false;
   button.addEventListener("click", () => {
     paused = !paused;
-    button.textContent = paused ? "Go on" : "Pause";
+    button.textContent = paused ? "Resume" : "Pause";
     if (paused) {
       live.className = "live";
       said.textContent = "paused at " + main.dataset.time;

@@ -154,24 +154,24 @@ func withoutSpaces(s string) string { return strings.Join(strings.Fields(s), "")
 
 func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 	wantText(t, ask(handler(busy("orders:8443")), "").Body.String(),
-		"1 pool · grpcpool", "ready", "Leases out 12 345", "Waiting 7 + 84 for a stream", "Connections 6 of 20", "Streams 348 of 400",
-		"9 dials ( 2 failed ) · 1 234 tests ( 3 failed ) · 1 replaced · 4 closed idle · 2 leases leaked",
-		"READY · 3 of 10 connections, 1 being dialled · 42 calls wait", "retired, waits for its last lease",
-		"6 opened · 1 failed · 1 lost · 1 ejected · 1 replaced · 1 shrunk · 4 711 calls waited · 3 starved · 2 of 512 probes failed",
+		"1 pool · grpcpool", "ready", "Leases out 12 345", "Callers waiting 7 + 84 for a stream", "Connections 6 of 20", "Streams 348 of 400",
+		"9 dials ( 2 failed ) · 1 234 tests ( 3 failed ) · 1 channel replaced · 4 closed when idle · 2 leases leaked",
+		"READY · 3 of 10 connections, 1 dialling · 42 calls waiting for a stream", "retired, closes when its last lease is returned",
+		"6 opened · 1 dial failed · 1 lost · 1 ejected · 1 replaced · 1 closed as unused · 4 711 calls waited for a stream · 3 got no stream · 2 of 512 probes failed",
 		"Last closed: lost", "3 10.0.3.21:8443 47 min 100 of 100", "37 no limit", "1.00 ms TLS 1.3, 23 h", "TLS 1.2, expired", "none",
-		"orders.(*Service).Place (place.go:118) 12 000 2 too long 4 min",
-		"Client certificate Generation 3, for 10 min Subject orders:8443 Expires in 1 h 30 min orders:8443 orders:8443 Settings",
-		"shows an earlier client certificate", "Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
+		"orders.(*Service).Place (place.go:118) 12 000 2 leaked 4 min",
+		"Client certificate Generation 3, loaded 10 min ago Subject orders:8443 Expires in 1 h 30 min orders:8443 orders:8443 Settings",
+		"uses an earlier client certificate", "Idle timeout 5 min", "Leaks reported after 1 min", "waited too long", "× 3",
 	)
 }
 
 func TestAnEmptyPageSaysSo(t *testing.T) {
 	for want, pools := range map[string][]poolz.Pool{
-		"There are no pools.":      {nil},
+		"There are no pools.":      {},
 		"unnamed pool idle":        {fakePool{stats: shared.Stats{State: shared.StateIdle}}},
 		"Nothing has happened":     {fakePool{}},
 		"leak detection is off":    {fakePool{}},
-		"Nobody, but for calls":    {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
+		"None. Calls made on":      {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
 		"Idle timeout never":       {fakePool{}},
 		"2 pools · grpcpool":       {fakePool{}, fakePool{}},
 		"Leaks reported after off": {fakePool{}},

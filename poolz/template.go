@@ -1,7 +1,7 @@
 package poolz
 
 import (
-	_ "embed" // the page's parts
+	_ "embed" // for the parts of the page
 	"html/template"
 )
 
@@ -14,7 +14,7 @@ var pageCSS string
 //go:embed page.js
 var pageJS string
 
-// shownEvents is how many events are in sight; the others are behind a click.
+// shownEvents is the number of events that are shown at once; a click shows the others.
 const shownEvents = 10
 
 var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
@@ -30,7 +30,7 @@ var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
 	"spark":      spark,
 	"sparkEnd":   sparkEnd,
 	"tookWord":   tookWord,
-	"told":       told,
+	"shown":      alreadyShown,
 	"latest":     latest,
 	"longest":    longest,
 	"recent":     func(events []eventView) []eventView { return events[:min(shownEvents, len(events))] },

@@ -18,7 +18,7 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', 6, 64), nil
 }
 
-// String has as many digits as a reader wants.
+// String writes the duration with a unit and few digits.
 func (s seconds) String() string {
 	d := time.Duration(s)
 	switch {
@@ -41,7 +41,7 @@ func (s seconds) String() string {
 	}
 }
 
-// pair writes d in two units, the smaller only if there is any.
+// pair writes d in two units; the smaller one is left out if it is zero.
 func pair(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
 	text := fmt.Sprintf("%d %s", d/big, bigName)
 	if rest := d % big / small; rest > 0 {
@@ -59,7 +59,7 @@ func group[N int | uint64 | uint32](n N) string {
 	return digits
 }
 
-// plural writes a number of things.
+// plural writes a number and the thing counted, in the plural if need be.
 func plural(n uint64, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -67,13 +67,13 @@ func plural(n uint64, thing string) string {
 	return group(n) + " " + thing + "s"
 }
 
-// place is where a holder is, without the path of its package.
+// place returns the function and line of a holder, without the path of its package.
 func place(h shared.Holder) string {
 	h.Func = h.Func[strings.LastIndexByte(h.Func, '/')+1:]
 	return h.String()
 }
 
-// share is part of whole as a percentage for a bar, at most 100.
+// share returns part of whole in percent, at most 100, for the width of a bar.
 func share(part int, whole uint32) string {
 	if whole == 0 {
 		return "0"
@@ -81,7 +81,7 @@ func share(part int, whole uint32) string {
 	return strconv.FormatFloat(min(100, 100*float64(part)/float64(whole)), 'f', 1, 64)
 }
 
-// The colours that words, dots and marks have; page.css knows them.
+// The classes of page.css that give words, dots and marks their colours.
 const (
 	good = "good"
 	warn = "warn"
@@ -89,7 +89,7 @@ const (
 	calm = "calm"
 )
 
-// tone is the colour of an event.
+// tone returns the class of an event.
 func tone(k shared.EventKind) string {
 	switch k {
 	case shared.EventFailing, shared.EventOpenFailed, shared.EventDialFailed, shared.EventTestFailed, shared.EventLost, shared.EventEjected:
@@ -103,7 +103,7 @@ func tone(k shared.EventKind) string {
 	}
 }
 
-// expiryTone is the colour of how close a certificate is to its end.
+// expiryTone returns the class of a certificate, by how soon it expires.
 func expiryTone(e identity.Expiry) string {
 	switch e {
 	case identity.ExpiryNear:
@@ -115,7 +115,7 @@ func expiryTone(e identity.Expiry) string {
 	}
 }
 
-// stateTone is the colour of a pool's state.
+// stateTone returns the class of a pool's state.
 func stateTone(s shared.State) string {
 	switch s {
 	case shared.StateReady:
@@ -129,21 +129,21 @@ func stateTone(s shared.State) string {
 	}
 }
 
-// The box that a sparkline is drawn in, in the SVG's own units, and how many probes
-// fill it: fewer are drawn at its right.
+// The size of a sparkline in the units of its SVG, and the number of probes that fill it.
+// Fewer probes are drawn at its right.
 const (
 	sparkWidth  = 72.0
 	sparkHeight = 18.0
 	sparkProbes = 16
 )
 
-// point is a place in the box.
+// point is a point of a sparkline.
 type point struct{ X, Y float64 }
 
 func (p point) String() string { return fmt.Sprintf("%.1f,%.1f", p.X, p.Y) }
 
-// sparkAt is where the probe of that number is drawn: zero at the bottom, the
-// longest at the top.
+// sparkAt returns the point of probe i: zero is at the bottom, the longest probe at the
+// top.
 func sparkAt(probes []seconds, i int) point {
 	step := (sparkWidth - 6) / float64(max(sparkProbes, len(probes))-1)
 	share := float64(probes[i]) / float64(max(longest(probes), 1))
@@ -153,7 +153,7 @@ func sparkAt(probes []seconds, i int) point {
 	}
 }
 
-// spark is the points of a line through the probes' times.
+// spark returns the points of the line through the probes' times.
 func spark(probes []seconds) string {
 	points := make([]string, 0, len(probes))
 	for i := range probes {
@@ -162,13 +162,13 @@ func spark(probes []seconds) string {
 	return strings.Join(points, " ")
 }
 
-// sparkEnd is where the line ends.
+// sparkEnd returns the point where the line ends.
 func sparkEnd(probes []seconds) point { return sparkAt(probes, len(probes)-1) }
 
-// told reports whether an event, if there is one, says that already.
-func told(e *eventView, text string) bool { return e != nil && e.Text == text }
+// alreadyShown reports whether the text of an event, if there is one, is this text.
+func alreadyShown(e *eventView, text string) bool { return e != nil && e.Text == text }
 
-// tookWord says what the time of an event is.
+// tookWord returns the word before the duration of an event.
 func tookWord(k shared.EventKind) string {
 	switch k {
 	case shared.EventDialled, shared.EventOpened, shared.EventTested:
@@ -178,10 +178,10 @@ func tookWord(k shared.EventKind) string {
 	}
 }
 
-// latest is the last probe's time.
+// latest returns the time of the last probe.
 func latest(probes []seconds) seconds { return probes[len(probes)-1] }
 
-// longest is the longest of the probes' times.
+// longest returns the longest of the probes' times.
 func longest(probes []seconds) seconds {
 	var most seconds
 	for _, p := range probes {

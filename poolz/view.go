@@ -12,7 +12,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// view is what the page shows, as JSON and as HTML.
+// view is the data of the page, for HTML and JSON.
 type view struct {
 	Time  time.Time  `json:"time"`
 	Pools []poolView `json:"pools"`
@@ -25,12 +25,12 @@ type poolView struct {
 	LastError string       `json:"lastError,omitempty"`
 
 	Leases         int    `json:"leases"`
-	Waiting        int    `json:"waiting"`      // callers, for a connection
-	CallsWaiting   int    `json:"callsWaiting"` // for a stream
+	Waiting        int    `json:"waiting"`      // callers waiting for a connection
+	CallsWaiting   int    `json:"callsWaiting"` // calls waiting for a stream
 	Connections    int    `json:"connections"`
 	MaxConnections int    `json:"maxConnections"`
 	Streams        int    `json:"streams"`
-	StreamLimit    uint64 `json:"streamLimit"` // of the connections that have one
+	StreamLimit    uint64 `json:"streamLimit"` // sum over the connections that have a limit
 
 	Dials       uint64 `json:"dials"`
 	DialsFailed uint64 `json:"dialsFailed"`
@@ -41,14 +41,14 @@ type poolView struct {
 	Leaked      uint64 `json:"leaked"`
 
 	Subchannels []subchannelView `json:"subchannels"`
-	LastClosed  *eventView       `json:"lastClosed,omitempty"` // the end of a connection, and why
-	Holders     []holderView     `json:"holders"`              // only with leak detection
-	Events      []eventView      `json:"events"`               // the latest first
-	Identity    *identityView    `json:"identity"`             // null: the factory knows of none
+	LastClosed  *eventView       `json:"lastClosed,omitempty"` // the latest end of a connection, and why
+	Holders     []holderView     `json:"holders"`              // empty without leak detection
+	Events      []eventView      `json:"events"`               // latest first
+	Identity    *identityView    `json:"identity"`             // null if the factory has no identity
 	Settings    settingsView     `json:"settings"`
 }
 
-// identityView is the client certificate that new connections show.
+// identityView is the client certificate that new connections use.
 type identityView struct {
 	Generation uint64          `json:"generation"`
 	Subject    string          `json:"subject"`
@@ -58,14 +58,14 @@ type identityView struct {
 	Expiry     identity.Expiry `json:"expiry"`
 	LoadedAt   time.Time       `json:"loadedAt"`
 	Loaded     seconds         `json:"loadedSeconds"`
-	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
+	LastError  string          `json:"lastError,omitempty"` // why the latest reload failed
 	Unreadable string          `json:"unreadable,omitempty"`
 }
 
 type subchannelView struct {
 	Address        string           `json:"address"`
 	State          string           `json:"state"`
-	Retired        bool             `json:"retired"` // of a channel that waits for its last lease
+	Retired        bool             `json:"retired"` // its channel is closed when the last lease is returned
 	MaxConnections int              `json:"maxConnections"`
 	Dialling       int              `json:"dialling"`
 	Waiters        int              `json:"waiters"`
@@ -91,11 +91,11 @@ type connectionView struct {
 	Since    time.Time `json:"since"`
 	Age      seconds   `json:"ageSeconds"`
 	InFlight int       `json:"inFlight"`
-	Limit    *uint32   `json:"limit"` // null: the server sets none
+	Limit    *uint32   `json:"limit"` // null if the server sets none
 	Heard    *seconds  `json:"heardSeconds"`
 	Probes   []seconds `json:"probeSeconds"`
 	TLS      *tlsView  `json:"tls"`
-	Earlier  bool      `json:"earlierIdentity"` // it was made before the pool's identity was renewed
+	Earlier  bool      `json:"earlierIdentity"` // it was made before the client certificate was renewed
 }
 
 type tlsView struct {
@@ -125,7 +125,7 @@ type eventView struct {
 	Address     string           `json:"address,omitempty"`
 	Connection  uint64           `json:"connection,omitempty"`
 	Took        seconds          `json:"tookSeconds"`
-	Connections int              `json:"connections,omitempty"` // that were closed with the channel
+	Connections int              `json:"connections,omitempty"` // the connections that were closed with the channel
 	Count       int              `json:"count"`
 	Text        string           `json:"text,omitempty"`
 }
@@ -172,7 +172,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 	return v
 }
 
-// add adds the inside of a channel.
+// add adds the subchannels of a channel.
 func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 	for i := range channel.Subchannels {
 		s := &channel.Subchannels[i]
@@ -248,7 +248,7 @@ func newConnectionView(c *scale.Connection, now time.Time) connectionView {
 	return v
 }
 
-// maxHolders bounds the page, not what leak detection knows.
+// maxHolders limits how many holders the page lists.
 const maxHolders = 100
 
 func newHolders(holders []shared.Holder) []holderView {
@@ -265,8 +265,8 @@ func newHolders(holders []shared.Holder) []holderView {
 	return all
 }
 
-// newEvents are the events, the latest first. Those of different channels may come
-// a little out of order.
+// newEvents returns the events, latest first. It sorts them, because events of different
+// channels may be slightly out of order.
 func newEvents(events []shared.Event, now time.Time) []eventView {
 	all := make([]eventView, 0, len(events))
 	for _, e := range slices.Backward(events) {
@@ -279,7 +279,8 @@ func newEvents(events []shared.Event, now time.Time) []eventView {
 	return all
 }
 
-// lastClosed is the latest end of a connection to address, or of any.
+// lastClosed returns the latest end of a connection to address, or to any address if
+// address is "". It is nil if there is none.
 func lastClosed(latestFirst []eventView, address string) *eventView {
 	for i := range latestFirst {
 		e := &latestFirst[i]

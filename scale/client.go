@@ -28,8 +28,8 @@ import (
 // whose argument is nil or out of range, and an error for a default service config that
 // it cannot read (see the package documentation). The errors begin with "scale:".
 func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-	if slices.Contains(opts, nil) {
-		return nil, errors.New("scale: one of the dial options is nil")
+	if i := slices.Index(opts, nil); i >= 0 {
+		return nil, fmt.Errorf("scale: NewClient: dial option %d of %d is nil", i+1, len(opts))
 	}
 	plain, sealed := seeThrough(opts)
 	o, err := gather(plain)

@@ -67,7 +67,7 @@ func TestAServiceConfigThatCannotBeReadIsRefused(t *testing.T) {
 		"one beside one that can":  {[]grpc.DialOption{grpc.WithDefaultServiceConfig(`{}`), wrapped(grpc.WithDefaultServiceConfig(roundRobin))}, "scale_test.labelled cannot be read"},
 		"something else":           {[]grpc.DialOption{wrapped(grpc.WithUserAgent("x"))}, ""},
 		"this package's, for both": {[]grpc.DialOption{wrapped(grpc.WithUserAgent("x")), scale.WithDefaultServiceConfig(roundRobin)}, ""},
-		"nothing at all":           {[]grpc.DialOption{nil}, "scale: one of the dial options is nil"},
+		"nothing at all":           {[]grpc.DialOption{nil}, "scale: NewClient: dial option 1 of 2 is nil"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			switch err := dial(tc.opts...); {

@@ -46,7 +46,7 @@ func (o *Observer) LastErrors() (errs []error) {
 // is a policy. It is nil if the channel is in another state or gives no reason. An RPC
 // would give the same error, but only after the program's interceptors, its retry policy
 // and wait-for-ready. A nil ctx counts as context.Background().
-func (o *Observer) PickError(ctx context.Context, method string) error {
+func (o *Observer) PickError(ctx context.Context, method string) error { //nolint:contextcheck // a nil ctx is none to inherit from
 	ch := o.channel.Load()
 	if ch == nil {
 		return nil
@@ -56,7 +56,7 @@ func (o *Observer) PickError(ctx context.Context, method string) error {
 		return ch.resolverError()
 	case 1:
 		if ctx == nil {
-			ctx = context.Background() //nolint:contextcheck // there is none to inherit from
+			ctx = context.Background()
 		}
 		return policies[0].pickError(balancer.PickInfo{Ctx: ctx, FullMethodName: method})
 	default: // they are children of another policy, whose picker decides

@@ -143,8 +143,8 @@ func WithShrinkAfter(d time.Duration) grpc.DialOption {
 	})
 }
 
-// WithProbeInterval sets the time within which each connection has to prove that it
-// works: by a call that is answered on it or, if there is none, by a probe. A probe is
+// WithProbeInterval sets how often each connection has to prove that it works: once in
+// every d, by a call that is answered on it or, if there is none, by a probe. A probe is
 // an RPC of grpc.health.v1 or of [WithProbe]; any status from the server is an answer. d
 // must be 0 or more; the default is one second. 0 turns off the probes, and with them
 // the ejection of connections that do not answer.
@@ -246,7 +246,7 @@ func WithHoldGoAway() grpc.DialOption {
 // WithQueueInTransport makes a call that finds every connection full wait in the
 // transport of the least loaded one, as on a channel of grpc.NewClient: bound to that
 // connection and in no particular order. By default it waits in this package's queue,
-// inside the Pick of the LB policy. Use it if a Pick of your program must not block.
+// inside the Pick of the LB policy. Use this option if a call must not wait inside Pick.
 func WithQueueInTransport() grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.queueInTransport = true

@@ -11,8 +11,8 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// reader is one call's hold on a decoder. It is not pooled: once it has let go of
-// the decoder, nothing done to it can reach what another call may be using.
+// reader lends a pooled decoder to one call. The reader itself is not pooled: once it has
+// released the decoder, using it cannot affect another call.
 type reader struct {
 	dec *decoder
 	err error // set when dec is nil
@@ -29,7 +29,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close lets go of the message before its end. After an error or EOF it does nothing.
+// Close releases the decoder before the end of the message. After an error or EOF it does
+// nothing.
 func (r *reader) Close() error {
 	if r.dec != nil {
 		r.release(ErrClosed)
@@ -46,16 +47,16 @@ func (r *reader) release(err error) {
 // fits; at most one chunk is held.
 type decoder struct {
 	in input
-	// begun: the stream identifier has been read.
+	// begun is true when the stream identifier has been read.
 	begun bool
-	// chunk is the offset of the current chunk in the message, for errors.
+	// chunk is the offset of the current chunk in the message, for error texts.
 	chunk int64
-	// unread is what is left of a block that did not fit the caller's buffer. It is
-	// memory of out.
+	// unread is the rest of a block that did not fit the caller's buffer. It is part of
+	// out.
 	unread []byte
 	out    *scratch
-	// stored counts the bytes left of an uncompressed chunk that is being passed on;
-	// crc is that of the bytes before them, want the checksum of all.
+	// stored is the number of bytes left in an uncompressed chunk that is being read; crc
+	// is the CRC of the bytes before them, want the checksum of all.
 	stored    int
 	crc, want uint32
 }
@@ -63,7 +64,7 @@ type decoder struct {
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
 func newDecoder(r io.Reader) *decoder {
-	d := decoders.Get().(*decoder) //nolint:forcetypeassert // the pool holds nothing else
+	d := decoders.Get().(*decoder) //nolint:forcetypeassert // the pool holds only decoders
 	d.in.reset(r)
 	return d
 }
@@ -91,7 +92,7 @@ func (d *decoder) read(p []byte) (int, error) {
 		}
 		n, err := d.nextChunk(p)
 		if n > 0 && d.in.done() {
-			return n, io.EOF // now, so that nobody gets another buffer ready
+			return n, io.EOF // now, so that the caller need not allocate another buffer
 		}
 		if n > 0 || err != nil {
 			return n, err
@@ -99,8 +100,8 @@ func (d *decoder) read(p []byte) (int, error) {
 	}
 }
 
-// nextChunk reads one chunk. It returns data if the chunk held any and all of it
-// was decoded into p, and otherwise leaves in d what read needs.
+// nextChunk reads one chunk. If all of its data was decoded into p it returns the
+// length, otherwise it leaves the data in d for read.
 func (d *decoder) nextChunk(p []byte) (int, error) {
 	d.chunk = d.in.pos
 	if !d.begun {
@@ -124,13 +125,13 @@ func (d *decoder) nextChunk(p []byte) (int, error) {
 	case chunkType >= chunkFirstSkipped:
 		return 0, d.short(d.in.skip(size))
 	default:
-		return 0, fmt.Errorf("%w: the chunk at byte %d is of the reserved type 0x%02x, which may not be skipped",
+		return 0, fmt.Errorf("%w: the chunk at byte %d has the reserved type 0x%02x, which must not be skipped",
 			ErrFormat, d.chunk, chunkType)
 	}
 }
 
-// begin reads the stream identifier. A message of no bytes at all is taken as one
-// of no data: golang/snappy's writer makes that.
+// begin reads the stream identifier. A message of no bytes counts as one without data,
+// because that is what golang/snappy's writer sends.
 func (d *decoder) begin() error {
 	b, err := d.in.next(len(streamID))
 	switch {
@@ -142,7 +143,7 @@ func (d *decoder) begin() error {
 	case err != nil && (!isEnd(err) || strings.HasPrefix(streamID, string(b))):
 		return d.short(err)
 	default:
-		return fmt.Errorf("%w: %s", ErrFormat, whatCame(b))
+		return fmt.Errorf("%w: %s", ErrFormat, describeFormat(b))
 	}
 }
 
@@ -151,7 +152,7 @@ func (d *decoder) begin() error {
 func (d *decoder) repeatedID(size int) error {
 	name := streamID[headerLen:]
 	if size != len(name) {
-		return d.corrupt("a stream identifier has 6 bytes, this one %d", size)
+		return d.corrupt("a stream identifier has 6 bytes, this one has %d", size)
 	}
 	b, err := d.in.next(size)
 	if err != nil {
@@ -166,7 +167,7 @@ func (d *decoder) repeatedID(size int) error {
 // compressed decodes a chunk of size bytes into p when it fits there.
 func (d *decoder) compressed(p []byte, size int) (int, error) {
 	if size < checksumLen || size > checksumLen+maxBody {
-		return 0, d.corrupt("a compressed chunk of %d bytes; the format allows %d to %d",
+		return 0, d.corrupt("it is compressed and has %d bytes; the format allows %d to %d",
 			size, checksumLen, checksumLen+maxBody)
 	}
 	body, err := d.in.next(size)
@@ -176,13 +177,13 @@ func (d *decoder) compressed(p []byte, size int) (int, error) {
 	block := body[checksumLen:]
 	length, ops, ok := parseBlock(block)
 	if !ok {
-		return 0, d.corrupt("its block has no length")
+		return 0, d.corrupt("its block does not begin with a length")
 	}
 	if length > maxBlock {
-		return 0, d.corrupt("its block declares %d bytes; the format allows %d", length, maxBlock)
+		return 0, d.corrupt("its block declares %d bytes of data; the format allows %d", length, maxBlock)
 	}
 	if !canHold(len(ops), length) {
-		return 0, d.corrupt("its block declares %d bytes in %d, which S2 can do and snappy cannot (at most 64 in 3)",
+		return 0, d.corrupt("its block declares %d bytes of data in %d bytes, which is more than snappy can do (64 in 3): it may be an S2 block",
 			length, len(ops))
 	}
 	n := int(length)
@@ -201,11 +202,11 @@ func (d *decoder) compressed(p []byte, size int) (int, error) {
 	return 0, nil
 }
 
-// decode decodes block, whose declared length is that of dst, and compares the
-// checksum that body begins with.
+// decode decodes block into dst, whose length is the one that block declares, and
+// compares the checksum at the front of body.
 func (d *decoder) decode(dst, block, body []byte) error {
 	if _, err := s2.Decode(dst, block); err != nil {
-		return d.corrupt("its block does not decode")
+		return d.corrupt("its block cannot be decoded")
 	}
 	return d.check(binary.LittleEndian.Uint32(body), checksum(dst))
 }
@@ -213,7 +214,7 @@ func (d *decoder) decode(dst, block, body []byte) error {
 // uncompressed begins an uncompressed chunk.
 func (d *decoder) uncompressed(size int) error {
 	if size < checksumLen || size > checksumLen+maxBlock {
-		return d.corrupt("an uncompressed chunk of %d bytes; the format allows %d to %d",
+		return d.corrupt("it is uncompressed and has %d bytes; the format allows %d to %d",
 			size, checksumLen, checksumLen+maxBlock)
 	}
 	b, err := d.in.next(checksumLen)
@@ -227,8 +228,8 @@ func (d *decoder) uncompressed(size int) error {
 	return nil
 }
 
-// readStored passes on part of an uncompressed chunk, and checks all of it before
-// its last byte goes out.
+// readStored copies part of an uncompressed chunk to p. It checks the chunk's checksum
+// before it returns the last byte.
 func (d *decoder) readStored(p []byte) (int, error) {
 	p = p[:min(len(p), d.stored)]
 	n, err := d.in.readFull(p)
@@ -247,7 +248,7 @@ func (d *decoder) readStored(p []byte) (int, error) {
 
 func (d *decoder) check(want, got uint32) error {
 	if want != got {
-		return d.corrupt("its checksum is 0x%08x, that of its data 0x%08x", want, got)
+		return d.corrupt("its checksum is 0x%08x, but that of its data is 0x%08x", want, got)
 	}
 	return nil
 }
@@ -256,8 +257,8 @@ func (d *decoder) corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: the chunk at byte %d: %s", ErrCorrupt, d.chunk, fmt.Sprintf(format, args...))
 }
 
-// short turns the end of the input inside a chunk into an error. Others, and nil,
-// it returns as they are.
+// short turns the end of the input inside a chunk into an ErrCorrupt. It returns any
+// other error, and nil, as it is.
 func (d *decoder) short(err error) error {
 	if !isEnd(err) {
 		return err

@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// pieceSize is the longest Write handed to gRPC. gRPC copies each into a pooled
-	// buffer of 256 B, 4, 16 or 32 KiB or 1 MiB, which it clears first: one byte
-	// above 32 KiB would clear 1 MiB.
+	// pieceSize is the length of the longest Write to gRPC. gRPC copies each into a
+	// pooled buffer of 256 B, 4, 16 or 32 KiB or 1 MiB, which it clears first: a Write
+	// one byte longer than 32 KiB would clear 1 MiB.
 	pieceSize = 32 << 10
-	// blockSize is the data put into one chunk: with the stream identifier and the
-	// header it fills two pieces exactly when stored as it is.
+	// blockSize is the length of the data in one chunk. Uncompressed, it fills exactly
+	// two pieces together with the stream identifier and the header.
 	blockSize = 2*pieceSize - len(streamID) - headerLen - checksumLen
-	// directSize is the length from which a later Write becomes chunks of its own
-	// rather than being gathered: the copy would cost more than the chunk's header.
+	// directSize is the length from which a later Write gets chunks of its own instead of
+	// being gathered, because copying it would cost more than a chunk's header.
 	directSize = 16 << 10
 	// minCompress is the length from which compression is tried.
 	minCompress = 24
 )
 
-// writer is one call's hold on an encoder. It is not pooled: once it has let go of
-// the encoder, nothing done to it can reach what another call may be using.
+// writer lends a pooled encoder to one call. The writer itself is not pooled: once it has
+// released the encoder, using it cannot affect another call.
 type writer struct {
 	enc *encoder
 	err error // set when enc is nil
@@ -42,8 +42,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close ends the stream. After a failed Write it returns that failure again; after
-// a Close it does nothing.
+// Close ends the stream. After a failed Write it returns that error again; after a Close
+// it does nothing.
 func (w *writer) Close() error {
 	if w.enc == nil {
 		if w.err == ErrClosed { //nolint:errorlint // set below, never wrapped
@@ -64,23 +64,23 @@ func (w *writer) release(err error) {
 	w.enc, w.err = nil, err
 }
 
-// encoder makes one stream. gRPC nearly always brings a message in one Write, so
-// the first is encoded at once, straight from the caller's memory.
+// encoder writes one stream. gRPC nearly always passes a message in one Write, so the
+// first Write is encoded at once, straight from the caller's memory.
 type encoder struct {
 	w io.Writer
-	// begun: the stream identifier has been written.
+	// begun is true when the stream identifier has been written.
 	begun bool
 	// gathered holds the first n bytes of the next chunk, from later short Writes.
 	gathered *scratch
 	n        int
-	// small is where a message of up to about 1,500 bytes is encoded.
+	// small is the buffer in which a message of up to about 1,500 bytes is encoded.
 	small [1536]byte
 }
 
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
 func newEncoder(w io.Writer) *encoder {
-	e := encoders.Get().(*encoder) //nolint:forcetypeassert // the pool holds nothing else
+	e := encoders.Get().(*encoder) //nolint:forcetypeassert // the pool holds only encoders
 	e.w = w
 	return e
 }
@@ -111,8 +111,8 @@ func (e *encoder) write(p []byte) error {
 	return nil
 }
 
-// finish writes what is left. A stream of no data is its identifier alone, as some
-// decoders refuse a stream without one.
+// finish writes what is left. A stream without data still has its identifier, because
+// some decoders refuse a stream without one.
 func (e *encoder) finish() error {
 	if e.n > 0 {
 		return e.flush()
@@ -147,7 +147,7 @@ func (e *encoder) encode(p []byte) error {
 	return nil
 }
 
-// chunk writes data as one chunk, which buf has room for.
+// chunk writes data as one chunk. buf is long enough for it.
 func (e *encoder) chunk(buf, data []byte) error {
 	start := 0
 	if !e.begun {
@@ -159,17 +159,16 @@ func (e *encoder) chunk(buf, data []byte) error {
 	binary.LittleEndian.PutUint32(header[headerLen:], checksum(data))
 
 	if len(data) >= minCompress {
-		// golang/snappy's encoder is somewhat faster up to 1 KiB, but in calls over a
-		// socket it cost more CPU time all in all. It has a stack frame of 32 KiB, and
-		// a gRPC server handles each call in a goroutine of its own, so perhaps the
-		// stacks that have to grow are why.
+		// golang/snappy's encoder is somewhat faster up to 1 KiB, but calls over a socket
+		// cost more CPU time with it. The reason may be its stack frame of 32 KiB: a gRPC
+		// server handles each call on a goroutine of its own, whose stack has to grow.
 		block := s2.EncodeSnappy(buf[start:], data)
 		if len(block) < len(data)-len(data)/8 {
 			putHeader(header, chunkCompressed, checksumLen+len(block))
 			return e.emit(buf[:start+len(block)])
 		}
 	}
-	// Only the first piece is put together; the rest goes out straight from data.
+	// Only the first piece is copied; the rest is written straight from data.
 	putHeader(header, chunkUncompressed, checksumLen+len(data))
 	k := copy(buf[start:min(pieceSize, len(buf))], data)
 	if err := e.emit(buf[:start+k]); err != nil {

@@ -25,7 +25,7 @@ func Example() {
 	// Output: true
 }
 
-// Requests of 1 KiB or more are compressed, shorter ones are not worth it.
+// Requests of 1 KiB or more are compressed, shorter ones are not.
 func ExampleUnaryClientInterceptor() {
 	cc, err := grpc.NewClient("dns:///server.example:443",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// whatCame says what a message that does not begin with the stream identifier looks
-// like from its first bytes, at most ten, and what its sender should do.
-func whatCame(head []byte) string {
+// describeFormat says what format a message seems to be in that does not begin with the
+// stream identifier, and what its sender should do. head is its first bytes, at most ten.
+func describeFormat(head []byte) string {
 	const remedy = "the sender must use the framing format"
 	s := string(head)
 	switch {
@@ -20,15 +20,16 @@ func whatCame(head []byte) string {
 	case len(s) > headerLen && s[0] == chunkStreamID && s[2:headerLen] == "\x00\x00":
 		return fmt.Sprintf("the stream identifier is %q, not %q", s, streamID)
 	case looksRaw(head):
-		return "the message looks like a raw snappy block without framing, as snappy.Encode and Snappy.compress make; " +
+		return "the message looks like a raw snappy block without framing, as snappy.Encode and Snappy.compress write; " +
 			remedy + " (snappy.NewBufferedWriter, SnappyFramedOutputStream)"
 	default:
 		return fmt.Sprintf("the message begins with the bytes % x; %s", head, remedy)
 	}
 }
 
-// looksRaw reports whether head may begin a raw block: a length, then a literal no
-// longer than it, as a first operation has nothing to copy from.
+// looksRaw reports whether head may be the beginning of a raw block: a length, then a
+// literal that is not longer. The first operation cannot be a copy, as there is nothing to
+// copy yet.
 func looksRaw(head []byte) bool {
 	length, n := binary.Uvarint(head)
 	if n <= 0 || length > 1<<32-1 {

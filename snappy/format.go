@@ -10,21 +10,21 @@ import (
 // The framing format; section numbers below are those of
 // https://github.com/google/snappy/blob/main/framing_format.txt.
 const (
-	// streamID is the whole first chunk of a stream (section 4.1).
+	// streamID is the first chunk of a stream, with its header (section 4.1).
 	streamID = "\xff\x06\x00\x00sNaPpY"
 	// headerLen is the length of a chunk's header: type and length.
 	headerLen = 4
-	// checksumLen is the length of the checksum that data chunks begin with.
+	// checksumLen is the length of the checksum at the front of a data chunk.
 	checksumLen = 4
 	// maxBlock is the most uncompressed data one chunk may hold (sections 4.2, 4.3).
 	maxBlock = 64 << 10
-	// maxBody is the longest compressed block that is accepted: what the original
-	// implementation's MaxCompressedLength(maxBlock) allows, as golang/snappy does.
+	// maxBody is the length of the longest compressed block that is accepted. It is the
+	// original implementation's MaxCompressedLength(maxBlock), as in golang/snappy.
 	maxBody = 32 + maxBlock + maxBlock/6
 )
 
-// Chunk types (section 4). Types 0x02 to 0x7f are reserved and must be refused,
-// 0x80 to 0xfd are reserved and must be skipped.
+// Chunk types (section 4). 0x02 to 0x7f are reserved and must be refused; 0x80 to 0xfd
+// are reserved and must be skipped.
 const (
 	chunkCompressed    = 0x00
 	chunkUncompressed  = 0x01
@@ -40,8 +40,8 @@ func mask(crc uint32) uint32 { return (crc>>15 | crc<<17) + 0xa282ead8 }
 
 func checksum(b []byte) uint32 { return mask(crc32.Update(0, castagnoli, b)) }
 
-// scratch is a pooled buffer. Its length is one of scratchSizes, so that a small
-// message neither takes nor leaves behind the buffer of a large one.
+// scratch is a pooled buffer. There is a pool for each of scratchSizes, so that a small
+// message never uses the buffer of a large one.
 type scratch struct {
 	b    []byte
 	pool *sync.Pool
@@ -52,14 +52,14 @@ var (
 		2 << 10,
 		12 << 10,
 		40 << 10,
-		len(streamID) + headerLen + checksumLen + maxBlock + 64, // any chunk of ours, any block of theirs
+		len(streamID) + headerLen + checksumLen + maxBlock + 64, // any chunk that this package writes, any decoded block
 		checksumLen + maxBody,
 	}
 	scratchPools [len(scratchSizes)]sync.Pool
 )
 
-// getScratch returns a buffer of at least n bytes, which must not be more than the
-// format allows in a chunk. It is given back with put.
+// getScratch returns a buffer of at least n bytes. n must not be more than the format
+// allows in a chunk. put gives the buffer back.
 func getScratch(n int) *scratch {
 	for i, size := range scratchSizes {
 		if n > size {
@@ -70,7 +70,7 @@ func getScratch(n int) *scratch {
 		}
 		return &scratch{b: make([]byte, size), pool: &scratchPools[i]}
 	}
-	panic("snappy: no chunk is this long; lengths are checked before buffers are taken")
+	panic("snappy: cannot happen: the length of a chunk is checked before a buffer is taken")
 }
 
 func (s *scratch) put() {
@@ -79,8 +79,8 @@ func (s *scratch) put() {
 	}
 }
 
-// grow returns a scratch of at least n bytes: s itself when it is long enough,
-// otherwise another in its place.
+// grow returns a scratch of at least n bytes: s if it is long enough, otherwise another,
+// and gives s back.
 func (s *scratch) grow(n int) *scratch {
 	if s != nil && len(s.b) >= n {
 		return s
@@ -89,8 +89,8 @@ func (s *scratch) grow(n int) *scratch {
 	return getScratch(n)
 }
 
-// chunkRoom is the buffer that n bytes need to become a chunk, the stream
-// identifier in front of it included.
+// chunkRoom returns the length of the buffer needed to make a chunk of n bytes of data,
+// with the stream identifier in front of it.
 func chunkRoom(n int) int {
 	return len(streamID) + headerLen + checksumLen + s2.MaxEncodedLen(n)
 }

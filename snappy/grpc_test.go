@@ -137,10 +137,10 @@ func TestTheReceiveLimitHoldsForTheDecompressedSize(t *testing.T) {
 func TestTheStatusSaysWhatCame(t *testing.T) {
 	addr := serve(t)
 	for name, body := range map[string]string{
-		"xerial stream":    "\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00",
-		"raw snappy block": "\x05\x10hello",
-		"S2 can do":        string(stream(compressed(make([]byte, 65536), s2Repeat))),
-		"at byte 10":       string(stream(flip(stored([]byte("hello")), 6))),
+		"xerial stream":         "\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00",
+		"raw snappy block":      "\x05\x10hello",
+		"it may be an S2 block": string(stream(compressed(make([]byte, 65536), s2Repeat))),
+		"at byte 10":            string(stream(flip(stored([]byte("hello")), 6))),
 	} {
 		code, message := post(t, addr, []byte(body))
 		if code != "13" || !strings.Contains(message, "snappy: ") || !strings.Contains(message, name) {

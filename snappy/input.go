@@ -8,25 +8,25 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// viewLimit is the longest message that is looked at in gRPC's own memory. Data
-// arrives in HTTP/2 frames of 16 KiB unless a peer was told otherwise, so a longer
-// one is never in one piece. The limit also bounds the cost of finding out that a
-// peer has sent its message in frames of a byte each.
+// viewLimit is the length of the longest message that is read in gRPC's own memory. Data
+// arrives in HTTP/2 frames of at most 16 KiB unless the peer was allowed more, so a longer
+// message is never in one piece. The limit also bounds the cost of looking at a message
+// that a peer has sent in frames of one byte.
 const viewLimit = 16 << 10
 
-// input is the compressed message. It hands out the next n bytes, without copying
-// them when the message is short and in one piece.
+// input reads the compressed message. It returns the next n bytes without copying them
+// if the message is short and in one piece.
 type input struct {
 	r io.Reader
-	// view, when viewed is set, is all unread input: memory of src, which owns it
-	// until release has discarded it there.
+	// view is all unread input if viewed is set. It is memory of src, which keeps it until
+	// release discards it.
 	view   []byte
 	src    *mem.Reader
 	viewed bool
-	// pos counts the bytes handed out, for error messages.
+	// pos is the number of bytes returned so far, for error texts.
 	pos   int64
 	long  *scratch
-	parts [1][]byte // for Peek, which appends; here so that it need not allocate
+	parts [1][]byte // for Peek to append to without allocating
 	short [512]byte
 }
 
@@ -46,19 +46,19 @@ func (in *input) reset(r io.Reader) {
 	}
 }
 
-// release lets go of everything. It gives gRPC's buffers back, since gRPC does not
-// when a message has been read successfully.
+// release gives all buffers back, gRPC's included, since gRPC does not do so when a
+// message has been read successfully.
 func (in *input) release() {
 	if in.viewed {
-		_, _ = in.src.Discard(in.src.Remaining()) // cannot fail: these bytes were seen
+		_, _ = in.src.Discard(in.src.Remaining()) // cannot fail: these bytes are there
 	}
 	in.long.put()
 	in.r, in.view, in.src, in.viewed, in.pos, in.long, in.parts[0] = nil, nil, nil, false, 0, nil, nil
 }
 
-// next returns the next n bytes, at most a chunk's, valid until the next call. The
-// error is io.EOF when there is no byte, io.ErrUnexpectedEOF (with what there is)
-// when there are fewer than n, and otherwise the source's own.
+// next returns the next n bytes, valid until the next call. n is at most the length of a
+// chunk. The error is io.EOF if there are no bytes, io.ErrUnexpectedEOF (with the bytes
+// that there are) if there are fewer than n, and otherwise that of the source.
 func (in *input) next(n int) ([]byte, error) {
 	if in.viewed {
 		return in.nextViewed(n)
@@ -89,7 +89,7 @@ func (in *input) nextViewed(n int) ([]byte, error) {
 	return b, err
 }
 
-// readFull fills b, with the errors of next.
+// readFull fills b. Its errors are those of next.
 func (in *input) readFull(b []byte) (int, error) {
 	if in.viewed {
 		v, err := in.nextViewed(len(b))
@@ -103,11 +103,11 @@ func (in *input) readFull(b []byte) (int, error) {
 	return n, err
 }
 
-// done reports whether it is certain that no input is left. It says so only of short
+// done reports whether certainly no input is left. It can be true only for short
 // messages.
 func (in *input) done() bool { return in.viewed && len(in.view) == 0 }
 
-// skip passes over n bytes, with the errors of next.
+// skip skips n bytes. Its errors are those of next.
 func (in *input) skip(n int) error {
 	for n > 0 {
 		b, err := in.next(min(n, len(in.short)))
@@ -119,7 +119,7 @@ func (in *input) skip(n int) error {
 	return nil
 }
 
-// isEnd reports whether err, from next, is that the input has ended.
+// isEnd reports whether err, from next, means that the input has ended.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

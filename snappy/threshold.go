@@ -10,21 +10,23 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 )
 
-// UnaryClientInterceptor compresses the requests of unary calls by size: those of
-// at least minSize bytes, encoded, go out under [Name], shorter ones as they are.
+// UnaryClientInterceptor returns an interceptor that compresses the requests of unary
+// calls that are at least minSize bytes long when encoded, and sends shorter ones
+// uncompressed. If minSize is 0 or less, every request is compressed. The interceptor may
+// be used concurrently, and for several channels.
 //
 //	grpc.WithChainUnaryInterceptor(snappy.UnaryClientInterceptor(1024))
 //
-// A call that names another compressor (grpc.UseCompressor, as a call option or a
-// default one) keeps it; one that names "snappy" or none is decided here. The size
-// is [proto.Size], which walks the message without encoding it; a request that is
-// no protobuf message counts as large.
+// It applies to calls that name the compressor "snappy" or none. A call that names another
+// one with grpc.UseCompressor, as a call option or as a default of the channel, keeps it.
+// The size is that of [proto.Size], which does not encode the message. A request that is
+// not a protobuf message is compressed.
 //
-// Two things follow from how gRPC works. A grpc-go server mirrors the request's
-// encoding, so that a short request gets an uncompressed answer unless the handler
-// calls [grpc.SetSendCompressor]. And a stream has one encoding for all of its
-// messages, so that there is no such interceptor for streams: choose with
-// grpc.UseCompressor when opening one.
+// A grpc-go server answers in the encoding of the request, so the answer to a short
+// request is not compressed, unless the handler calls [grpc.SetSendCompressor].
+//
+// There is no such interceptor for streams, because all messages of a stream have the same
+// encoding. Choose it with grpc.UseCompressor when you open the stream.
 func UnaryClientInterceptor(minSize int) grpc.UnaryClientInterceptor {
 	large := grpc.UseCompressor(Name)
 	small := grpc.UseCompressor(encoding.Identity)

@@ -1,12 +1,23 @@
-// Package answer makes the RPCs that the library makes for itself, and tells who
-// ended one: the server, something that is no gRPC server, or nobody.
+// Package answer is for the RPCs that the library itself makes, such as health checks: it
+// has the options for them, and tells what ended one: a gRPC server, something else that
+// speaks HTTP, or no answer at all.
 //
-// The code of an RPC does not say that. UNAVAILABLE is what a server answers that
-// is about to go, and what gRPC makes of a connection that is gone; UNIMPLEMENTED
-// is a server's word, and what gRPC makes of HTTP's 404. What tells them apart is
-// what has come: a gRPC response carries a content type in its headers, or in its
-// trailers if it has no headers, and gRPC hands out neither of a response that is
-// not gRPC's.
+//	var call answer.Call
+//	_, err := healthpb.NewHealthClient(cc).Check(ctx, request, call.Options()...)
+//	switch a := call.Of(err); a.Kind {
+//	case answer.GRPC, answer.Reset:
+//		// the server is alive
+//	case answer.HTTP:
+//		// a web server or a proxy answers there, with status a.HTTP
+//	case answer.None, answer.Unsent:
+//		// no answer came, or nothing was sent
+//	}
+//
+// The status code of an RPC is not enough for that. UNAVAILABLE may come from a server that
+// is about to stop, or from gRPC itself when a connection is lost; UNIMPLEMENTED may come
+// from a server, or from gRPC itself when HTTP answers 404. The metadata tells them apart:
+// a gRPC response has a content type in its headers, or in its trailers if it has no
+// headers, and gRPC passes on neither of a response that is not gRPC.
 package answer
 
 import (
@@ -26,61 +37,61 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Kind is who ended an RPC.
+// Kind says what ended an RPC.
 type Kind int
 
 const (
-	// None is for a request that was put on a connection when nothing came back: time
-	// ran out, or the connection was lost.
+	// None means that the request was sent and no answer came: the time ran out, or the
+	// connection was lost.
 	None Kind = iota
 
-	// GRPC is for a server that answered, by a message or by a status. It is alive.
+	// GRPC means that a gRPC server answered with a message or a status. It is alive.
 	GRPC
 
-	// Reset is for a server that reset the stream. It is alive, and speaks HTTP/2.
+	// Reset means that the server reset the stream. It is alive and speaks HTTP/2.
 	Reset
 
-	// HTTP is for what answered and is no gRPC server, at least not for this method:
-	// a web server, or a proxy that has no route or no backend.
+	// HTTP means that the answer was HTTP but not gRPC, at least for this method: it came
+	// from a web server, or from a proxy that has no route or no backend.
 	HTTP
 
-	// Unsent is for a request that was never put on a connection. There is none, every stream
-	// is taken, the program's credentials failed, or one of its interceptors answered
-	// by itself.
+	// Unsent means that the request was never sent: there is no connection, every stream
+	// is taken, the program's credentials failed, or one of its interceptors answered by
+	// itself.
 	Unsent
 )
 
-// Answer is how an RPC ended.
+// Answer says how an RPC ended.
 type Answer struct {
 	Kind Kind
-	HTTP int // the HTTP status, for Kind HTTP
+	HTTP int // the HTTP status if Kind is HTTP
 }
 
-// Call is one unary RPC on a channel. Its zero value is ready for that.
+// Call is one unary RPC on a channel. Its zero value is ready for use, for one RPC.
 type Call struct {
 	header, trailer metadata.MD
 	peer            peer.Peer
 }
 
-// Options are the options of the RPC: [Fixed], and those by which c learns how it
-// ended. They are for a *grpc.ClientConn. A SubConn's own RPCs tell nothing by
-// options: see [OfStream].
+// Options returns the options for the RPC: those of [Fixed], and those by which c learns how
+// it ended. They are for a *grpc.ClientConn; an RPC that is made directly on a SubConn
+// ignores them, so use [OfStream] there.
 func (c *Call) Options() []grpc.CallOption {
 	return append(Fixed(), grpc.Header(&c.header), grpc.Trailer(&c.trailer), grpc.Peer(&c.peer))
 }
 
-// Of is how c ended, given the RPC's error.
+// Of returns how c ended. err is the error of the RPC.
 func (c *Call) Of(err error) Answer {
 	return of(err, c.peer.Addr != nil, c.header, c.trailer)
 }
 
-// OfStream is how an RPC ended that was made by s, given the error of its last
-// RecvMsg, or of NewStream if s is nil.
+// OfStream returns how the RPC of s ended. err is the error of the last RecvMsg, or that of
+// NewStream if s is nil.
 func OfStream(s grpc.ClientStream, err error) Answer {
 	if s == nil {
 		return of(err, false, nil, nil)
 	}
-	header, _ := s.Header() // the error is err
+	header, _ := s.Header() // its error is err
 	return of(err, true, header, s.Trailer())
 }
 
@@ -91,19 +102,20 @@ func of(err error, sent bool, header, trailer metadata.MD) Answer {
 	case !sent:
 		return Answer{Kind: Unsent}
 	}
-	text := words(err)
+	text := statusMessage(err)
 	if code, ok := httpStatus(text); ok {
 		return Answer{Kind: HTTP, HTTP: code}
 	}
-	// At the deadline a server resets the stream too: that is no answer in time.
+	// A server also resets the stream at the deadline, which is not an answer in time.
 	if strings.HasPrefix(text, resetText) && status.Code(err) != codes.DeadlineExceeded {
 		return Answer{Kind: Reset}
 	}
 	return Answer{Kind: None}
 }
 
-// words is what gRPC says in err, without what others have put around it.
-func words(err error) string {
+// statusMessage returns the message of the gRPC status in err, without what is wrapped
+// around it.
+func statusMessage(err error) string {
 	var carrier interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &carrier) {
 		return carrier.GRPCStatus().Message()
@@ -111,19 +123,19 @@ func words(err error) string {
 	return err.Error()
 }
 
-// isGRPC is true of the metadata that begins a gRPC response. gRPC gives it out
-// only when the content type was gRPC's.
+// isGRPC reports whether md is the metadata of a gRPC response. gRPC passes metadata on only
+// if the content type is gRPC's.
 func isGRPC(md metadata.MD) bool { return len(md["content-type"]) > 0 }
 
-// gRPC's own words, where there is nothing else to go by. A peer cannot put them
-// into our mouth: a message that it sends comes with metadata, and the debug data of
-// a GOAWAY stands further behind. The tests hold them against the grpc-go of go.mod.
+// Texts of grpc-go's errors, used where nothing else tells the cases apart. A peer cannot
+// fake them: a message from it comes with metadata, and the debug data of a GOAWAY is not at
+// the beginning. The tests compare them with the grpc-go in go.mod.
 const (
 	httpText  = "unexpected HTTP status code received from server: "
 	resetText = "stream terminated by RST_STREAM"
 )
 
-// httpStatus is the HTTP status in gRPC's error for a response that is not gRPC's.
+// httpStatus returns the HTTP status in gRPC's error for a response that is not gRPC.
 func httpStatus(text string) (code int, ok bool) {
 	rest, ok := strings.CutPrefix(text, httpText)
 	if !ok {
@@ -134,8 +146,7 @@ func httpStatus(text string) (code int, ok bool) {
 	return code, err == nil
 }
 
-// String is what an error says of it, such as "it answers HTTP 404 (Not Found), not
-// gRPC".
+// String returns the text for an error, such as "it answers HTTP 404 (Not Found), not gRPC".
 func (a Answer) String() string {
 	switch a.Kind {
 	case GRPC:
@@ -151,14 +162,13 @@ func (a Answer) String() string {
 	return "no answer"
 }
 
-// Fixed are the options that every RPC of the library's own is made with, so that
-// the defaults of the program (grpc.WithDefaultCallOptions, its service config)
-// do not change what it means: it does not wait for a connection, is not
-// compressed, and is encoded as protobuf whatever the program's own messages are.
+// Fixed returns the options for every RPC of the library itself, so that the defaults of the
+// program (grpc.WithDefaultCallOptions, the service config) do not change what the RPC
+// means: it does not wait for a connection, is not compressed, and is encoded as protobuf
+// even if the program's messages are not.
 //
-// What a program's defaults can still do is to end it early (the service config's
-// timeout), to make it again (its retry policy), and to send it the program's
-// credentials, which servers may ask for.
+// The program's defaults can still end the RPC early (the timeout of the service config),
+// repeat it (its retry policy), and add the program's credentials, which servers may need.
 func Fixed() []grpc.CallOption {
 	return []grpc.CallOption{
 		grpc.WaitForReady(false),
@@ -170,10 +180,11 @@ func Fixed() []grpc.CallOption {
 	}
 }
 
-// maxMessage is more than any message of the health service takes.
+// maxMessage is more than any message of the health service needs, in bytes.
 const maxMessage = 64 << 10
 
-// plain encodes as protobuf. What is registered under that name may be the program's.
+// plain encodes messages as protobuf. The codec registered under the name "proto" may be the
+// program's own.
 type plain struct{}
 
 // Name implements encoding.CodecV2. Without a name the content type stays
@@ -205,10 +216,10 @@ func (plain) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// NoVerdictError ends a test that says nothing about the connection that it was made
-// on: the connection stays, and calls on it tell by themselves how they fare.
+// NoVerdictError is the error of a test that could not tell whether its connection works.
+// The connection is kept, and calls on it go on.
 type NoVerdictError struct {
-	Text string // for people
+	Text string // the text of the error
 	Err  error  // what ended the test
 }
 

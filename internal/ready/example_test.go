@@ -30,7 +30,7 @@ func Example() {
 	defer conn.Close()
 	r := ready.New(conn)
 	if r == nil {
-		fmt.Println("grpc-go reads no sockets so on this system")
+		fmt.Println("not on this system")
 		return
 	}
 	buf, n, err := r.ReadOnReady(1<<10, mem.DefaultBufferPool())

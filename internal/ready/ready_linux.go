@@ -9,12 +9,12 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// New returns how to read nc on ready: its own way if it has one (as
-// ALTS does), the socket's if nc is a socket and nothing else, nil if neither.
+// New returns a Reader of nc: nc itself if it is one, as with ALTS; a reader of the socket
+// if nc is a TCP or Unix socket; otherwise nil.
 //
-// The types are named because SyscallConn alone proves nothing: what grpc-go's
-// TLS credentials return has it too, and reading that file descriptor would
-// yield ciphertext.
+// It accepts only these two types of socket, because SyscallConn alone proves nothing: the
+// connections of grpc-go's TLS credentials have it too, and what is read from their file
+// descriptor is ciphertext.
 func New(nc net.Conn) Reader {
 	var sys syscall.Conn
 	switch c := nc.(type) {
@@ -29,19 +29,19 @@ func New(nc net.Conn) Reader {
 	}
 	raw, err := sys.SyscallConn()
 	if err != nil {
-		return nil // closed already; Read will say so
+		return nil // closed already; Read returns the error
 	}
 	s := &socketReader{raw: raw}
 	s.tryRead = s.try
 	return s
 }
 
-// socketReader reads a socket on ready. One goroutine at a time may use it.
+// socketReader is the Reader of a socket. One goroutine at a time may use it.
 type socketReader struct {
 	raw     syscall.RawConn
 	tryRead func(fd uintptr) (done bool) // s.try, made once so that a read allocates nothing
 
-	// The arguments and results of the read under way.
+	// The arguments and results of the current read.
 	size int
 	pool mem.BufferPool
 	buf  *[]byte
@@ -49,19 +49,17 @@ type socketReader struct {
 	err  error
 }
 
-// ReadOnReady waits until the socket has something to say, then takes a buffer
-// of size bytes from the pool and reads into it. The caller owns the buffer if
-// there is one, which is when n > 0.
+// ReadOnReady implements Reader.
 func (s *socketReader) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
 	s.size, s.pool = size, pool
 	waitErr := s.raw.Read(s.tryRead)
 	buf, n, err := s.buf, s.n, s.err
 	s.pool, s.buf, s.n, s.err = nil, nil, 0, nil
 	if waitErr != nil {
-		err = waitErr // closed, or past its deadline, before there was anything
+		err = waitErr // closed, or past its deadline, before anything came
 	}
 	if err == nil && n == 0 {
-		err = io.EOF // read(2) has no error for it
+		err = io.EOF // for which read(2) has no error
 	}
 	if err != nil {
 		if buf != nil {
@@ -72,8 +70,8 @@ func (s *socketReader) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int,
 	return buf, n, nil
 }
 
-// try reads once. It is called whenever the socket may be readable, and returns
-// false to be called again.
+// try reads once. It is called when the socket may be readable; if it returns false it is
+// called again later.
 func (s *socketReader) try(fd uintptr) bool {
 	s.buf = s.pool.Get(s.size)
 	for {

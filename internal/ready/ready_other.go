@@ -4,8 +4,8 @@ package ready
 
 import "net"
 
-// New returns nc itself if it reads on ready, as ALTS does. grpc-go
-// reads sockets that way on Linux only, so elsewhere there is nothing to keep.
+// New returns nc if it is a Reader, as with ALTS, and otherwise nil: grpc-go reads sockets in
+// that way on Linux only.
 func New(nc net.Conn) Reader {
 	r, _ := nc.(Reader)
 	return r

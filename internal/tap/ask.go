@@ -6,27 +6,27 @@ import (
 	"time"
 )
 
-// A tap can ask the peer's HTTP/2 whether it is there, whatever stands behind it: it
-// sends an empty SETTINGS frame, which changes nothing and has to be acknowledged at
-// once (RFC 9113, section 6.5.3). A PING would do as well, but servers count PINGs,
-// and gRPC's hang up after a few that come without calls. The transport ignores
-// acknowledgements of SETTINGS, so that nothing has to be kept from it.
+// A tap can ask the peer's HTTP/2 whether it still answers, whatever is behind it: it sends
+// an empty SETTINGS frame, which changes nothing and has to be acknowledged at once (RFC
+// 9113, section 6.5.3). A PING would do as well, but servers count PINGs, and those of gRPC
+// close a connection after a few PINGs without calls. The transport ignores
+// acknowledgements of SETTINGS, so nothing has to be hidden from it.
 //
-// A frame may be sent between two frames of the transport, but not within a header
+// Such a frame may be sent between two frames of the transport, but not within a header
 // block (section 6.10).
 
-// Question asks the peer's HTTP/2 for a sign of life; see [State.Ask].
+// Question is one question to the peer's HTTP/2 whether it still answers; see [State.Ask].
 type Question struct {
 	answered chan struct{}
-	nth      uint64       // of this side's SETTINGS; guarded by asking.mu
+	nth      uint64       // its number among this side's SETTINGS; guarded by questions.mu
 	written  atomic.Int64 // nanoseconds from the link's start, plus one; 0: not yet
 	link     *link        // nil if there is no connection
 }
 
-// Answered is closed when the peer has answered.
+// Answered returns a channel that is closed when the peer has answered.
 func (q *Question) Answered() <-chan struct{} { return q.answered }
 
-// Written is when the question was sent; the zero Time if it could not be yet.
+// Written returns when the question was sent, or the zero Time if it was not sent yet.
 func (q *Question) Written() time.Time {
 	if at := q.written.Load(); at > 0 {
 		return q.link.start.Add(time.Duration(at - 1))
@@ -34,18 +34,18 @@ func (q *Question) Written() time.Time {
 	return time.Time{}
 }
 
-// Ask has the peer's HTTP/2 asked whether it is there, as soon as the transport's own
-// frames allow it. Ask does not wait.
+// Ask asks the peer's HTTP/2 whether it still answers, as soon as the transport's own
+// frames allow it. Ask does not wait for the answer, nor for the question to be sent.
 func (s *State) Ask() *Question {
 	l := s.link.Load()
 	q := &Question{answered: make(chan struct{}), link: l}
 	if l != nil {
-		l.asking.ask(q)
+		l.questions.add(q)
 	}
 	return q
 }
 
-// Opened is how many streams the transport has opened, that is, how many HEADERS
+// Opened returns how many streams the transport has opened, that is, how many HEADERS
 // frames it has sent or is about to send.
 func (s *State) Opened() int64 {
 	if l := s.link.Load(); l != nil {
@@ -54,7 +54,7 @@ func (s *State) Opened() int64 {
 	return 0
 }
 
-// Sent is how many bytes the transport has sent.
+// Sent returns how many bytes the transport has sent.
 func (s *State) Sent() int64 {
 	if l := s.link.Load(); l != nil {
 		return l.sent.Load()
@@ -65,60 +65,61 @@ func (s *State) Sent() int64 {
 // settingsFrame is an empty SETTINGS.
 var settingsFrame = []byte{0, 0, 0, typeSettings, 0, 0, 0, 0, 0}
 
-// asking is how questions get between the transport's frames. Whoever writes has set
-// writing, so that mu is not held meanwhile.
-type asking struct {
+// questions sends questions between the transport's frames. writing is set while
+// somebody writes, so that mu need not be held over a write.
+type questions struct {
 	conn *conn // set before use
 
 	mu      sync.Mutex // guards all below; taken before ledger.mu
-	idle    *sync.Cond // nobody writes
+	idle    *sync.Cond // signalled when writing becomes false
 	writing bool
 	closed  bool
-	wishes  []*Question // to be sent
-	asked   []*Question // sent, and not answered
-	acks    uint64      // of this side's SETTINGS
+	pending []*Question // not sent yet
+	sent    []*Question // sent, and not answered yet
+	acks    uint64      // received, for this side's SETTINGS
 	writers sync.WaitGroup
 }
 
-func (a *asking) init(c *conn) {
+func (a *questions) init(c *conn) {
 	a.conn, a.idle = c, sync.NewCond(&a.mu)
 }
 
-// ask sends q, or leaves it to who writes now.
-func (a *asking) ask(q *Question) {
+// add sends q, or leaves it to the write that is going on.
+func (a *questions) add(q *Question) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed || a.conn == nil {
 		return
 	}
-	a.wishes = append(a.wishes, q)
-	if a.writing || !a.conn.link.ledger.between() {
+	a.pending = append(a.pending, q)
+	if a.writing || !a.conn.link.ledger.atBoundary() {
 		return
 	}
 	a.writing = true
-	a.writers.Go(func() { // it may take as long as the peer does not read
+	a.writers.Go(func() { // the write may block until the peer reads
 		a.write()
 		a.end()
 	})
 }
 
-// begin waits until nobody else writes, and notes what the transport is about to.
-func (a *asking) begin(b []byte) {
+// begin waits until no question is being written, and notes what the transport is about to
+// write.
+func (a *questions) begin(b []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for a.writing {
 		a.idle.Wait()
 	}
 	a.writing = true
-	a.conn.link.ledger.wrote(b) // before it is: the answer may be here before Write has returned
+	a.conn.link.ledger.wrote(b) // beforehand: the answer may arrive before Write returns
 }
 
-// end is called when the transport has written. It sends the questions that have come
+// end is called when the transport has written. It sends the questions that were added
 // meanwhile.
-func (a *asking) end() {
+func (a *questions) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.wishes) > 0 && a.conn.link.ledger.between() && !a.closed {
+	for len(a.pending) > 0 && a.conn.link.ledger.atBoundary() && !a.closed {
 		a.mu.Unlock()
 		a.write()
 		a.mu.Lock()
@@ -126,22 +127,22 @@ func (a *asking) end() {
 	a.endLocked()
 }
 
-func (a *asking) endLocked() {
+func (a *questions) endLocked() {
 	a.writing = false
 	a.idle.Signal()
 }
 
-// write sends one SETTINGS for all the questions that there are.
-func (a *asking) write() {
+// write sends one SETTINGS for all pending questions.
+func (a *questions) write() {
 	l := a.conn.link
 	a.mu.Lock()
-	asked := a.wishes
-	a.wishes = nil
+	asked := a.pending
+	a.pending = nil
 	l.ledger.wrote(settingsFrame)
 	for _, q := range asked {
 		q.nth = l.ledger.settingsWritten()
 	}
-	a.asked = append(a.asked, asked...)
+	a.sent = append(a.sent, asked...)
 	a.mu.Unlock()
 	n, err := a.conn.Conn.Write(settingsFrame)
 	l.sent.Add(int64(n))
@@ -155,24 +156,24 @@ func (a *asking) write() {
 	}
 }
 
-// acknowledged is told by the reader that the peer has acknowledged one of this side's
-// SETTINGS, the oldest that it has not.
-func (a *asking) acknowledged() {
+// acknowledged notes that the peer has acknowledged the oldest of this side's SETTINGS that
+// it had not acknowledged yet. The reader calls it.
+func (a *questions) acknowledged() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.acks++
-	for len(a.asked) > 0 && a.asked[0].nth <= a.acks {
-		close(a.asked[0].answered)
-		a.asked = a.asked[1:]
+	for len(a.sent) > 0 && a.sent[0].nth <= a.acks {
+		close(a.sent[0].answered)
+		a.sent = a.sent[1:]
 	}
 }
 
-// close lets nothing more be asked. What is being written has ended once wait returns,
-// which the connection must be closed for.
-func (a *asking) close() {
+// close makes add drop questions. Close the connection after it, so that a question that
+// is being written ends; wait returns when it has.
+func (a *questions) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true
 }
 
-func (a *asking) wait() { a.writers.Wait() }
+func (a *questions) wait() { a.writers.Wait() }

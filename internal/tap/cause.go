@@ -10,24 +10,24 @@ import (
 	"syscall"
 )
 
-// telling ranks errors by how much they say about the end of a connection.
-type telling int
+// severity orders errors by how well they explain the end of a connection.
+type severity int
 
 const (
-	nothing    telling = iota // this side's own Close or deadline
-	brokenPipe                // the peer is gone; why stands in what it sent, if anywhere
-	closed                    // the peer closed without a word
-	network                   // reset, timed out, unreachable, a broken TLS record
-	alert                     // the peer's TLS says why
-	verdict                   // this side has ended it for a reason, or has seen what the peer does wrong
+	ownClose   severity = iota // this side's own Close or deadline
+	brokenPipe                 // the peer is gone; the reason is in what it sent, if anywhere
+	closed                     // the peer closed the connection and said nothing
+	network                    // reset, timed out, unreachable, a broken TLS record
+	alert                      // the peer's TLS says why
+	diagnosis                  // this side ended it for a reason, or knows what the peer did wrong
 )
 
-func rank(err error) telling {
+func severityOf(err error) severity {
 	switch {
 	case isAlert(err):
 		return alert
 	case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
-		return nothing
+		return ownClose
 	case errors.Is(err, io.EOF):
 		return closed
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrClosedPipe):
@@ -37,43 +37,43 @@ func rank(err error) telling {
 	}
 }
 
-// isAlert reports whether err is an alert that the peer sent. crypto/tls has no
-// exported type for it, but gives it an operation of its own.
+// isAlert reports whether err is a TLS alert from the peer. crypto/tls has no exported type
+// for it, but sets an operation that it uses for nothing else.
 func isAlert(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
 }
 
-// ending keeps the most telling of the errors that ended a connection.
+// ending keeps the error that explains best why a connection ended.
 type ending struct {
-	mu   sync.Mutex // guards all below; held for a few assignments
-	err  error
-	rank telling
-	ours bool  // this side closed the connection
-	why  error // of Kill
+	mu       sync.Mutex // guards all below; held for a few assignments
+	err      error
+	severity severity
+	ours     bool  // this side closed the connection
+	why      error // the argument of Kill
 }
 
-// cause is nil unless the peer or the network ended the connection.
+// cause returns the error, nil unless the peer, the network or Kill ended the connection.
 func (e *ending) cause() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.err
 }
 
-// close notes that this side closes the connection. What fails from now on
-// fails for that reason, but for an alert, which only the peer can send.
+// close notes that this side closes the connection. That explains every later error but an
+// alert, which only the peer can send.
 func (e *ending) close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ours = true
 }
 
-// judge keeps what the tap found wrong with what the peer sent.
-func (e *ending) judge(err error) {
+// diagnose notes what the tap found wrong with the bytes from the peer.
+func (e *ending) diagnose(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.rank < verdict && !e.ours {
-		e.err, e.rank = err, verdict
+	if e.severity < diagnosis && !e.ours {
+		e.err, e.severity = err, diagnosis
 	}
 }
 
@@ -82,20 +82,20 @@ func (e *ending) kill(why error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.why == nil && !e.ours {
-		e.err, e.why, e.rank, e.ours = why, why, verdict, true
+		e.err, e.why, e.severity, e.ours = why, why, diagnosis, true
 	}
 }
 
-// takeOver notes the Kill of a connection that came during the handshake.
+// takeOver notes a Kill that came during the handshake.
 func (e *ending) takeOver(r *socket) {
 	if why := r.killed(); why != nil {
 		e.kill(why)
 	}
 }
 
-// told is what the transport is told about err: the reason of Kill, if that is
-// what ended the connection.
-func (e *ending) told(err error) error {
+// transportError returns the error for the transport: the reason of Kill if that ended the
+// connection, otherwise err.
+func (e *ending) transportError(err error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.why != nil {
@@ -104,17 +104,17 @@ func (e *ending) told(err error) error {
 	return err
 }
 
-// record keeps err, met while doing something, if it says more than what is
-// there.
+// record keeps err, returned by the operation that doing names, if it explains more than
+// the error that is there.
 func (e *ending) record(doing string, err error) {
-	r := rank(err)
+	s := severityOf(err)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if r <= e.rank || e.ours && r < alert {
+	if s <= e.severity || e.ours && s < alert {
 		return
 	}
-	e.rank = r
-	switch r {
+	e.severity = s
+	switch s {
 	case alert:
 		e.err = fmt.Errorf("tap: refused by the peer: %w", err)
 	case closed:

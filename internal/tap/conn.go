@@ -10,17 +10,16 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/ready"
 )
 
-// lastWordsTimeout bounds the wait for an alert after a failed write. The alert
-// was sent before whatever made the write fail, so it is in the receive buffer
-// or it was never sent; only a busy machine needs more than an instant.
-const lastWordsTimeout = 50 * time.Millisecond
+// alertTimeout limits the wait for an alert after a failed write. The peer sends the alert
+// before it closes the connection, so it is in the receive buffer already if there is one.
+// Only a busy machine needs any time to read it.
+const alertTimeout = 50 * time.Millisecond
 
-// wrap puts a tap for l onto nc. The result has the optional methods that nc
-// has and grpc-go asks for, no more: offering a method that cannot keep its
-// promise would be worse than not offering it.
+// wrap puts a tap for l onto nc. Of the optional methods that grpc-go looks for, the result
+// has those that nc has, as it could not implement the others.
 func wrap(nc net.Conn, l *link) net.Conn {
 	c := &conn{Conn: nc, link: l, parser: parser{sink: l}}
-	l.asking.init(c)
+	l.questions.init(c)
 	sys, isSys := nc.(syscall.Conn)
 	reader := ready.New(nc)
 	switch {
@@ -49,15 +48,15 @@ type conn struct {
 	ended   error // why the tap ended the connection: the next read fails with it
 }
 
-// sysConn is a conn whose socket channelz can ask for its options.
+// sysConn is a conn whose socket options channelz can read.
 type sysConn struct {
 	*conn
 	syscallConn
 }
 
-type syscallConn = syscall.Conn // under its own name it would hide conn's Conn
+type syscallConn = syscall.Conn // an alias, as a field named Conn would hide that of conn
 
-// readyConn is a conn on a connection that can read on ready.
+// readyConn is a conn that implements ready.Reader.
 type readyConn struct {
 	*conn
 
@@ -75,7 +74,7 @@ func (c *conn) Read(b []byte) (int, error) {
 			return 0, c.ended
 		}
 		n, err := c.Conn.Read(b)
-		kept, err := c.took(b[:n], err)
+		kept, err := c.received(b[:n], err)
 		if kept > 0 || err != nil || n == 0 {
 			return kept, err
 		}
@@ -89,10 +88,10 @@ func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, er
 		}
 		b, n, err := c.ready.ReadOnReady(size, pool)
 		if n <= 0 {
-			_, err = c.took(nil, err)
+			_, err = c.received(nil, err)
 			return b, n, err
 		}
-		kept, err := c.took((*b)[:n], err)
+		kept, err := c.received((*b)[:n], err)
 		if kept > 0 {
 			return b, kept, err
 		}
@@ -103,12 +102,12 @@ func (c *readyConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, er
 	}
 }
 
-// took is called with the outcome of every read of the transport, and returns what
-// to tell it: how many of the bytes, and the error.
-func (c *conn) took(b []byte, err error) (int, error) {
+// received handles the result of a read, and returns the result for the transport: how many
+// of the bytes, and the error.
+func (c *conn) received(b []byte, err error) (int, error) {
 	n := len(b)
-	if len(b) > 0 && !c.link.holed.Load() {
-		now := c.link.hear()
+	if len(b) > 0 && !c.link.bytesTaken.Load() {
+		now := c.link.noteRead()
 		if c.opening.over {
 			n = c.feed(b)
 			c.ended = c.watchFlood(now)
@@ -122,12 +121,12 @@ func (c *conn) took(b []byte, err error) (int, error) {
 			c.openFailed()
 		}
 		c.link.ending.record("reading", err)
-		err = c.link.ending.told(err)
+		err = c.link.ending.transportError(err)
 	}
 	return n, err
 }
 
-// feed has the parser look at b, and returns how much of it the transport may see.
+// feed passes b to the parser and returns how many of its bytes the transport may see.
 func (c *conn) feed(b []byte) int {
 	if c.link.state.hold {
 		return c.withhold(b)
@@ -137,50 +136,48 @@ func (c *conn) feed(b []byte) int {
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	c.link.asking.begin(b)
-	defer c.link.asking.end()
+	c.link.questions.begin(b)
+	defer c.link.questions.end()
 	n, err := c.Conn.Write(b)
 	c.link.sent.Add(int64(n))
 	if err != nil {
 		c.link.ending.record("writing", err)
-		if rank(err) != nothing {
-			c.hearLastWords()
+		if severityOf(err) != ownClose {
+			c.readAlert()
 		}
-		err = c.link.ending.told(err)
+		err = c.link.ending.transportError(err)
 	}
 	return n, err
 }
 
 func (c *conn) Close() error {
 	c.link.ending.close()
-	c.link.asking.close()
+	c.link.questions.close()
 	err := c.Conn.Close()
-	c.link.asking.wait()
+	c.link.questions.wait()
 	return err
 }
 
-// hearLastWords reads what a peer that is gone has left in the receive buffer,
-// in search of a TLS alert. Under TLS 1.3 the client's handshake is over before
-// the server has looked at the client's certificate. A server that refuses it
-// sends an alert and closes; if the transport's first write meets the closed
-// socket before its reader meets the alert, the write's "broken pipe" is all
-// that anybody is told.
+// readAlert looks for a TLS alert in what a peer that is gone has left in the receive
+// buffer. In TLS 1.3 the client's handshake ends before the server has checked the client's
+// certificate. A server that refuses it sends an alert and closes. If the transport writes
+// to the closed socket before its reader reads the alert, the write's "broken pipe" would
+// be the only error.
 //
-// It reads only before the first SETTINGS. Until then grpc-go is still making
-// the transport, and gives the connection up when a write fails, so taking bytes
-// from its reader costs nothing. Later it lets its reader go on to the end, and
-// that will meet an alert by itself.
+// It reads only before the first SETTINGS. Until then grpc-go is still making the
+// transport, and gives the connection up when a write fails, so that it does no harm to
+// take bytes from its reader. After that its reader continues until the end and reads an
+// alert by itself.
 //
-// The transport's reader may be in Read meanwhile. tls.Conn lets one of the two
-// in at a time and returns a fatal error to both: whoever comes first records
-// it. Should application data be taken here, the reader sees a stream with a
-// hole in it until the transport has closed the connection, and the parser is
-// told to stop listening.
-func (c *conn) hearLastWords() {
-	if c.link.tls == nil || c.link.settled.Load() || c.link.holed.Swap(true) {
+// The transport's reader may be in Read at the same time. tls.Conn lets in one of the two at
+// a time and returns a fatal error to both; the first of them records it. If application
+// data is taken here, the reader misses it until the transport has closed the connection;
+// bytesTaken then keeps the parser from reading on.
+func (c *conn) readAlert() {
+	if c.link.tls == nil || c.link.settled.Load() || c.link.bytesTaken.Swap(true) {
 		return
 	}
-	if c.SetReadDeadline(time.Now().Add(lastWordsTimeout)) != nil {
+	if c.SetReadDeadline(time.Now().Add(alertTimeout)) != nil {
 		return
 	}
 	buf := make([]byte, 1<<10)

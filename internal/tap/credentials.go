@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Credentials returns inner with a difference: when a client's handshake is
-// done, s is attached to the connection. Clones attach the same s.
+// Credentials returns credentials that work as inner does and attach s to the connection
+// when a client's handshake is done. Clones attach the same s.
 func Credentials(inner credentials.TransportCredentials, s *State) credentials.TransportCredentials {
 	return &tapCredentials{TransportCredentials: inner, state: s}
 }
@@ -38,18 +38,18 @@ func (c *tapCredentials) Clone() credentials.TransportCredentials {
 	return Credentials(c.TransportCredentials.Clone(), c.state)
 }
 
-// Bundle returns credentials for balancer.NewSubConnOptions.CredsBundle that
-// attach s to the SubConn's connection: inner, and perRPC unless it is nil. The
-// channel's own per-RPC credentials stay in use beside perRPC, so pass what was
-// in the channel's bundle and not what was in its dial options.
+// Bundle returns credentials for balancer.NewSubConnOptions.CredsBundle that attach s to the
+// SubConn's connection: inner, and perRPC unless it is nil. gRPC uses the channel's own
+// per-RPC credentials too, so perRPC must be those of the channel's bundle, not those of its
+// dial options.
 //
-// It has no modes. Where the channel was given a bundle, use [WrapBundle].
+// The bundle has no modes. If the channel was given a bundle, use [WrapBundle].
 func Bundle(inner credentials.TransportCredentials, perRPC credentials.PerRPCCredentials, s *State) credentials.Bundle {
 	return &tapBundle{transport: Credentials(inner, s), perRPC: perRPC, state: s}
 }
 
-// WrapBundle is [Bundle] for credentials that come as a bundle. It keeps the
-// per-RPC credentials and the modes of inner.
+// WrapBundle is [Bundle] for credentials that are a bundle. It keeps the per-RPC
+// credentials and the modes of inner.
 func WrapBundle(inner credentials.Bundle, s *State) credentials.Bundle {
 	return &tapBundle{
 		transport: Credentials(inner.TransportCredentials(), s),
@@ -75,7 +75,7 @@ func (b *tapBundle) PerRPCCredentials() credentials.PerRPCCredentials { return b
 // NewWithMode implements credentials.Bundle.
 func (b *tapBundle) NewWithMode(mode string) (credentials.Bundle, error) {
 	if b.inner == nil {
-		return nil, fmt.Errorf("tap: these credentials have no modes, and mode %q was asked for; wrap the bundle that has it", mode)
+		return nil, fmt.Errorf("tap: these credentials have no mode %q; give the channel a credentials bundle that has it", mode)
 	}
 	inner, err := b.inner.NewWithMode(mode)
 	if err != nil {

@@ -2,7 +2,7 @@ package tap
 
 import "encoding/binary"
 
-// The little of HTTP/2 that the tap knows (RFC 9113, sections 4.1, 6.5, 6.8).
+// The parts of HTTP/2 that the tap needs (RFC 9113, sections 4.1, 6.5, 6.8).
 const (
 	frameHeaderLen = 9
 
@@ -26,56 +26,55 @@ const (
 
 	goAwayLen = 8 // the last stream's identifier and the error code
 
-	// debugLen is how much of a GOAWAY's debug data is kept. A frame may carry
-	// 16 KiB of it, and nobody wants to read that in an error.
+	// debugLen is how many bytes of a GOAWAY's debug data are kept. A frame may have
+	// 16 KiB of it, too much for an error.
 	debugLen = 256
 )
 
-// frame is what stands in a frame's header.
+// frame is the header of a frame.
 type frame struct {
 	kind, flags byte
 	length      int // of the payload
 	stream      uint32
 }
 
-// frameSink is told what the parser finds.
+// frameSink receives what the parser finds.
 type frameSink interface {
-	// frame is called when the header of a frame is here, before anything else is
-	// told of it.
+	// frame is called for the header of a frame, before any other method is called for
+	// that frame.
 	frame(f frame)
 	windowUpdate(stream, increment uint32)
-	// settings is called at the end of every SETTINGS frame that is no
-	// acknowledgement. told says whether the frame named a limit.
-	settings(limit uint32, told bool)
-	// acknowledged is called for every SETTINGS frame that is one.
+	// settings is called at the end of every SETTINGS frame that is not an
+	// acknowledgement. named is true if the frame sets the limit.
+	settings(limit uint32, named bool)
+	// acknowledged is called for every SETTINGS frame that is an acknowledgement.
 	acknowledged()
 	goAway(g GoAway)
 }
 
-// parser follows the frames in the bytes that one side sends. It looks at the
-// frame headers, skips every payload but three, and keeps no more state than one
-// half-read header or payload needs, so that the bytes may come in any pieces.
+// parser parses the frames in the bytes that one side sends. It reads the frame headers and
+// the payloads of three kinds of frame, and skips other payloads. Its only state is one
+// half-read header or payload, so the bytes may come in pieces of any length.
 //
-// A peer that breaks the rules is left to the transport, which ends such a
-// connection; the parser only promises not to panic and not to grow.
+// It leaves invalid frames to the transport, which closes the connection. The parser itself
+// neither panics nor grows on them.
 //
 // One goroutine at a time may use a parser.
 type parser struct {
 	sink frameSink
 
 	header    [frameHeaderLen]byte
-	headerLen int // bytes of the header that are here
+	headerLen int // bytes of the header read so far
 
 	current frame
-	left    int // payload bytes of the current frame still to come
+	left    int // payload bytes of the current frame not read yet
 
-	// payload holds one half-read setting, a WINDOW_UPDATE, or a GOAWAY up to its
-	// bound.
+	// payload holds one half-read setting, a WINDOW_UPDATE, or the beginning of a GOAWAY.
 	payload    [goAwayLen + debugLen]byte
 	payloadLen int
 
 	limit uint32 // the last limit in the current SETTINGS frame
-	told  bool   // whether there was one
+	named bool   // the current SETTINGS frame has a limit
 }
 
 // feed takes the next bytes of the stream.
@@ -102,8 +101,8 @@ func (p *parser) feed(b []byte) {
 	}
 }
 
-// next says how much of b, which is not empty, belongs to one frame, and whether
-// that is a whole frame.
+// next returns how many bytes of b belong to one frame, and whether they are a whole frame.
+// b is not empty.
 func (p *parser) next(b []byte) (n int, whole bool) {
 	switch {
 	case p.left > 0:
@@ -117,21 +116,21 @@ func (p *parser) next(b []byte) (n int, whole bool) {
 	return min(n, len(b)), n <= len(b)
 }
 
-// begin starts a frame whose whole header is at the front of h.
+// begin begins a frame; its whole header is at the front of h.
 func (p *parser) begin(h []byte) {
 	p.left = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
 	p.current = frame{kind: h[3], flags: h[4], length: p.left, stream: binary.BigEndian.Uint32(h[5:]) & lastStreamIDMax}
 	p.sink.frame(p.current)
 	switch p.current.kind {
 	case typeSettings, typeGoAway, typeWindowUpdate:
-		p.payloadLen, p.told = 0, false
+		p.payloadLen, p.named = 0, false
 		if p.left == 0 {
 			p.end()
 		}
 	}
 }
 
-// body takes bytes of the current frame's payload, at most all that are left.
+// body reads bytes of the current frame's payload, at most those that are left.
 func (p *parser) body(b []byte) {
 	p.left -= len(b)
 	switch p.current.kind {
@@ -147,9 +146,9 @@ func (p *parser) body(b []byte) {
 	}
 }
 
-// readSettings takes settings as they come, so that a frame of any length needs
-// room for one only. Values are processed in the order in which they appear
-// (RFC 9113, section 6.5.3): the last one wins.
+// readSettings reads the settings one by one, so that it need not hold a whole frame. They
+// are processed in the order in which they appear (RFC 9113, section 6.5.3): the last value
+// applies.
 func (p *parser) readSettings(b []byte) {
 	for len(b) > 0 {
 		n := copy(p.payload[p.payloadLen:settingLen], b)
@@ -160,17 +159,17 @@ func (p *parser) readSettings(b []byte) {
 		}
 		p.payloadLen = 0
 		if binary.BigEndian.Uint16(p.payload[:]) == settingMaxConcurrentStreams {
-			p.limit, p.told = binary.BigEndian.Uint32(p.payload[2:]), true
+			p.limit, p.named = binary.BigEndian.Uint32(p.payload[2:]), true
 		}
 	}
 }
 
-// end reports the frame that has just been read.
+// end reports the frame whose last byte has been read.
 func (p *parser) end() {
 	kind := p.current.kind
 	switch {
 	case kind == typeSettings && p.current.flags&flagAck == 0:
-		p.sink.settings(p.limit, p.told)
+		p.sink.settings(p.limit, p.named)
 	case kind == typeSettings:
 		p.sink.acknowledged()
 	case kind == typeWindowUpdate && p.payloadLen >= windowUpdateLen:

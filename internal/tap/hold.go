@@ -2,36 +2,34 @@ package tap
 
 import "encoding/binary"
 
-// A server that ends a connection gracefully says so twice: first a GOAWAY that
-// names no last stream, then, when streams on their way have arrived, one that
-// does (RFC 9113, section 6.8). gRPC's transport takes no new stream after the
-// first. A tap that holds it back lets the connection go on as if nothing had
-// been said, until whoever was told has another one or the second GOAWAY comes,
-// which is not held.
+// A server that ends a connection gracefully sends two GOAWAYs: the first names no last
+// stream, the second, when streams in flight have arrived, does (RFC 9113, section 6.8).
+// gRPC's transport opens no stream after the first. If the tap holds the first back, the
+// connection stays in use until its replacement is ready, or until the second GOAWAY,
+// which is not held back.
 //
-// gRPC's servers send a PING behind the first, and the second when it is answered
-// or after 5 s. Held together with it, it makes them wait that long.
+// gRPC's servers send a PING after the first GOAWAY, and the second GOAWAY when the PING is
+// answered or after 5 s. The PING is held back too, so that they wait those 5 s.
 
-// goAwayPing is that PING's payload in grpc-go (and in Java's and C++'s gRPC, by
-// other payloads, which are let through: the second GOAWAY then follows at once).
+// goAwayPing is the payload of that PING in grpc-go. gRPC for Java and C++ use others, which
+// are not held back: their second GOAWAY follows at once.
 var goAwayPing = [8]byte{1, 6, 1, 8, 0, 3, 3, 9}
 
-// hold is what a conn knows of what it holds. It is used by the goroutine that
-// reads.
+// hold says what a conn holds back. It is used by the goroutine that reads.
 type hold struct {
-	held bool // a GOAWAY, and so no further one
-	ping bool // its PING has not come yet
+	held bool // a GOAWAY was held back; no further one will be
+	ping bool // the PING that follows it has not come yet
 }
 
-// WithHold has the first GOAWAY of a graceful end held back: the transport does
-// not see it, Events.GoAway does. One that comes in two pieces is let through. It
-// must come before the State is used.
+// WithHold makes the tap hold back the first GOAWAY of a graceful end: Events.GoAway is
+// called for it, and the transport does not see it. A GOAWAY that arrives in two pieces is
+// not held back. Call WithHold before the State is used.
 func (s *State) WithHold() *State {
 	s.hold = true
 	return s
 }
 
-// withhold feeds b to the parser and takes out of it what is held. It returns how
+// withhold passes b to the parser and removes from it what is held back. It returns how
 // many bytes are left.
 func (c *conn) withhold(b []byte) (kept int) {
 	for at := 0; at < len(b); {
@@ -45,7 +43,7 @@ func (c *conn) withhold(b []byte) (kept int) {
 	return kept
 }
 
-// holds reports whether frame is to be held back.
+// holds reports whether a frame is held back.
 func (c *conn) holds(frame []byte) bool {
 	payload := frame[frameHeaderLen:]
 	switch frame[3] {

@@ -7,48 +7,48 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// framesPerStream is how many frames without data a server may send for a stream
-// that this side opened: headers, trailers, a RST_STREAM, a few informational
-// headers, CONTINUATIONs and frames of extensions. Few servers send more than four.
+// framesPerStream is how many frames without data a server may send for a stream that this
+// side opened: headers, trailers, a RST_STREAM, a few informational headers, CONTINUATIONs
+// and frames of extensions. Few servers send more than four.
 const framesPerStream = 16
 
-// ledger is what the frames that this side sent still entitle the peer to: an answer
-// to every stream, and the return of every byte's flow-control window. A server may
-// be slow with both. So the entitlement lasts as long as the stream is open and the
-// window not returned, and lapses with them: the calls of a long life do not add up
-// to the right to flood.
+// ledger keeps how many frames the peer may still send because of what this side has sent:
+// an answer to every stream, and the return of the flow-control window of every byte. A
+// server may be slow with both, so this credit lasts as long as the stream is open or the
+// window is not returned. It ends with them, so that many calls over a long time do not add
+// up to a credit for a flood.
 //
-// It is also where the frames that are written are followed, for [asking].
+// It also parses the frames that are written, for [questions].
 type ledger struct {
 	everOpened atomic.Int64 // streams
 
 	mu           sync.Mutex // guards all below; held for the frames of one write, or one frame read
 	begun        bool       // something has been written
-	preface      int        // bytes of it that are still to be written
+	preface      int        // bytes of the connection preface not written yet
 	written      parser     // of the frames that are written
-	inBlock      bool       // a header block has begun and not ended
-	settingsSent uint64     // SETTINGS written that ask for an acknowledgement
+	inBlock      bool       // within a header block
+	settingsSent uint64     // SETTINGS written that the peer has to acknowledge
 
-	sent    int64            // bytes, since lapse was last called
-	opened  int64            // streams, likewise
-	ended   int64            // streams, by the peer, likewise
-	open    map[uint32]int64 // by stream: bytes of DATA whose window the peer has not returned
-	newest  uint32           // stream that was opened
-	inAll   int64            // sum of open
-	onConn  int64            // the same for the connection's own window
-	resets  resets           // the latest
-	resets0 resets           // those before; their mark does not move
-	read    bool             // the peer has read resets0
+	sent      int64            // bytes sent since lapse was last called
+	opened    int64            // streams opened since then
+	ended     int64            // streams that the peer has ended since then
+	open      map[uint32]int64 // by stream: bytes of DATA whose window the peer has not returned
+	newest    uint32           // the stream opened last
+	inAll     int64            // sum of open
+	onConn    int64            // the same for the connection's own window
+	resets    resets           // the latest
+	oldResets resets           // those before; their mark does not move
+	read      bool             // the peer has read oldResets
 }
 
-// resets are streams that this side has reset. The peer may answer them until it has
-// read that, which is proved when it ends a stream that was opened later.
+// resets are streams that this side has reset. The peer may answer them until it has read
+// the RST_STREAM, which it certainly has once it ends a stream that was opened later.
 type resets struct {
 	streams int64
-	mark    uint32 // the newest stream at the time
+	mark    uint32 // the newest stream when the last of them was reset
 }
 
-// wrote is called with what is about to be written.
+// wrote notes what is about to be written.
 func (l *ledger) wrote(b []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,23 +67,23 @@ func (l *ledger) wrote(b []byte) {
 	l.written.feed(b)
 }
 
-// between reports whether a frame may be sent now that is not the transport's: not
-// within one of the transport's, not within a header block (RFC 9113, section 6.10),
-// and not before the transport's first SETTINGS.
-func (l *ledger) between() bool {
+// atBoundary reports whether the tap may send a frame of its own now: not within a frame of
+// the transport, not within a header block (RFC 9113, section 6.10), and not before the
+// transport's first SETTINGS.
+func (l *ledger) atBoundary() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.settingsSent > 0 && l.written.left == 0 && l.written.headerLen == 0 && !l.inBlock
 }
 
-// settingsWritten is how many SETTINGS were written that ask for an acknowledgement.
+// settingsWritten returns how many SETTINGS were written that the peer has to acknowledge.
 func (l *ledger) settingsWritten() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.settingsSent
 }
 
-// frame implements frameSink, for what is written.
+// frame implements frameSink, for written frames.
 func (l *ledger) frame(f frame) {
 	left, isOpen := l.open[f.stream]
 	switch f.kind {
@@ -131,11 +131,11 @@ func (l *ledger) end(stream uint32) {
 	}
 	l.forget(stream, left)
 	l.ended++
-	l.read = l.read || stream > l.resets0.mark
+	l.read = l.read || stream > l.oldResets.mark
 }
 
-// giveBack notes that the peer has returned n bytes of a window.
-func (l *ledger) giveBack(stream, n uint32) {
+// returnWindow notes that the peer has returned n bytes of a window.
+func (l *ledger) returnWindow(stream, n uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if stream == 0 {
@@ -149,29 +149,28 @@ func (l *ledger) giveBack(stream, n uint32) {
 	}
 }
 
-// latest is what has been sent, and opened, since lapse was last called.
+// latest returns the bytes sent and the streams opened since lapse was last called.
 func (l *ledger) latest() (bytes, streams int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sent, l.opened
 }
 
-// lapse returns how many frames at most may still come for what was sent until now.
-// Streams that have ended since the last call count once more, as a RST_STREAM may
-// follow.
+// lapse begins a new window, and returns how many frames may still come at most for what
+// was sent until now. Streams that have ended since the last call count once more, as a
+// RST_STREAM may follow.
 func (l *ledger) lapse() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	streams := int64(len(l.open)) + l.ended + l.resets.streams + l.resets0.streams
+	streams := int64(len(l.open)) + l.ended + l.resets.streams + l.oldResets.streams
 	l.sent, l.opened, l.ended = 0, 0, 0
-	if l.read || l.resets0.streams == 0 {
-		l.resets0, l.resets, l.read = l.resets, resets{}, false
+	if l.read || l.oldResets.streams == 0 {
+		l.oldResets, l.resets, l.read = l.resets, resets{}, false
 	}
 	return framesPerStream*streams + (l.inAll+l.onConn)/bytesPerFrame
 }
 
-// The rest of frameSink: what else is in the frames that this side writes is of no
-// interest.
+// The rest of frameSink; the ledger does not need it.
 func (*ledger) settings(uint32, bool)       {}
 func (*ledger) acknowledged()               {}
 func (*ledger) goAway(GoAway)               {}

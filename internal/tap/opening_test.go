@@ -17,9 +17,9 @@ func TestAPeerThatSpeaksSomethingElseIsTheCause(t *testing.T) {
 	}{
 		"HTTP/1":              {"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n", tap.ErrHTTP1, `tap: the peer speaks HTTP/1: it answered "HTTP/1.1 400 Bad Request"`},
 		"a TLS alert":         {"\x15\x03\x01\x00\x02\x02\x46", tap.ErrTLS, "tap: the peer speaks TLS: it answered plaintext with a TLS record"},
-		"SSH":                 {"SSH-2.0-OpenSSH_9.6\r\n", tap.ErrNotHTTP2, `tap: the peer speaks no HTTP/2: its first bytes are "SSH-2.0-OpenSSH_9.6\r\n"`},
-		"two bytes":           {"no", tap.ErrNotHTTP2, `tap: the peer speaks no HTTP/2: its first bytes are "no"`},
-		"very much":           {strings.Repeat("x", 1<<12), tap.ErrNotHTTP2, `tap: the peer speaks no HTTP/2: its first bytes are "` + strings.Repeat("x", 32) + `"`},
+		"SSH":                 {"SSH-2.0-OpenSSH_9.6\r\n", tap.ErrNotHTTP2, `tap: the peer does not speak HTTP/2: its first bytes are "SSH-2.0-OpenSSH_9.6\r\n"`},
+		"two bytes":           {"no", tap.ErrNotHTTP2, `tap: the peer does not speak HTTP/2: its first bytes are "no"`},
+		"very much":           {strings.Repeat("x", 1<<12), tap.ErrNotHTTP2, `tap: the peer does not speak HTTP/2: its first bytes are "` + strings.Repeat("x", 32) + `"`},
 		"the end":             {"", io.EOF, "tap: closed by the peer: EOF"},
 		"a part of SETTINGS":  {"\x00\x00\x06\x04\x00", io.EOF, "tap: closed by the peer: EOF"},
 		"SETTINGS, and noise": {"\x00\x00\x00\x04\x00\x00\x00\x00\x00HTTP/1.1", io.EOF, "tap: closed by the peer: EOF"},
@@ -37,7 +37,7 @@ func TestAPeerThatSpeaksSomethingElseIsTheCause(t *testing.T) {
 				}
 				got := s.Cause()
 				if size == 1 && len(tc.says) > 9 && errors.Is(got, tc.want) {
-					return // judged by the first nine bytes, which are all there were
+					return // it was decided by the first nine bytes
 				}
 				if !errors.Is(got, tc.want) || got.Error() != tc.text {
 					t.Errorf("in pieces of %d: Cause() = %v, want %s", size, got, tc.text)

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// socket is what a handshake is done on: the connection below TLS.
+// socket is the connection below TLS, on which the handshake is done.
 type socket struct {
 	conn net.Conn
 	at   time.Time
 
 	mu  sync.Mutex // guards why
-	why error      // of Kill
+	why error      // the argument of Kill
 }
 
-// reach notes the connection that the handshake is about to begin on.
+// reach notes the connection on which the handshake is about to begin.
 func (s *State) reach(conn net.Conn) *socket {
 	r := &socket{conn: conn, at: time.Now()}
 	if s.userTimeout > 0 {
@@ -25,8 +25,8 @@ func (s *State) reach(conn net.Conn) *socket {
 	return r
 }
 
-// kill closes the connection, and has TCP throw away what it has not sent: the
-// peer may not be there to take it.
+// kill closes the connection and makes TCP discard what it has not sent, as the peer may
+// not be there to receive it.
 func (r *socket) kill(why error) {
 	r.mu.Lock()
 	first := r.why == nil
@@ -38,7 +38,7 @@ func (r *socket) kill(why error) {
 		return
 	}
 	if tcp, ok := r.conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // fails on a closed connection only
+		_ = tcp.SetLinger(0) // fails only on a closed connection
 	}
 	_ = r.conn.Close()
 }
@@ -49,20 +49,20 @@ func (r *socket) killed() error {
 	return r.why
 }
 
-// Progress is how far the peer's kernel has come in taking what this side sent.
+// Progress says how much of what this side sent the peer's kernel has received.
 type Progress struct {
 	Acked uint64 // bytes acknowledged since the connection was made
-	Left  uint64 // bytes sent or to be sent, and not acknowledged
+	Left  uint64 // bytes in the send queue: not sent, or not acknowledged
 
-	LastAck time.Duration // since the peer's kernel said anything, be it that it has no room
+	LastAck time.Duration // time since the last acknowledgement, one without new data included
 
-	Resent    uint64        // packets sent more than once, those that ask for a connection included
-	RoundTrip time.Duration // as the kernel has it; 0 if it is not known
+	Resent    uint64        // packets sent again, SYNs included
+	RoundTrip time.Duration // the kernel's estimate; 0 if not known
 }
 
-// Progress asks the kernel. It is false where the platform does not tell, and for
-// connections that are not TCP's.
-func (s *State) Progress() (Progress, bool) {
+// Progress asks the kernel. ok is false on a platform that cannot tell, and for a connection
+// that is not TCP.
+func (s *State) Progress() (p Progress, ok bool) {
 	r := s.socket.Load()
 	if r == nil {
 		return Progress{}, false
@@ -70,10 +70,9 @@ func (s *State) Progress() (Progress, bool) {
 	return progress(r.conn)
 }
 
-// Unread is how many bytes have come from the peer and wait in the kernel for this
-// process to read them. It is false where the platform does not tell, and for
-// connections that are not sockets.
-func (s *State) Unread() (int, bool) {
+// Unread returns how many received bytes this process has not read from the kernel yet. ok
+// is false on a platform that cannot tell, and for a connection that is not a socket.
+func (s *State) Unread() (n int, ok bool) {
 	r := s.socket.Load()
 	if r == nil {
 		return 0, false

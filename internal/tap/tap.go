@@ -1,29 +1,34 @@
-// Package tap watches the bytes under one gRPC connection and says what grpc-go
-// keeps to itself: how many streams the server allows, that it sent GOAWAY, when
-// it was last heard, and the TLS alert that ended the connection.
+// Package tap observes the bytes of one gRPC connection and reports what grpc-go does not:
+// how many streams the server allows, that it sent GOAWAY, when bytes last came from
+// it, and why the connection ended. An LB policy gives each SubConn a [State] of its own:
 //
-// A tap sits between the transport and the connection that the handshake left
-// behind, TLS or not. It reads the headers of the frames that pass, opens three kinds
-// of those from the server (SETTINGS, GOAWAY, WINDOW_UPDATE), and changes nothing: the
-// transport reads the same bytes in the same pieces. It adds a frame of its own to
-// what the transport sends when it is told to (see [State.Ask]). It ends a connection
-// when it is told to (see [State.Kill]), when what the peer says first is not HTTP/2,
-// and when the peer floods it (see [ErrFlood]).
-//
-// A [State] belongs to one SubConn and so to one connection at a time. Give the
-// SubConn the [Bundle] of its State:
-//
-//	state := tap.New(tap.Events{Limit: onLimit})
+//	state := tap.New(tap.Events{
+//		Limit: func(limit uint32) { ... }, // the server allows so many streams
+//	})
 //	opts.CredsBundle = tap.Bundle(creds, nil, state)
 //	sc, err := cc.NewSubConn(addrs, opts)
+//	...
+//	if cause := state.Cause(); cause != nil {
+//		log.Print(cause) // such as a TLS alert
+//	}
 //
-// grpc-go reports a connection READY only after the server's first SETTINGS has
-// passed the tap, so the limit of a connection in use is always known.
+// A tap sits between the transport and the connection that the handshake returns, with or
+// without TLS. It reads the headers of all frames, and the payloads of three kinds from the
+// server (SETTINGS, GOAWAY, WINDOW_UPDATE). It changes nothing: the transport reads the same
+// bytes in the same pieces. There are three exceptions:
 //
-// What a tap keeps of the connection below it: SyscallConn, for channelz, and the
-// reads without a pinned buffer that grpc-go's transport does on Linux sockets
-// (see package internal/ready). ReadFrom and WriteTo are not offered; the transport uses
-// neither.
+//   - [State.Ask] adds a frame to those that the transport sends.
+//   - [State.WithHold] hides the first GOAWAY of a graceful end from the transport.
+//   - The tap ends the connection on [State.Kill], when the first bytes from the peer are
+//     not HTTP/2, and when the peer floods the connection (see [ErrFlood]).
+//
+// grpc-go reports a connection READY only after the server's first SETTINGS has passed the
+// tap, so the limit of a connection in use is always known.
+//
+// Of the optional methods of the connection below it a tap keeps SyscallConn, for channelz,
+// and ReadOnReady, with which grpc-go's transport reads Linux sockets without holding a
+// buffer (see package internal/ready). It does not offer ReadFrom and WriteTo, which the
+// transport does not use.
 package tap
 
 import (
@@ -36,72 +41,69 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Unlimited is the limit of a server that names none in its SETTINGS: there is
-// no limit then (RFC 9113, section 6.5.2).
+// Unlimited is the limit of a server whose SETTINGS name none, which means that there is
+// none (RFC 9113, section 6.5.2).
 const Unlimited = math.MaxUint32
 
 // lastStreamIDMax is the highest identifier that a stream can have.
 const lastStreamIDMax = 1<<31 - 1
 
-// GoAway is a server's notice that it takes no new streams on a connection
-// (RFC 9113, section 6.8).
+// GoAway is a server's notice that it accepts no new streams on a connection (RFC 9113,
+// section 6.8).
 type GoAway struct {
 	LastStreamID uint32 // streams above it were not processed and may be retried
 	Code         uint32 // an HTTP/2 error code; 0 is NO_ERROR
 
-	// Debug is the beginning of the debug data, at most 256 bytes. It is the
-	// peer's text, as it came: quote it where it is printed.
+	// Debug is the beginning of the debug data, at most 256 bytes. It is unchanged text of
+	// the peer: escape it before you show it.
 	Debug string
 
-	// Held says that the transport was not told; see WithHold.
+	// Held is true if the transport does not see this GOAWAY; see WithHold.
 	Held bool
 }
 
-// Graceful reports whether g is the first of the two GOAWAYs with which a server
-// shuts down gracefully. It names no last stream, since streams that are on
-// their way are still welcome; the second GOAWAY will name it.
+// Graceful reports whether g is the first of the two GOAWAYs with which a server shuts down
+// gracefully. It names no last stream, because the server still accepts streams that are on
+// their way; the second GOAWAY names it.
 func (g GoAway) Graceful() bool {
 	return g.LastStreamID == lastStreamIDMax && g.Code == 0
 }
 
-// Events are called as things happen. Either may be nil. They run on the
-// transport's reader goroutine, before the transport sees the frame, and hold up
-// the whole connection: they must not block. The State already says what they
-// are told.
+// Events are functions that the tap calls; each may be nil. They run on the transport's
+// reader goroutine, before the transport sees the frame. They must not block, as that would
+// block the whole connection. The methods of the State already return the new values.
 type Events struct {
-	Limit  func(limit uint32) // the first SETTINGS, and every change after it
-	GoAway func(g GoAway)     // every GOAWAY
+	Limit  func(limit uint32) // called for the first SETTINGS and for every change of the limit
+	GoAway func(g GoAway)     // called for every GOAWAY
 }
 
-// State is what is known of one connection. All its methods may be called
-// concurrently.
+// State is what is known about one connection. Its methods may be called concurrently.
 //
-// When a SubConn connects again, its State starts anew: everything it says is
-// about the latest connection that got through its handshake, and a tap on an
-// earlier connection no longer has a say.
+// When a SubConn connects again, its State begins anew: it is always about the latest
+// connection whose handshake succeeded, and no longer about an earlier one.
 type State struct {
 	events      Events
-	userTimeout time.Duration          // 0: as the system has it
+	userTimeout time.Duration          // 0: the system's
 	hold        bool                   // see hold.go
-	socket      atomic.Pointer[socket] // nil until there is a connection to shake hands on
+	socket      atomic.Pointer[socket] // nil until a handshake begins
 	link        atomic.Pointer[link]   // nil until attached
 }
 
-// New makes the State of a connection to come.
+// New returns the State of a connection that is not there yet.
 func New(ev Events) *State {
 	return &State{events: ev}
 }
 
-// WithUserTimeout has data that the peer's kernel does not acknowledge for d end
-// the connection (TCP_USER_TIMEOUT, RFC 5482), where the platform can do that; a
-// shorter time that is set already stays. It must come before the State is used.
+// WithUserTimeout makes the kernel end the connection if the peer's kernel does not
+// acknowledge data for d (TCP_USER_TIMEOUT, RFC 5482), on platforms that can do so. A shorter
+// time that is set already stays. Call WithUserTimeout before the State is used.
 func (s *State) WithUserTimeout(d time.Duration) *State {
 	s.userTimeout = d
 	return s
 }
 
-// Reached is when there was a connection to shake hands on; the zero Time if there
-// was none yet.
+// Reached returns when the handshake began on a connection, or the zero Time if it has not
+// begun.
 func (s *State) Reached() time.Time {
 	if r := s.socket.Load(); r != nil {
 		return r.at
@@ -109,10 +111,10 @@ func (s *State) Reached() time.Time {
 	return time.Time{}
 }
 
-// Kill ends the connection at once, in the handshake or after it, without a word
-// to the peer. The transport, and so the RPCs on the connection, are told why, and
-// it becomes the Cause. Unlike Close it does not wait for a peer that does not
-// read. It does nothing before the connection is Reached.
+// Kill closes the connection at once, during the handshake or after it, without informing
+// the peer. why becomes the Cause and the error of the transport, and so of the RPCs on the
+// connection. Unlike Close, Kill does not wait for a peer that does not read. Before the
+// handshake has begun it does nothing.
 func (s *State) Kill(why error) {
 	if l := s.link.Load(); l != nil {
 		l.ending.kill(why)
@@ -122,13 +124,13 @@ func (s *State) Kill(why error) {
 	}
 }
 
-// Attached reports whether a tap sits on the connection. A State that stays
-// without one though its SubConn is READY belongs to credentials that did not
-// keep the tap; nothing is known of such a connection.
+// Attached reports whether there is a tap on the connection. If there is none although the
+// SubConn is READY, something has dropped the credentials that attach it, and nothing is
+// known about that connection.
 func (s *State) Attached() bool { return s.link.Load() != nil }
 
-// Limit is how many streams the server allows at once: its latest
-// SETTINGS_MAX_CONCURRENT_STREAMS, Unlimited if it named none. It means nothing
+// Limit returns how many streams the server allows at once: its latest
+// SETTINGS_MAX_CONCURRENT_STREAMS, or Unlimited if it named none. The result has no meaning
 // before the State is Settled.
 func (s *State) Limit() uint32 {
 	if l := s.link.Load(); l != nil {
@@ -143,9 +145,9 @@ func (s *State) Settled() bool {
 	return l != nil && l.settled.Load()
 }
 
-// LastHeard is when bytes last came from the peer, whatever they were; the zero
-// Time if none came. It has the resolution of the system's monotonic clock:
-// nanoseconds on Linux and macOS, up to 15 ms on Windows.
+// LastHeard returns when any bytes last came from the peer, or the zero Time if none came.
+// Its resolution is that of the system's monotonic clock: nanoseconds on Linux and macOS, up
+// to 15 ms on Windows.
 func (s *State) LastHeard() time.Time {
 	if l := s.link.Load(); l != nil {
 		return l.lastHeard()
@@ -153,7 +155,7 @@ func (s *State) LastHeard() time.Time {
 	return time.Time{}
 }
 
-// LastGoAway is the latest GOAWAY, if there was one.
+// LastGoAway returns the latest GOAWAY, if there was one.
 func (s *State) LastGoAway() (GoAway, bool) {
 	if l := s.link.Load(); l != nil {
 		if g := l.lastGoAway.Load(); g != nil {
@@ -163,12 +165,12 @@ func (s *State) LastGoAway() (GoAway, bool) {
 	return GoAway{}, false
 }
 
-// Cause is why the connection ended, as far as the bytes tell. It is nil while
-// the connection lives and when this side closed it. The most telling error
-// wins: an alert of the peer's TLS over what the tap makes of the peer's bytes
-// (ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood), that over an error of
-// the network, that over the end of the stream, and that over a broken pipe. The
-// error wraps what the connection returned.
+// Cause returns why the connection ended, as far as its bytes show. It is nil while the
+// connection is open and when this side closed it. If there are several errors it is the one
+// that explains most. In this order: what the tap found wrong with the peer's bytes
+// (ErrHTTP1, ErrTLS, ErrNotHTTP2, ErrFlood) or the argument of Kill, an alert of the peer's
+// TLS, an error of the network, the end of the stream, a broken pipe. It wraps the error of
+// the connection.
 func (s *State) Cause() error {
 	if l := s.link.Load(); l != nil {
 		return l.ending.cause()
@@ -176,16 +178,16 @@ func (s *State) Cause() error {
 	return nil
 }
 
-// TLS is the connection's TLS state after the handshake. It is false without TLS
-// and for credentials that describe it by anything but [credentials.TLSInfo].
-func (s *State) TLS() (tls.ConnectionState, bool) {
+// TLS returns the connection's TLS state after the handshake. ok is false without TLS, and
+// for credentials whose AuthInfo is not a [credentials.TLSInfo].
+func (s *State) TLS() (state tls.ConnectionState, ok bool) {
 	if l := s.link.Load(); l != nil && l.tls != nil {
 		return l.tls.State, true
 	}
 	return tls.ConnectionState{}, false
 }
 
-// LocalAddr is this side's address, nil before the tap is attached.
+// LocalAddr returns this side's address, nil before the tap is attached.
 func (s *State) LocalAddr() net.Addr {
 	if l := s.link.Load(); l != nil {
 		return l.local
@@ -193,7 +195,7 @@ func (s *State) LocalAddr() net.Addr {
 	return nil
 }
 
-// RemoteAddr is the peer's address, nil before the tap is attached.
+// RemoteAddr returns the peer's address, nil before the tap is attached.
 func (s *State) RemoteAddr() net.Addr {
 	if l := s.link.Load(); l != nil {
 		return l.remote
@@ -201,12 +203,13 @@ func (s *State) RemoteAddr() net.Addr {
 	return nil
 }
 
-// Wrap attaches s to conn, whose handshake is done and gave info (which may be
-// nil), and returns the connection to use in its place. Nothing may have been
-// read from conn since the handshake.
+// Wrap attaches s to conn, whose handshake is done and returned info, which may be nil. It
+// returns the connection to use in place of conn. Nothing may have been read from conn since
+// the handshake.
 //
-// Read and ReadOnReady of the result belong to one goroutine at a time, and so does
-// Write, since what is written has to be whole frames in their order; the rest of it is as concurrent as conn.
+// One goroutine at a time may call Read or ReadOnReady of the result, and one at a time
+// Write, as frames have to be written whole and in order. The other methods are as
+// concurrent as those of conn.
 func (s *State) Wrap(conn net.Conn, info credentials.AuthInfo) net.Conn {
 	l := &link{
 		state:  s,
@@ -219,13 +222,13 @@ func (s *State) Wrap(conn net.Conn, info credentials.AuthInfo) net.Conn {
 		l.tls = &t
 	}
 	s.link.Store(l)
-	if r := s.socket.Load(); r != nil { // after the Store: Kill looks the other way round
+	if r := s.socket.Load(); r != nil { // after the Store, as Kill looks at both in the opposite order
 		l.ending.takeOver(r)
 	}
 	return wrap(conn, l)
 }
 
-// link is what a State knows of one of its connections.
+// link is what a State knows about one of its connections.
 type link struct {
 	state         *State
 	start         time.Time
@@ -234,22 +237,22 @@ type link struct {
 
 	limit      atomic.Uint32
 	settled    atomic.Bool
-	holed      atomic.Bool  // bytes were taken that the transport has not seen
+	bytesTaken atomic.Bool  // readAlert has taken bytes that the transport has not seen
 	heard      atomic.Int64 // nanoseconds from start to the last read, plus one; 0 if none
 	sent       atomic.Int64 // bytes
 	lastGoAway atomic.Pointer[GoAway]
 	ending     ending
 	ledger     ledger
-	asking     asking
+	questions  questions
 	tally      tally // used by the goroutine that reads
 }
 
-// current reports whether l is still what its State speaks of.
+// current reports whether l is still the connection of its State.
 func (l *link) current() bool { return l.state.link.Load() == l }
 
-// hear notes the time. It is most of what the tap adds to a read (BenchmarkRead),
-// hence time.Since: it reads the monotonic clock only, time.Now two clocks.
-func (l *link) hear() (now time.Duration) {
+// noteRead notes the time of a read. It is most of what the tap adds to the cost of a read
+// (BenchmarkRead). It uses time.Since, which reads one clock; time.Now reads two.
+func (l *link) noteRead() (now time.Duration) {
 	now = time.Since(l.start)
 	l.heard.Store(int64(now) + 1)
 	return now
@@ -262,11 +265,11 @@ func (l *link) lastHeard() time.Time {
 	return time.Time{}
 }
 
-// settings implements frameSink. A later SETTINGS that does not name the limit
-// leaves it as it is (RFC 9113, section 6.5).
-func (l *link) settings(limit uint32, told bool) {
+// settings implements frameSink. A later SETTINGS without a limit does not change it (RFC
+// 9113, section 6.5).
+func (l *link) settings(limit uint32, named bool) {
 	first := !l.settled.Load()
-	if !told {
+	if !named {
 		limit = l.limit.Load()
 	}
 	changed := l.limit.Swap(limit) != limit
@@ -290,10 +293,10 @@ func (l *link) frame(f frame) {
 }
 
 // windowUpdate implements frameSink.
-func (l *link) windowUpdate(stream, increment uint32) { l.ledger.giveBack(stream, increment) }
+func (l *link) windowUpdate(stream, increment uint32) { l.ledger.returnWindow(stream, increment) }
 
 // acknowledged implements frameSink.
-func (l *link) acknowledged() { l.asking.acknowledged() }
+func (l *link) acknowledged() { l.questions.acknowledged() }
 
 // goAway implements frameSink.
 func (l *link) goAway(g GoAway) {

@@ -14,7 +14,7 @@ func limitUserTimeout(conn net.Conn, d time.Duration) {
 	control(conn, func(fd int) {
 		now, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 		if want := int(min(d.Milliseconds(), math.MaxInt32)); err == nil && (now == 0 || now > want) {
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, want) // probes do without it
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, want) // probes find a dead connection without it
 		}
 	})
 }
@@ -51,8 +51,8 @@ func unread(conn net.Conn) (n int, ok bool) {
 	return n, ok
 }
 
-// control runs f with the file descriptor of a socket. The types are named because
-// what wraps a socket may show its descriptor too, and keep bytes of its own.
+// control runs f with the file descriptor of a socket. It accepts two types only, because
+// a wrapper of a socket may offer its descriptor too and buffer bytes of its own.
 func control(conn net.Conn, f func(fd int)) {
 	var sys syscall.Conn
 	switch c := conn.(type) {

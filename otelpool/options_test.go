@@ -1,0 +1,31 @@
+package otelpool_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/davidwartell/go-grpcpool/otelpool"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel"
+)
+
+func TestANilOptionIsSkippedAndReportedToOpenTelemetry(t *testing.T) {
+	var got []string
+	before := otel.GetErrorHandler()
+	t.Cleanup(func() { otel.SetErrorHandler(before) })
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { got = append(got, err.Error()) }))
+
+	otelpool.Instrument(otelpool.WithHealthChecks(), nil)
+	otelpool.Instrument(otelpool.WithHandlerOptions([]otelgrpc.Option{nil}...))
+	otelpool.Trace(nil)
+	otelpool.Metrics(nil)
+	want := []string{
+		"otelpool: Instrument: option 2 of 2 is nil",
+		"otelpool: WithHandlerOptions: option 1 of 1 is nil",
+		"otelpool: Trace: option 1 of 1 is nil",
+		"otelpool: Metrics: option 1 of 1 is nil",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the reports are %q, want %q", got, want)
+	}
+}
