@@ -69,7 +69,7 @@ func TestBenchMisuseAndFailure(t *testing.T) {
 		{[]string{"a:1", "--duration", "1ms"}, exitMisuse, "--duration is 1ms"},
 		{[]string{"a:1", "--data", "{}"}, exitMisuse, "--data wants --method"},
 		{[]string{"a:1", "--method", "x", "--data", "@/no/such"}, exitMisuse, "--data: open /no/such"},
-		{[]string{"127.0.0.1:1", "--plaintext"}, exitFailed, "nobody listens there"},
+		{[]string{"127.0.0.1:1", "--plaintext"}, exitFailed, "nothing is listening at that address"},
 		{[]string{limited(t, 5), "--plaintext", "--method", "a.B/C"}, exitFailed, "reflection service"},
 	} {
 		got := runLine(t.Context(), append([]string{"bench"}, tt.args...)...)

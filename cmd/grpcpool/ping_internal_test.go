@@ -94,16 +94,16 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		args       []string
 		want, hint string
 	}{
-		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by an authority that is trusted here", "(see --ca)"},
-		"the system's authorities":  {[]string{s.Address()}, "not signed by an authority that is trusted here", "(see --ca)"},
-		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "give the client one (see --cert, --key)"},
+		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by a trusted CA", "(see --ca)"},
+		"the system's authorities":  {[]string{s.Address()}, "not signed by a trusted CA", "(see --ca)"},
+		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "configure a client certificate (see --cert, --key)"},
 		"another's client":          {[]string{s.Address(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "refused the client certificate", "(see --cert, --key)"},
 		"expired":                   {[]string{expired, "--ca", s.path("ca.pem")}, "not valid at this time", "renew it"},
 		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, "certificate is for another name", "(see --authority)"},
 		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
-		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "see whether it wants TLS"},
-		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nobody listens there", "start the server"},
-		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "no such host", "correct the name"},
+		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "whether it expects TLS"},
+		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nothing is listening at that address", "start the server"},
+		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "does not resolve", "check the name"},
 	} {
 		got := runLine(t.Context(), append([]string{"ping", "--count", "1", "--timeout", "10s"}, tt.args...)...)
 		_, problem, _ := strings.Cut(got.stdout, "problem")

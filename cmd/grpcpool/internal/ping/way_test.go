@@ -93,7 +93,7 @@ func TestWhenNoAddressWorksTheLastErrorIsTold(t *testing.T) {
 	if err == nil || findings.Connected != "" || len(findings.Addresses) != 2 {
 		t.Fatalf("%+v, %v", findings, err)
 	}
-	if text := ping.Explain(err); !strings.HasPrefix(text, "nobody listens there (") || !strings.Contains(text, "dial tcp 127.0.0.1:") {
+	if text := ping.Explain(err); !strings.HasPrefix(text, "nothing is listening at that address (") || !strings.Contains(text, "dial tcp 127.0.0.1:") {
 		t.Error(text)
 	}
 }
