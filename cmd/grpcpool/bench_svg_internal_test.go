@@ -55,7 +55,7 @@ func TestBenchDrawsItsResults(t *testing.T) {
 
 func TestBenchSaysThatAPictureCannotBeWrittenBeforeItPutsLoadOnTheServer(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "no", "such.svg"), t.TempDir()} {
-		got := runLine(t.Context(), "bench", "--plaintext", "--svg", name, "127.0.0.1:1") // where nobody listens
+		got := runLine(t.Context(), "bench", "--plaintext", "--svg", name, "127.0.0.1:1") // where nothing listens
 		if got.status != exitMisuse || got.stdout != "" || !strings.Contains(got.stderr, "--svg: open "+name+": ") {
 			t.Errorf("%s: %+v", name, got)
 		}
@@ -80,7 +80,7 @@ func TestARunWithoutResultsLeavesNoPictureAndAnOldOneAsItWas(t *testing.T) {
 		if got := runLine(t.Context(), "bench", "--plaintext", "--svg", file, "127.0.0.1:1"); got.status != exitFailed {
 			t.Errorf("%+v", got)
 		}
-		look("nobody listens")
+		look("nothing listens")
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -135,7 +135,7 @@ func TestAPictureSaysHowManyCallsFailed(t *testing.T) {
 	}
 	texts := textsOf(t, []byte(picture.String()))
 	for _, want := range []string{
-		"unix:///<a>&b /a.B/C, 1,000 callers", "How long calls took that went well; 5s each way; the server allows 100 streams on a connection",
+		"unix:///<a>&b /a.B/C, 1,000 callers", "Latency of successful calls; 5s each; the server allows 100 streams per connection",
 		"0 calls/s over 1 connection, 2,000 of 2,000 calls failed", "0 calls/s over 1 connection, no call was answered",
 		"9,730 calls/s over 10 connections, 12 of 10,000 calls failed", "102", "112", "0.50", "-",
 	} {

@@ -113,7 +113,7 @@ func TestABrokenPromiseIsExitStatus1(t *testing.T) {
 		t.Errorf("status %d, stderr %q, want status 1 and nothing", got.status, got.stderr)
 	}
 	for _, want := range []string{
-		"1. Many callers", "2. The server", "3. Nobody", "4. Shutdown", "grpcpool.dial", "seen by client and server",
+		"1. Many callers", "2. The server", "3. The pool", "4. Shutdown", "grpcpool.dial", "seen by client and server",
 		"   BROKEN  calls succeed within 1ns of the server's return: the first after ",
 		"   kept    no call fails while the server is up: 0 failed",
 		"\n1 of 6 promises broken.\n",
@@ -145,7 +145,7 @@ func (w *onText) WriteString(s string) (int, error) {
 }
 
 func TestAnInterruptEndsTheDemoInAnyPhase(t *testing.T) {
-	for _, after := range []string{"One pool", "1. Many callers", "2. The server", "3. Nobody"} {
+	for _, after := range []string{"One pool", "1. Many callers", "2. The server", "3. The pool"} {
 		t.Run(after, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -248,7 +248,7 @@ func TestReportsSayWhatWentWrong(t *testing.T) {
 	}{
 		{demo.PhaseLoad, "100 B of messages sent as 150 B: nothing saved"},
 		{demo.PhaseLoad, "5b8db7e1, not seen by both sides"},
-		{demo.PhaseOutage, "first good call  none came"},
+		{demo.PhaseOutage, "first good call  none"},
 		{demo.PhaseIdle, "connection       still open"},
 	} {
 		if got := phaseReport(tt.phase, r); !strings.Contains(got, tt.want) {

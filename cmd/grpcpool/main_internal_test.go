@@ -45,7 +45,7 @@ func TestHelpIsWrittenToStdoutAndNamesEverything(t *testing.T) {
 			t.Errorf("%q: status %d, stderr %q", args, got.status, got.stderr)
 		}
 		for _, want := range []string{
-			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--serve", "--json", "Exit status:", "Try next:",
+			"--callers", "--duration", "--payload", "--outage", "--idle", "--recover-within", "--serve", "--json", "Exit status:", "Examples:",
 		} {
 			if !strings.Contains(got.stdout, want) {
 				t.Errorf("%q does not mention %q", args, want)
@@ -60,21 +60,21 @@ func TestMisuseIsExitStatus2AndSaysWhatToDo(t *testing.T) {
 		want string // in stderr
 	}{
 		{nil, "Usage:"},
-		{[]string{"dmeo"}, `there is no command "dmeo"; "grpcpool help"`},
-		{[]string{"help", "dmeo"}, `there is no command "dmeo"`},
-		{[]string{"demo", "--colour"}, "not defined: -colour; see \"grpcpool demo --help\""},
-		{[]string{"demo", "--callers", "many"}, `invalid value "many" for flag -callers`},
-		{[]string{"demo", "--callers", "0"}, "--callers is 0, want 1 to 10000"},
-		{[]string{"demo", "--callers", "10001"}, "--callers is 10001, want 1 to 10000"},
-		{[]string{"demo", "--payload", "-1"}, "--payload is -1, want 0 to 1048576"},
-		{[]string{"demo", "--payload", "1048576", "--callers", "10000"}, "--callers times --payload is 10.5 GB, want at most 268.4 MB"},
-		{[]string{"demo", "--duration", "5"}, `invalid value "5" for flag -duration`},
-		{[]string{"demo", "--duration", "1ms"}, "--duration is 1ms, want 100ms to 1h0m0s"},
-		{[]string{"demo", "--outage", "0s"}, "--outage is 0s, want 100ms to 1h0m0s"},
-		{[]string{"demo", "--idle", "-1s"}, "--idle is -1s, want 100ms to 1h0m0s"},
-		{[]string{"demo", "--recover-within", "2h"}, "--recover-within is 2h0m0s, want 1ns to 1h0m0s"},
-		{[]string{"demo", "--serve", "here"}, `--serve is "here", want host:port, such as 127.0.0.1:0`},
-		{[]string{"demo", "now"}, `takes no arguments, got "now"`},
+		{[]string{"dmeo"}, `unknown command "dmeo"; "grpcpool help"`},
+		{[]string{"help", "dmeo"}, `unknown command "dmeo"`},
+		{[]string{"demo", "--colour"}, "unknown flag --colour; see \"grpcpool demo --help\""},
+		{[]string{"demo", "--callers", "many"}, `invalid value "many" for --callers`},
+		{[]string{"demo", "--callers", "0"}, "--callers is 0; it must be from 1 to 10000"},
+		{[]string{"demo", "--callers", "10001"}, "--callers is 10001; it must be from 1 to 10000"},
+		{[]string{"demo", "--payload", "-1"}, "--payload is -1; it must be from 0 to 1048576"},
+		{[]string{"demo", "--payload", "1048576", "--callers", "10000"}, "--callers times --payload is 10.5 GB; it must be at most 268.4 MB"},
+		{[]string{"demo", "--duration", "5"}, `invalid value "5" for --duration`},
+		{[]string{"demo", "--duration", "1ms"}, "--duration is 1ms; it must be from 100ms to 1h"},
+		{[]string{"demo", "--outage", "0s"}, "--outage is 0s; it must be from 100ms to 1h"},
+		{[]string{"demo", "--idle", "-1s"}, "--idle is -1s; it must be from 100ms to 1h"},
+		{[]string{"demo", "--recover-within", "2h"}, "--recover-within is 2h; it must be from 1ns to 1h"},
+		{[]string{"demo", "--serve", "here"}, `--serve is "here"; it must be host:port, such as 127.0.0.1:0`},
+		{[]string{"demo", "now"}, `unexpected argument "now"`},
 	} {
 		got := runLine(t.Context(), tt.args...)
 		if got.status != exitMisuse || got.stdout != "" {

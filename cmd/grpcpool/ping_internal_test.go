@@ -29,9 +29,9 @@ func TestPingSaysWhatTheServerIsLike(t *testing.T) {
 	}
 	for _, want := range []string{
 		"PING 127.0.0.1:", "TLS 1.3, TLS_", "ALPN h2", `"CN=server" for ["localhost" "127.0.0.1" "::1"]`,
-		`issued by "CN=go-grpcpool local CA"`, "in 24 hours", "asked for, and shown", "sets no limit",
+		`issued by "CN=go-grpcpool local CA"`, "in 24 hours", "requested and provided", "sets no limit",
 		"PING answered in", "GOAWAY ENHANCE_YOUR_CALM \"too_many_pings\"",
-		"seq=1 time=", "seq=3 time=", " SERVING\n", "3 pings, 3 answered, 0 % lost, 1 connections\nmin ",
+		"seq=1 time=", "seq=3 time=", " SERVING\n", "3 pings, 3 answered, 0 % lost, 1 connection\nmin ",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("there is no %q in:\n%s", want, got.stdout)
@@ -111,7 +111,7 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		if got.status != exitFailed || !strings.Contains(problem, tt.want) || !strings.Contains(problem, tt.hint) {
 			t.Errorf("%s: status %d, problem %q, want 1, %q and %q", name, got.status, problem, tt.want, tt.hint)
 		}
-		if _, failed, ok := strings.Cut(pings, "seq=1 failed: "); !ok || !strings.Contains(failed, tt.hint) || !strings.Contains(pings, "1 pings, 0 answered, 100 % lost") {
+		if _, failed, ok := strings.Cut(pings, "seq=1 failed: "); !ok || !strings.Contains(failed, tt.hint) || !strings.Contains(pings, "1 ping, 0 answered, 100 % lost") {
 			t.Errorf("%s: %s", name, pings)
 		}
 	}
@@ -168,11 +168,11 @@ func TestPingMisuse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "takes one argument, the server"},
-		{[]string{"a:1", "b:2"}, "takes one argument"},
+		{nil, "the server is missing"},
+		{[]string{"a:1", "b:2"}, `unexpected argument "b:2"`},
 		{[]string{"a:1", "--count", "-1"}, "--count is -1"},
 		{[]string{"a:1", "--interval", "0s"}, "--interval is 0s"},
-		{[]string{"a:1", "--key", "k"}, "--cert and --key belong together"},
+		{[]string{"a:1", "--key", "k"}, "--cert and --key must be given together"},
 		{[]string{"a:1", "--ca", "/no/such/file"}, "--ca: open /no/such/file"},
 		{[]string{"nosuchscheme://a:1", "--plaintext"}, "no resolver is registered"},
 	} {

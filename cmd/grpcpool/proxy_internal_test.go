@@ -159,7 +159,7 @@ func TestTheProxyReadsCertificatesAndTokenAnewAtSIGHUP(t *testing.T) {
 	s.write(t, "token", []byte("0123456789-new-token"))
 	s.write(t, "cert.pem", fresh.CertPEM)
 	p.Process.Signal(syscall.SIGHUP) // the key does not belong to the certificate yet
-	p.await(t, "not reloaded")
+	p.await(t, "reload failed")
 	if err := with("0123456789-old-token"); err != nil {
 		t.Errorf("after a reload that failed: %v", err)
 	}
@@ -301,11 +301,11 @@ func TestWhatTheProxyCannotDoIsSaidAtTheStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--listen", "127.0.0.1:0"}, "TCP needs a token or mutual TLS"},
+		{[]string{"--listen", "127.0.0.1:0"}, "a TCP --listen address needs --token-file"},
 		{[]string{"--listen", "127.0.0.1:0", "--token-file", s.path("none")}, "--token-file: open"},
 		{[]string{"--listen", "127.0.0.1:0", "--token-file", s.path("empty")}, "is empty"},
 		{[]string{"--listen", "unix://" + s.path("none/p.sock")}, "no such file"},
-		{[]string{"--listen", "systemd"}, "it passed no sockets"},
+		{[]string{"--listen", "systemd"}, "systemd passed no sockets"},
 		{[]string{"--listen", "unix://" + s.path("p.sock"), "--cert", s.path("ca.pem")}, "cannot be used with certFile"},
 	} {
 		p := s.proxy(t, tt.args...)
@@ -324,18 +324,18 @@ func TestProxyMisuse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "--to is missing"},
-		{[]string{"--to", "x:1"}, "--listen is missing"},
-		{[]string{"--to", "x:1", "--listen", "/x"}, `"/x": want unix:///path or host:port`},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "more"}, `takes no arguments, got "more"`},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c"}, "--cert and --key belong together"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c", "--key", "k"}, "--cert wants --ca"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--plaintext", "--ca", "c"}, "--plaintext is without TLS"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--socket-mode", "9"}, "want an octal mode"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--allow-uid", "root"}, "want the number of a user"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--max-streams", "0"}, "--max-streams is 0, want 1 to"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--listen-cert", "c"}, "belong together"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--live", "0.0.0.0:1"}, "want a loopback address"},
+		{nil, "--to is required"},
+		{[]string{"--to", "x:1"}, "--listen is required"},
+		{[]string{"--to", "x:1", "--listen", "/x"}, `"/x": it must be unix:///path or host:port`},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "more"}, `unexpected argument "more"`},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c"}, "--cert and --key must be given together"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c", "--key", "k"}, "--cert requires --ca"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--plaintext", "--ca", "c"}, "--plaintext cannot be combined"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--socket-mode", "9"}, "must be an octal mode"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--allow-uid", "root"}, "must be a numeric user ID"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--max-streams", "0"}, "--max-streams is 0; it must be from 1 to"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--listen-cert", "c"}, "must be given together"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--live", "0.0.0.0:1"}, "must be a loopback address"},
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--drain", "-1s"}, "--drain is -1s"},
 	} {
 		got := runLine(t.Context(), append([]string{"proxy"}, tt.args...)...)
@@ -344,7 +344,7 @@ func TestProxyMisuse(t *testing.T) {
 		}
 	}
 	got := runLine(t.Context(), "proxy", "--help")
-	for _, want := range []string{"--listen <where>", "--to <server>", "Who may call:", "Exit status:", "Signals:"} {
+	for _, want := range []string{"--listen <address>", "--to <server>", "Who may connect:", "Exit status:", "Signals:"} {
 		if got.status != exitOK || !strings.Contains(got.stdout, want) {
 			t.Errorf("--help: status %d, no %q in %s", got.status, want, got.stdout)
 		}

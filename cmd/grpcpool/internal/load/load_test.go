@@ -110,12 +110,12 @@ func TestWhatCannotBeCalledIsExplained(t *testing.T) {
 		method, data string
 		want         string
 	}{
-		{with, "UnaryCall", "", "want package.Service/Method"},
+		{with, "UnaryCall", "", "it must be package.Service/Method"},
 		{with, "no.Such/Method", "", "not found"},
-		{with, "grpc.testing.TestService/Nothing", "", `no method "Nothing", but EmptyCall, UnaryCall`},
+		{with, "grpc.testing.TestService/Nothing", "", `no method "Nothing"; it has: EmptyCall, UnaryCall`},
 		{with, "grpc.testing.TestService/FullDuplexCall", "", "streaming method"},
-		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "no grpc.testing.SimpleRequest"},
-		{with, "grpc.testing.TestService/UnaryCall", `{`, "no grpc.testing.SimpleRequest"},
+		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "--data is not a valid grpc.testing.SimpleRequest"},
+		{with, "grpc.testing.TestService/UnaryCall", `{`, "--data is not a valid grpc.testing.SimpleRequest"},
 		{without, "grpc.testing.TestService/UnaryCall", "", "has no reflection service (load: the server's reflection service: rpc error: code = Unimplemented"},
 	} {
 		if _, err := load.Find(t.Context(), test.cc, test.method, test.data); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -15,7 +15,7 @@ type waiter struct {
 	at   chan time.Time
 }
 
-func (w *waiter) tooLate() { w.at <- time.Now() }
+func (w *waiter) expired() { w.at <- time.Now() }
 
 func newWaiter() *waiter { return &waiter{at: make(chan time.Time, 1)} }
 
@@ -118,7 +118,7 @@ type counted struct {
 	done chan struct{}
 }
 
-func (c *counted) tooLate() {
+func (c *counted) expired() {
 	c.told.Add(1)
 	close(c.done)
 }
