@@ -21,9 +21,9 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-const benchAbout = `grpcpool bench loads a gRPC server over a plain channel and over a pool, in turn,
-and compares them: calls a second, latency, connections used, and whether the
-server's stream limit is the bottleneck.
+const benchAbout = `grpcpool bench loads a gRPC server over a plain channel and over a pool, in
+turn, and compares them: calls a second, latency, connections used, and whether
+the server's stream limit is the bottleneck.
 
 It puts real load on the server, so use it on your own. It calls the health
 service, or with --method any unary method that the server's reflection service
@@ -39,7 +39,7 @@ const benchStatus = `Exit status:
 
 const benchNext = `Examples:
   grpcpool bench --plaintext --callers 1000 localhost:50051
-  grpcpool bench --ca ca.pem --method shop.v1.Orders/Get --data '{"id": 7}' api:443
+  grpcpool bench --method shop.v1.Orders/Get --data '{"id": 7}' api:443
   grpcpool bench --json --duration 30s api:443 | jq .results
   grpcpool bench --svg bench.svg --callers 1000 api:443
 `

@@ -47,12 +47,12 @@ const demoStatus = `Exit status:
 `
 
 const demoNext = `Examples:
-  grpcpool demo --callers 1000              more callers than one connection allows
-  grpcpool demo --payload 65536             what snappy saves on larger messages
-  grpcpool demo --outage 30s                recovery after a longer outage
+  grpcpool demo --callers 1000          more than one connection allows
+  grpcpool demo --payload 65536         what snappy saves on larger messages
+  grpcpool demo --outage 30s            recovery after a longer outage
   grpcpool demo --duration 10m --serve 127.0.0.1:0
-                                            watch the pool in a browser
-  grpcpool demo --json | jq .promises       for scripts
+                                        watch the pool in a browser
+  grpcpool demo --json | jq .promises   for scripts
 `
 
 // demoFlags is the demo's command line.

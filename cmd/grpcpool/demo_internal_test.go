@@ -114,7 +114,7 @@ func TestABrokenPromiseIsExitStatus1(t *testing.T) {
 	}
 	for _, want := range []string{
 		"1. Many callers", "2. The server", "3. The pool", "4. Shutdown", "grpcpool.dial", "seen by client and server",
-		"   BROKEN  calls succeed within 1ns of the server's return: the first after ",
+		"   BROKEN  calls succeed within 1ns of the server's restart: the first after ",
 		"   kept    no call fails while the server is up: 0 failed",
 		"\n1 of 6 promises broken.\n",
 	} {
@@ -210,7 +210,7 @@ func TestTheDemoServesItsLivePage(t *testing.T) {
 	})
 	t.Run("or says why not", func(t *testing.T) {
 		got := runLine(t.Context(), short("--serve", "127.0.0.1:notaport")...)
-		if got.status != exitFailed || !strings.Contains(got.stderr, "serving the page: ") {
+		if got.status != exitFailed || !strings.Contains(got.stderr, "serving the live page: ") {
 			t.Errorf("status %d, stderr %q", got.status, got.stderr)
 		}
 	})

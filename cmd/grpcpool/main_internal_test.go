@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -82,6 +83,48 @@ func TestMisuseIsExitStatus2AndSaysWhatToDo(t *testing.T) {
 		}
 		if !strings.Contains(got.stderr, tt.want) {
 			t.Errorf("%q: stderr is %q, want %q in it", tt.args, got.stderr, tt.want)
+		}
+	}
+}
+
+func TestHelpFitsATerminal(t *testing.T) {
+	for _, c := range commands() {
+		got := runLine(t.Context(), c.name, "--help")
+		if !strings.HasPrefix(got.stdout, "grpcpool "+c.name+" ") {
+			t.Errorf("%s: the help begins with %.40q, want what the command does", c.name, got.stdout)
+		}
+		for line := range strings.Lines(got.stdout + usage()) {
+			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > helpWidth {
+				t.Errorf("%s: a line of %d columns: %s", c.name, n, line)
+			}
+		}
+	}
+}
+
+func TestAnErrorOfACommandIsOneLine(t *testing.T) {
+	for _, args := range [][]string{
+		{"proxy", "--to", "x:1", "--listen", "unix:x", "--max-clients", "0", "--idle", "-1s", "--live", "x"},
+		{"bench", "x:1", "--callers", "0", "--duration", "0s"},
+		{"ping", "x:1", "--cert", "/no/such/cert", "--key", "/no/such/key", "--ca", "/no/such/ca"},
+	} {
+		got := runLine(t.Context(), args...)
+		if got.status != exitMisuse || strings.Count(got.stderr, "\n") != 1 || strings.Count(got.stderr, "grpcpool") > 2 {
+			t.Errorf("%q: status %d, stderr %q, want one line", args, got.status, got.stderr)
+		}
+	}
+}
+
+func TestATimeFromNowIsInWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Hour - time.Second:      "1 hour ago",
+		-3 * 24 * time.Hour:           "3 days ago",
+		-20 * time.Second:             "0 minutes ago",
+		time.Minute:                   "in 1 minute",
+		24*time.Hour - time.Second:    "in 24 hours",
+		90*24*time.Hour + time.Minute: "in 90 days",
+	} {
+		if got := fromNow(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}
 }

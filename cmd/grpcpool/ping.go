@@ -17,11 +17,11 @@ import (
 const pingAbout = `grpcpool ping is ping for a gRPC server.
 
 It makes one connection to inspect the server: its addresses, TLS version and
-certificate, whether it requests a client certificate, how many streams it allows
-per connection, and how it reacts to frequent PINGs. Then it calls the health
-service through a pool once a second, until interrupted or until --count is
-reached. A server without the health service counts as answering. When something
-fails, ping says why and what to do.
+certificate, whether it requests a client certificate, how many streams it
+allows per connection, and how it reacts to frequent PINGs. Then it calls the
+health service through a pool once a second, until interrupted or until --count
+is reached. A server without the health service counts as answering. When
+something fails, ping says why and what to do.
 `
 
 const pingStatus = `Exit status:
@@ -33,7 +33,7 @@ const pingStatus = `Exit status:
 const pingNext = `Examples:
   grpcpool ping --ca ca.pem --cert c.pem --key k.pem api.example.com:443
   grpcpool ping --plaintext --count 5 localhost:50051
-  grpcpool ping --count 1 --json api.example.com:443 | jq .findings.tls.certificate
+  grpcpool ping --count 1 --json api.example.com:443 | jq .findings.tls
 `
 
 // probeTimeout bounds the inspection of the server.

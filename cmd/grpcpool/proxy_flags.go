@@ -19,34 +19,35 @@ import (
 const proxyAbout = `grpcpool proxy shares a pool among programs that cannot keep connections open
 themselves: PHP-FPM, Python before it forks, short-lived commands, cron jobs.
 
-It listens on a Unix socket or on loopback, and forwards every gRPC call, unary or
-streaming, to one server. All calls share the connections of one pool: it opens
-them on demand, as many as the server's stream limit requires, tests them,
-replaces those that fail, and closes them when idle. Messages are neither decoded
-nor decompressed. Deadlines, metadata, trailers, status details, cancellation and
-flow control pass through; headers of a single hop (user-agent, authority,
-proxy-authorization) do not.
+It listens on a Unix socket or on loopback, and forwards every gRPC call, unary
+or streaming, to one server. All calls share the connections of one pool: it
+opens them on demand, as many as the server's stream limit requires, tests
+them, replaces those that fail, and closes them when idle. Messages are neither
+decoded nor decompressed. Deadlines, metadata, trailers, status details,
+cancellation and flow control pass through; headers of a single hop
+(user-agent, authority, proxy-authorization) do not.
 `
 
 const proxyAccess = `Who may connect:
-  unix:///path      processes of the proxy's own user, or of those in --allow-uid
-  host:port         on loopback, calls with the token of --token-file in their
-                    metadata, as "proxy-authorization: Bearer <token>"; on any
-                    address, clients with a certificate (--listen-cert,
-                    --listen-key, --listen-ca)
-  systemd           the sockets passed by systemd (LISTEN_FDS); the same rules apply
+  unix:///path  processes of the proxy's own user, or of those in --allow-uid
+  host:port     on loopback, calls with the token of --token-file in their
+                metadata, as "proxy-authorization: Bearer <token>"; on any
+                address, clients with a certificate (--listen-cert,
+                --listen-key, --listen-ca)
+  systemd       sockets passed by systemd (LISTEN_FDS); the same rules apply
 
-Credentials in a call's metadata are forwarded to the server. Some are bound to the
-name that the client calls (gRPC's self-signed JWTs). For these, set the server's
-name as the client's authority, and include it in the certificate of --listen-cert.
+Credentials in a call's metadata are forwarded to the server. Some are bound to
+the name that the client calls (gRPC's self-signed JWTs). For these, set the
+server's name as the client's authority, and include it in the certificate of
+--listen-cert.
 
 Signals:
-  HUP               reload certificates, keys and the token; running calls continue
-                    (--cert, --key and --ca are also reloaded when they change)
-  TERM, INT         stop accepting calls and wait for running ones, up to --drain
+  HUP        reload certificates, keys and the token; running calls continue
+             (--cert, --key and --ca are also reloaded when they change)
+  TERM, INT  accept no more calls and wait for running ones, up to --drain
 
 Environment:
-  GOMAXPROCS, GOGC  are used if set. Otherwise the proxy starts on one core, uses
+  GOMAXPROCS, GOGC  used if set. Otherwise the proxy starts on one core, uses
                     more under load, and collects garbage every 8 MB or so.
 `
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
@@ -22,7 +23,7 @@ var flags = map[reason.Kind]string{
 
 // Explain returns one line that says why a connection failed and what to do.
 func Explain(err error) string {
-	if errors.Is(err, io.EOF) && reason.Of(err) == reason.Unknown {
+	if hungUp := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET); hungUp && reason.Of(err) == reason.Unknown {
 		err = fmt.Errorf("error reading server preface: %w", err) // gRPC's own text
 	}
 	text := reason.Explain("", err).Error()
