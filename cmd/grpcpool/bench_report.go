@@ -106,15 +106,26 @@ func limitReport(doc *benchDocument) string {
 	}
 	limit := int(min(*doc.Limit, math.MaxInt32))
 	if doc.Callers <= limit {
-		return fmt.Sprintf("The stream limit (%d) was not the bottleneck: %s called at a time. Try --callers %d.\n", limit, counted(doc.Callers, "caller"), 5*max(limit, 1))
+		return fmt.Sprintf("The stream limit (%d) was not the bottleneck for %s. Try --callers %d.\n", limit, counted(doc.Callers, "caller"), 5*max(limit, 1))
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "The stream limit was the bottleneck: one connection carries %s at a time, so on the plain channel %s had to wait.\n",
 		counted(limit, "call"), counted(doc.Callers-limit, "caller"))
 	for _, r := range doc.Results {
 		if r.Waiting >= 0 {
-			fmt.Fprintf(&text, "The %s opened %s; at most %s waited for a stream at the same time.\n", r.Way, counted(r.Connections, "connection"), counted(r.Waiting, "call"))
+			fmt.Fprintf(&text, "The %s opened %s; %s seen waiting for a stream.\n", r.Way, counted(r.Connections, "connection"), mostWaiting(r.Waiting))
 		}
 	}
 	return text.String()
+}
+
+func mostWaiting(calls int) string {
+	switch calls {
+	case 0:
+		return "no call was"
+	case 1:
+		return "at most 1 call was"
+	default:
+		return fmt.Sprintf("at most %s were", counted(calls, "call"))
+	}
 }

@@ -10,6 +10,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,7 +163,8 @@ func (s *fileSet) fetch(request *reflectpb.ServerReflectionRequest) error {
 		return fmt.Errorf("load: the server's reflection service: %w", err)
 	}
 	if e := answer.GetErrorResponse(); e != nil {
-		return fmt.Errorf("load: the server's reflection service returned an error: %q", e.GetErrorMessage())
+		return fmt.Errorf("load: the server's reflection service does not know %q: it says %q",
+			cmp.Or(request.GetFileContainingSymbol(), request.GetFileByFilename()), e.GetErrorMessage())
 	}
 	for _, data := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
 		file := new(descriptorpb.FileDescriptorProto)

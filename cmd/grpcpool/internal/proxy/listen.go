@@ -109,7 +109,7 @@ func Listen(ctx context.Context, network, address string, access Access) (*Liste
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: --listen: %w", err)
 	}
 	return Inherit(l, access) // checks again: localhost may resolve to any address
 }
@@ -185,11 +185,11 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	l, err := new(net.ListenConfig).Listen(ctx, unix, path)
 	restore()
 	if err != nil {
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: --listen: %w", err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		_ = l.Close() // the error that is reported is err
-		return nil, fmt.Errorf("proxy: %w", err)
+		return nil, fmt.Errorf("proxy: --listen: %w", err)
 	}
 	return l, nil
 }
