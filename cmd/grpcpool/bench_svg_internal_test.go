@@ -16,7 +16,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
-// textsOf are those of a picture.
+// textsOf returns the texts in a picture.
 func textsOf(t *testing.T, picture []byte) []string {
 	t.Helper()
 	var doc struct {
@@ -48,7 +48,7 @@ func TestBenchDrawsItsResults(t *testing.T) {
 			}
 		}
 		if all := strings.Join(texts, "\n"); !strings.Contains(all, " calls/s over 1 connection, no call failed\n") {
-			t.Errorf("%q: nothing of the plain channel's calls in %q", args, texts)
+			t.Errorf("%q: the calls of the plain channel are missing in %q", args, texts)
 		}
 	}
 }
@@ -104,7 +104,7 @@ func TestAPictureTakesThePlaceOfALongerOne(t *testing.T) {
 	}
 	textsOf(t, picture)
 	if strings.Contains(string(picture), "old") {
-		t.Error("the old one's end is still there")
+		t.Error("the end of the old picture is still there")
 	}
 }
 
@@ -118,7 +118,7 @@ func TestAPictureThatCannotBeWrittenIsExitStatus1BelowTheResults(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if _, err := os.Stat(full); err != nil {
-		t.Errorf("what this run did not make is not its to remove: %v", err)
+		t.Errorf("the run removed a file that it had not created: %v", err)
 	}
 }
 

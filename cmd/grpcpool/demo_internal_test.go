@@ -12,15 +12,14 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
-// short makes a demo short and patient: how fast a loaded machine is must not
-// decide a test.
+// short makes a demo short, with generous timeouts, so that it passes on a loaded machine.
 func short(more ...string) []string {
 	return append([]string{
 		"demo", "--callers", "10", "--duration", "200ms", "--outage", "100ms", "--idle", "500ms", "--recover-within", "30s",
 	}, more...)
 }
 
-// document is what a script reads of the JSON.
+// document is the part of the JSON that scripts read.
 type document struct {
 	Load struct {
 		Callers        int
@@ -89,7 +88,7 @@ func TestTheDemoKeepsItsPromisesAndSaysSoInJSON(t *testing.T) {
 	for _, s := range doc.Trace.Spans {
 		parent, known := ids[s.Parent]
 		if !known {
-			t.Errorf("%s stands before its parent", s.Name)
+			t.Errorf("%s comes before its parent", s.Name)
 		}
 		ids[s.ID] = s.Name
 		tree = append(tree, parent+" > "+s.Side+" "+s.Name)
@@ -123,7 +122,7 @@ func TestABrokenPromiseIsExitStatus1(t *testing.T) {
 		}
 	}
 	if strings.Contains(got.stdout, "\r") {
-		t.Error("a carriage return in output that goes to no terminal")
+		t.Error("a carriage return in output that is not written to a terminal")
 	}
 }
 
@@ -154,12 +153,12 @@ func TestAnInterruptEndsTheDemoInAnyPhase(t *testing.T) {
 			if status != exitInterrupted || stderr.String() != "grpcpool demo: interrupted\n" {
 				t.Errorf("status %d, stderr %q", status, stderr.String())
 			}
-			// TestMain finds what would be left running.
+			// TestMain finds goroutines that are left running.
 		})
 	}
 }
 
-// visitor visits the address that is written, once.
+// visitor visits the first URL that is written to it.
 type visitor struct {
 	strings.Builder
 

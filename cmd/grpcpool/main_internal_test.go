@@ -17,11 +17,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// asCommand is the environment variable that makes this test's program the command
-// itself, for tests that need a process.
+// asCommand is the environment variable that makes the test binary run the command, for
+// tests that need a process.
 const asCommand = "GRPCPOOL_TEST_AS_COMMAND"
 
-// ran is what a command line did.
+// ran is the result of a command line.
 type ran struct {
 	status         int
 	stdout, stderr string

@@ -102,7 +102,7 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, "certificate is for another name", "(see --authority)"},
 		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
 		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "whether it expects TLS"},
-		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nothing is listening at that address", "start the server"},
+		"nothing there":             {[]string{closed.Addr().String(), "--plaintext"}, "nothing is listening at that address", "start the server"},
 		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "does not resolve", "check the name"},
 	} {
 		got := runLine(t.Context(), append([]string{"ping", "--count", "1", "--timeout", "10s"}, tt.args...)...)
@@ -117,7 +117,8 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 	}
 }
 
-// servesAs is the address of a TLS server with a certificate of the site's CA.
+// servesAs starts a TLS server with a certificate of the site's CA, and returns its
+// address.
 func (s *site) servesAs(t *testing.T, r pki.Request) string {
 	t.Helper()
 	pair, err := s.certs.CA.Issue(r)

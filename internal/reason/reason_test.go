@@ -96,7 +96,7 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 			if !errors.Is(got, tc.err) {
 				t.Error("the error itself is lost")
 			}
-			// Whoever sees the words only, as an RPC's status has them, adds nothing.
+			// Explaining the text again, as it stands in an RPC's status, adds nothing.
 			again := reason.Explain("", status.Error(codes.Unavailable, got.Error()))
 			if tc.kind != reason.Unknown && again.Error() != got.Error() || reason.Of(again) != tc.kind {
 				t.Errorf("explained again, kind %q: %s", reason.Of(again), again)

@@ -23,12 +23,12 @@ func TestOnlyCallsThatTheOutageExcusesMayFail(t *testing.T) {
 	r.note(at(0), at(10), nil)
 	r.note(at(10), at(20), errCall) // not excused: the server is up
 	r.serverStops()
-	r.note(at(15), at(30), errCall) // excused: the server stopped under it
-	r.note(at(31), at(40), errCall) // excused: it is away
-	r.note(at(15), at(41), nil)     // was answered before the server stopped: no recovery
+	r.note(at(15), at(30), errCall) // excused: the server stopped during the call
+	r.note(at(31), at(40), errCall) // excused: the server is down
+	r.note(at(15), at(41), nil)     // answered before the server stopped: not a recovery
 	recovered := r.serverIsBack()
 	back := r.backAt
-	r.note(at(50), at(60), errCall) // excused: the pool has not found it again
+	r.note(at(50), at(60), errCall) // excused: the pool has not reconnected yet
 	select {
 	case <-recovered:
 		t.Fatal("recovered without a good call")
@@ -41,9 +41,9 @@ func TestOnlyCallsThatTheOutageExcusesMayFail(t *testing.T) {
 	default:
 		t.Fatal("not recovered after a good call")
 	}
-	r.note(back, good.Add(1), errCall)                               // excused: it began before that
+	r.note(back, good.Add(1), errCall)                               // excused: it began before the recovery
 	r.note(good.Add(time.Millisecond), good.Add(time.Hour), errCall) // not excused
-	r.note(good, good.Add(time.Hour), nil)                           // is not the first
+	r.note(good, good.Add(time.Hour), nil)                           // not the first good call
 
 	got := r.outage()
 	if got.CallsFailed != 4 || got.FailedWhileUp != 2 || got.FirstFailureWhileUp != errCall.Error() {
@@ -102,7 +102,7 @@ func TestThePayloadHasTheLengthAskedFor(t *testing.T) {
 	}
 }
 
-// kept is a result that keeps every promise.
+// kept returns a result in which every promise is kept.
 func kept() *Result {
 	good, closed := Milliseconds(time.Second), Milliseconds(time.Second)
 	return &Result{

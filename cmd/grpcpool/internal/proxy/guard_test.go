@@ -26,7 +26,7 @@ import (
 
 const goodToken = "0123456789abcdef-secret"
 
-// guarded is a proxy that listens on loopback TCP.
+// guarded starts a proxy that listens on loopback TCP.
 func guarded(t *testing.T, access proxy.Access) (address string, calls func() int64) {
 	t.Helper()
 	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, echoServer{}) })
