@@ -81,13 +81,13 @@ func say(w io.Writer, text string) {
 	_, _ = io.WriteString(w, reason.Escape(text)) // a failure could not be reported either
 }
 
-// complain writes an error of a command as one line. The packages that errors come
-// from are named like the command, or not of interest to its user.
+// complain writes an error of a command as one line. It leaves out the name of the package
+// that the error comes from.
 func complain(w io.Writer, command, text string) {
 	text = reason.OneLine(text)
 	for before := ""; before != text; {
 		before = text
-		for _, name := range []string{"grpcpool", command, "load"} {
+		for _, name := range []string{"grpcpool", "identity", "load", command} {
 			text = strings.TrimPrefix(text, name+": ")
 		}
 	}
