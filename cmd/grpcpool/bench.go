@@ -73,7 +73,7 @@ func newBenchFlags() (*flag.FlagSet, *benchFlags) {
 	return fs, f
 }
 
-// parseBenchFlags returns flag.ErrHelp if help is asked for.
+// parseBenchFlags returns flag.ErrHelp if help is requested.
 func parseBenchFlags(args []string) (*benchFlags, error) {
 	fs, f := newBenchFlags()
 	rest, err := parse(fs, args)

@@ -76,7 +76,7 @@ func newDemoFlags() (*flag.FlagSet, *demoFlags) {
 	return fs, f
 }
 
-// parseDemoFlags returns flag.ErrHelp if help is asked for.
+// parseDemoFlags returns flag.ErrHelp if help is requested.
 func parseDemoFlags(args []string) (*demoFlags, error) {
 	fs, f := newDemoFlags()
 	rest, err := parse(fs, args)

@@ -59,7 +59,7 @@ func newPingFlags() (*flag.FlagSet, *pingFlags) {
 	return fs, f
 }
 
-// parsePingFlags returns flag.ErrHelp if help is asked for.
+// parsePingFlags returns flag.ErrHelp if help is requested.
 func parsePingFlags(args []string) (*pingFlags, error) {
 	fs, f := newPingFlags()
 	rest, err := parse(fs, args)

@@ -174,7 +174,7 @@ func (f *proxyFlags) accessOf(network string) (proxy.Access, error) {
 	}
 	access := proxy.Access{}
 	if f.tokenFile != "" {
-		data, err := os.ReadFile(f.tokenFile) //nolint:gosec // the user names it
+		data, err := os.ReadFile(f.tokenFile) //nolint:gosec // the user chose the file
 		if err != nil {
 			return access, fmt.Errorf("--token-file: %w", err)
 		}

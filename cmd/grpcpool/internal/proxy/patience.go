@@ -28,7 +28,7 @@ type wait struct {
 }
 
 // waits holds all waits. One ticker serves them. A timer for each would cost two system
-// calls a call: Go wakes the thread that polls the network whenever a timer is due
+// calls per call: Go wakes the thread that polls the network whenever a timer is due
 // earlier than that thread expects.
 type waits struct {
 	goroutines sync.WaitGroup // the ticker's, and those of expired
