@@ -74,8 +74,8 @@ func refusals(t *testing.T) []refusal {
 	none := insecure.NewCredentials()
 
 	return []refusal{
-		{"nobody listens", closedPort(t), none, reason.ConnectionRefused, []string{"nobody listens there", "connect: connection refused"}, 0},
-		{"no such socket", "unix:" + t.TempDir() + "/none", none, reason.NoSuchSocket, []string{"there is no such socket"}, 0},
+		{"nobody listens", closedPort(t), none, reason.ConnectionRefused, []string{"nothing is listening at that address", "connect: connection refused"}, 0},
+		{"no such socket", "unix:" + t.TempDir() + "/none", none, reason.NoSuchSocket, []string{"the socket does not exist"}, 0},
 		{"no such host", "passthrough:///no-such-host.invalid:1", none, reason.NoSuchHost, []string{"no such host"}, 0},
 		{"unreachable", "255.255.255.255:1", none, reason.Unreachable, []string{"network is unreachable"}, 0},
 
@@ -84,25 +84,25 @@ func refusals(t *testing.T) []refusal {
 		{"server certificate expired", startTLS(t, expired), mutual, reason.ServerExpired, []string{"has expired or is not yet valid"}, 0},
 		{"server certificate for clients", startTLS(t, clientOnly), mutual, reason.ServerCertificate, []string{"incompatible key usage"}, 0},
 
-		{"no client certificate", open, clientCreds(t, l), reason.ClientCertificate, []string{"certificate required", "give the client one"}, tries},
+		{"no client certificate", open, clientCreds(t, l), reason.ClientCertificate, []string{"certificate required", "configure a client certificate"}, tries},
 		{"client certificate of another CA", open, clientCreds(t, l, stranger.Client), reason.ClientCertificate, []string{"unknown certificate authority", "that the server trusts"}, tries},
 		{"client certificate expired", open, clientCreds(t, l, issue(t, l.CA, past)), reason.ClientCertificate, []string{"expired certificate", "renew it"}, tries},
-		{"no client certificate, TLS 1.2", open12, clientCreds(t, l), reason.HandshakeFailure, []string{"handshake failure", "it may want a client certificate"}, 5},
+		{"no client certificate, TLS 1.2", open12, clientCreds(t, l), reason.HandshakeFailure, []string{"handshake failure", "it may require a client certificate"}, 5},
 		{"client certificate of another CA, TLS 1.2", open12, clientCreds(t, l, stranger.Client), reason.ClientCertificate, []string{"unknown certificate authority"}, 5},
 
 		{"plaintext server", plain, mutual, reason.PlaintextServer, []string{"does not speak TLS", "first record does not look like a TLS handshake"}, 5},
 		{"web server behind TLS credentials", strings.TrimPrefix(web.URL, "http://"), mutual, reason.PlaintextServer, []string{"does not speak TLS"}, 5},
-		{"TLS server", open, none, reason.HungUp, []string{"see whether it wants TLS"}, tries},
-		{"TLS web server", strings.TrimPrefix(secureWeb.URL, "https://"), none, reason.HungUp, []string{"see whether it wants TLS"}, tries},
-		{"TLS web server that says so", rawServer(t, answer("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")), none, reason.TLSServer, []string{"speaks TLS and this client does not", "HTTP/1.0 400 Bad Request"}, tries},
+		{"TLS server", open, none, reason.HungUp, []string{"whether it expects TLS"}, tries},
+		{"TLS web server", strings.TrimPrefix(secureWeb.URL, "https://"), none, reason.HungUp, []string{"whether it expects TLS"}, tries},
+		{"TLS web server that says so", rawServer(t, answer("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")), none, reason.TLSServer, []string{"speaks TLS, but this client does not", "HTTP/1.0 400 Bad Request"}, tries},
 		{"TLS server that answers with an alert", rawServer(t, answer("\x15\x03\x01\x00\x02\x02\x46")), none, reason.TLSServer, []string{"a TLS record"}, tries},
 		{"web server", rawServer(t, answer("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")), none, reason.HTTP1, []string{"HTTP/1.1 400 Bad Request"}, tries},
 		{"another protocol", rawServer(t, answer("SSH-2.0-OpenSSH_9.6\r\n")), none, reason.NotHTTP2, []string{"SSH-2.0-OpenSSH_9.6"}, tries},
 		{"ALPN without HTTP/2", rawServer(t, func(c net.Conn) { serveTLS(c, otherALPN) }), mutual, reason.NoALPN, []string{"no application protocol"}, 5},
 		{"no ALPN", rawServer(t, func(c net.Conn) { serveTLS(c, noALPN) }), mutual, reason.NoALPN, []string{"ALPN"}, 5},
 		{"TLS 1.2 only", open12, clientCreds13(t, l, l.Client), reason.TLSVersion, []string{"protocol version not supported", "WithMinTLSVersion"}, 5},
-		{"hangs up", rawServer(t, func(c net.Conn) { c.Close() }), mutual, reason.HungUp, []string{"closed the connection before HTTP/2 had begun"}, tries},
-		{"hangs up after the handshake", rawServer(t, func(c net.Conn) { serveTLS(c, withH2(good)) }), mutual, reason.HungUp, []string{"closed the connection before HTTP/2 had begun"}, tries},
+		{"hangs up", rawServer(t, func(c net.Conn) { c.Close() }), mutual, reason.HungUp, []string{"closed the connection before HTTP/2 began"}, tries},
+		{"hangs up after the handshake", rawServer(t, func(c net.Conn) { serveTLS(c, withH2(good)) }), mutual, reason.HungUp, []string{"closed the connection before HTTP/2 began"}, tries},
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// webServer speaks HTTP/2 without TLS and answers what h says.
+// webServer serves h over HTTP/2 without TLS.
 func webServer(t *testing.T, h http.HandlerFunc) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,7 +64,7 @@ func TestAWebServerIsNotTakenForAGRPCServer(t *testing.T) {
 	}
 }
 
-// answering is a gRPC server that answers every call with a status.
+// answering starts a gRPC server that answers every call with a status.
 func answering(t *testing.T, st *status.Status) (address string) {
 	t.Helper()
 	return listening(t, grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return st.Err() })))
@@ -105,7 +105,7 @@ func TestBenchTellsAServersWordsFromItsOwn(t *testing.T) {
 	}
 }
 
-// guarded is a server that wants a token for every call, health checks included.
+// guarded starts a server that requires a token for every call, also for health checks.
 func guarded(t *testing.T) string {
 	t.Helper()
 	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -133,7 +133,7 @@ func (ready) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.Hea
 	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_NOT_SERVING}, nil
 }
 
-// front passes on the methods of one service, and answers all others with a page.
+// front forwards the methods of one service, and answers all others with a web page.
 func front(t *testing.T, code int) string {
 	t.Helper()
 	return webServer(t, func(w http.ResponseWriter, r *http.Request) {

@@ -21,16 +21,17 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-const benchAbout = `grpcpool bench puts load on a gRPC server, over a plain channel and over a pool in
-turn, and shows beside each other how many calls a second they make, how long calls
-take, how many connections they need, and where the server's limit on streams bites.
+const benchAbout = `grpcpool bench loads a gRPC server over a plain channel and over a pool, in
+turn, and compares them: calls a second, latency, connections used, and whether
+the server's stream limit is the bottleneck.
 
-It is load: use it on servers of your own. By default it calls the health service;
---method calls any unary method that the server's reflection service describes.
+It puts real load on the server, so use it on your own. It calls the health
+service, or with --method any unary method that the server's reflection service
+describes.
 `
 
 const benchStatus = `Exit status:
-  0    both ways were measured
+  0    both were measured
   1    the server could not be reached, or every call failed
   2    a flag is wrong
   130  interrupted (Ctrl-C)
@@ -38,7 +39,7 @@ const benchStatus = `Exit status:
 
 const benchNext = `Examples:
   grpcpool bench --plaintext --callers 1000 localhost:50051
-  grpcpool bench --ca ca.pem --method shop.v1.Orders/Get --data '{"id": 7}' api:443
+  grpcpool bench --method shop.v1.Orders/Get --data '{"id": 7}' api:443
   grpcpool bench --json --duration 30s api:443 | jq .results
   grpcpool bench --svg bench.svg --callers 1000 api:443
 `
@@ -61,18 +62,18 @@ func newBenchFlags() (*flag.FlagSet, *benchFlags) {
 	f.Turns = 2
 	fs := newFlagSet("bench")
 	f.register(fs)
-	fs.IntVar(&f.Callers, "callers", 100, "how many `callers` call at the same time, each without a pause (1 to 100000)")
-	fs.DurationVar(&f.Duration, "duration", 5*time.Second, "how long each way is measured (100ms to 1h)")
-	fs.DurationVar(&f.Timeout, "timeout", 20*time.Second, "of one call (1ms to 1h)")
-	fs.StringVar(&f.method, "method", "", "unary `method` to call, package.Service/Method; without it the health check")
-	fs.StringVar(&f.data, "data", "", "the method's request, as a `message` in JSON; @file reads it from a file")
-	fs.IntVar(&f.maxConns, "max-connections", 10, "`connections` of the pool to one address, at most (1 to 1000)")
-	fs.BoolVar(&f.json, "json", false, "print one JSON document at the end on stdout, and nothing else there")
-	fs.StringVar(&f.svg, "svg", "", "also draw the latencies into this `file`, as SVG; it is written when there are\nresults, and until then left as it was")
+	fs.IntVar(&f.Callers, "callers", 100, "`number` of concurrent callers, each calling without a pause, 1 to 100000")
+	fs.DurationVar(&f.Duration, "duration", 5*time.Second, "how long each of the two is measured, 100ms to 1h")
+	fs.DurationVar(&f.Timeout, "timeout", 20*time.Second, "timeout of one call, 1ms to 1h")
+	fs.StringVar(&f.method, "method", "", "unary `method` to call, as package.Service/Method (default: the health check)")
+	fs.StringVar(&f.data, "data", "", "request `message` of --method, in JSON; @name reads it from a file")
+	fs.IntVar(&f.maxConns, "max-connections", 10, "maximum `number` of connections of the pool to one address, 1 to 1000")
+	fs.BoolVar(&f.json, "json", false, "print one JSON document on stdout at the end, and nothing else there")
+	fs.StringVar(&f.svg, "svg", "", "also draw the latencies as SVG into this `file`; it is replaced only when there are results")
 	return fs, f
 }
 
-// parseBenchFlags returns flag.ErrHelp if help is asked for.
+// parseBenchFlags returns flag.ErrHelp if help is requested.
 func parseBenchFlags(args []string) (*benchFlags, error) {
 	fs, f := newBenchFlags()
 	rest, err := parse(fs, args)
@@ -80,12 +81,12 @@ func parseBenchFlags(args []string) (*benchFlags, error) {
 	case err != nil:
 		return nil, err
 	case len(rest) != 1:
-		return nil, fmt.Errorf("takes one argument, the server, got %q", rest)
+		return nil, oneServer(rest)
 	case f.data != "" && f.method == "":
-		return nil, errors.New("--data wants --method: whose message is it?")
+		return nil, errors.New("--data requires --method")
 	}
 	f.target = rest[0]
-	if err := errors.Join(
+	if err := firstOf(
 		checkRange("callers", f.Callers, 1, 100_000),
 		checkRange("max-connections", f.maxConns, 1, 1000),
 		checkRange("duration", f.Duration, minDuration, maxDuration),
@@ -106,7 +107,7 @@ func parseBenchFlags(args []string) (*benchFlags, error) {
 func benchHelp() string {
 	fs, _ := newBenchFlags()
 	return benchAbout + "\nUsage:\n  grpcpool bench [flags] <server>\n\n" +
-		"The server is host:port, or a gRPC target such as dns:///host:port or unix:///path.\n\n" +
+		serverHelp +
 		"Flags:\n" + flagHelp(fs) + "\n" + benchStatus + "\n" + benchNext
 }
 
@@ -124,7 +125,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	flags, err := parseBenchFlags(args)
 	var factory *grpcpool.Factory
 	if err == nil {
-		factory, err = flags.factory(flags.target, grpcpool.WithPing(ping.Alive), //nolint:contextcheck // checks names of ports only
+		factory, err = flags.factory(flags.target, grpcpool.WithPing(ping.Alive), //nolint:contextcheck // it only looks up the name of a port
 			grpcpool.WithDialOptions(scale.WithMaxConnections(flags.maxConns)))
 	}
 	var picture *pictureFile
@@ -136,7 +137,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		say(stdout, benchHelp())
 		return exitOK
 	case err != nil:
-		say(stderr, fmt.Sprintf("grpcpool bench: %v; see \"grpcpool bench --help\"\n", err))
+		complainOfUsage(stderr, "bench", err)
 		return exitMisuse
 	}
 	defer picture.close()
@@ -147,16 +148,16 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		say(stderr, "grpcpool bench: interrupted\n")
 		return exitInterrupted
 	case err != nil:
-		say(stderr, fmt.Sprintf("grpcpool bench: %s\n", ping.Explain(err)))
+		complain(stderr, "bench", ping.Explain(err))
 		return exitFailed
 	case screen.err() != nil:
-		say(stderr, fmt.Sprintf("grpcpool bench: writing the results: %v\n", screen.err()))
+		complain(stderr, "bench", fmt.Sprintf("writing the results: %v", screen.err()))
 		return exitFailed
 	}
 	return exitOK
 }
 
-// showBench measures and puts what comes of it on the screen.
+// showBench measures and prints the results.
 func showBench(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory, screen *screen, picture *pictureFile) error {
 	defer screen.clear()
 	doc := &benchDocument{Target: flags.target, Callers: flags.Callers}
@@ -187,22 +188,22 @@ func showBench(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory
 	}
 	for _, r := range doc.Results {
 		if r.Calls == r.Failed {
-			return fmt.Errorf("over the %s every call failed", r.Way)
+			return fmt.Errorf("every call over the %s failed", r.Way)
 		}
 	}
 	return nil
 }
 
-// findMethod also learns the server's limit on streams.
+// findMethod returns the method to call. It also notes the server's stream limit in doc.
 func findMethod(ctx context.Context, flags *benchFlags, factory *grpcpool.Factory, doc *benchDocument) (load.Method, error) {
 	ctx, cancel := context.WithTimeout(ctx, flags.Timeout)
 	defer cancel()
-	conn, inside, err := factory.NewInspectedConnection(ctx)
+	conn, inspector, err := factory.NewInspectedConnection(ctx)
 	if err != nil {
 		return load.Method{}, err
 	}
-	defer conn.Close() //nolint:errcheck // it has told what it had to tell
-	for _, s := range inside.Snapshot().Subchannels {
+	defer conn.Close() //nolint:errcheck // it is not used any more
+	for _, s := range inspector.Snapshot().Subchannels {
 		for _, c := range s.Connections {
 			if c.Limit != scale.Unlimited {
 				doc.Limit = &c.Limit
@@ -215,7 +216,7 @@ func findMethod(ctx context.Context, flags *benchFlags, factory *grpcpool.Factor
 	return load.Find(ctx, conn, flags.method, flags.data)
 }
 
-// plainWay is a channel as grpc-go makes it.
+// plainWay is a channel made by grpc-go itself.
 func (f *benchFlags) plainWay() load.Way {
 	return load.Way{
 		Name: "plain channel",
@@ -236,9 +237,9 @@ func (f *benchFlags) plainWay() load.Way {
 			if err != nil {
 				return nil, nil, fmt.Errorf("bench: %w", err)
 			}
-			return cc, func() { _ = cc.Close() }, nil // a failure to close changes no figure
+			return cc, func() { _ = cc.Close() }, nil // a failure to close changes no result
 		},
-		Look: func() (connections, waiting int) { return 1, -1 }, // pick_first
+		Sample: func() (connections, waiting int) { return 1, -1 }, // pick_first
 	}
 }
 
@@ -248,9 +249,9 @@ func (f *benchFlags) poolWay(factory *grpcpool.Factory) load.Way {
 		Name: "pool",
 		Conn: func(context.Context) (grpc.ClientConnInterface, func(), error) {
 			pool = shared.New(factory, 0)
-			return pool, func() { _ = pool.Close() }, nil //nolint:contextcheck // closing has its own time; that it failed changes no figure
+			return pool, func() { _ = pool.Close() }, nil //nolint:contextcheck // Close bounds itself; its failure changes no result
 		},
-		Look: func() (connections, waiting int) {
+		Sample: func() (connections, waiting int) {
 			for _, s := range pool.Stats().Current.Subchannels {
 				connections += len(s.Connections)
 				waiting += s.Waiters

@@ -32,8 +32,8 @@ func TestBenchMeasuresBothWaysAndSaysWhereTheLimitBit(t *testing.T) {
 		t.Fatalf("status %d, stderr %q, stdout:\n%s", got.status, got.stderr, got.stdout)
 	}
 	for _, want := range []string{
-		"/grpc.health.v1.Health/Check", "20 callers", "5 streams on a connection", "\nplain channel ", "\npool ", "p99.9",
-		"The limit bit: one connection carries 5 calls at a time, so on the plain channel 15 callers waited.", "####",
+		"/grpc.health.v1.Health/Check", "20 callers", "5 streams per connection", "\nplain channel ", "\npool ", "p99.9",
+		"The stream limit was the bottleneck: one connection carries 5 calls at a time, so on the plain channel 15 callers had to wait.", "####",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("there is no %q in:\n%s", want, got.stdout)
@@ -64,12 +64,12 @@ func TestBenchMisuseAndFailure(t *testing.T) {
 		status int
 		want   string
 	}{
-		{nil, exitMisuse, "takes one argument"},
-		{[]string{"a:1", "--callers", "0"}, exitMisuse, "--callers is 0, want 1 to 100000"},
+		{nil, exitMisuse, "the server is missing"},
+		{[]string{"a:1", "--callers", "0"}, exitMisuse, "--callers is 0; it must be from 1 to 100000"},
 		{[]string{"a:1", "--duration", "1ms"}, exitMisuse, "--duration is 1ms"},
-		{[]string{"a:1", "--data", "{}"}, exitMisuse, "--data wants --method"},
+		{[]string{"a:1", "--data", "{}"}, exitMisuse, "--data requires --method"},
 		{[]string{"a:1", "--method", "x", "--data", "@/no/such"}, exitMisuse, "--data: open /no/such"},
-		{[]string{"127.0.0.1:1", "--plaintext"}, exitFailed, "nobody listens there"},
+		{[]string{"127.0.0.1:1", "--plaintext"}, exitFailed, "nothing is listening at that address"},
 		{[]string{limited(t, 5), "--plaintext", "--method", "a.B/C"}, exitFailed, "reflection service"},
 	} {
 		got := runLine(t.Context(), append([]string{"bench"}, tt.args...)...)

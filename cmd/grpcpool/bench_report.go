@@ -13,15 +13,16 @@ import (
 )
 
 func benchTitle(doc *benchDocument, each time.Duration) string {
-	return fmt.Sprintf("BENCH %s %s\n%s callers, %v each way, %s\n\n",
-		doc.Target, doc.Method, group(uint64(doc.Callers)), each, doc.allowed()) //nolint:gosec // callers are counted from 1
+	return fmt.Sprintf("BENCH %s %s\n%s, %s each, %s\n\n",
+		doc.Target, doc.Method, counted(doc.Callers, "caller"), plainly(each), doc.allowed())
 }
 
+// allowed says how many streams the server allows.
 func (d *benchDocument) allowed() string {
 	if d.Limit == nil {
-		return "the server sets no limit on streams"
+		return "the server sets no stream limit"
 	}
-	return fmt.Sprintf("the server allows %d streams on a connection", *d.Limit)
+	return fmt.Sprintf("the server allows %s per connection", counted(int(*d.Limit), "stream"))
 }
 
 const barWidth = 30
@@ -32,7 +33,7 @@ func benchProgress(p load.Progress) string {
 		strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), 100*p.Done, p.Way, group(uint64(p.Calls))) //nolint:gosec // a count
 }
 
-// benchReport is a table, a plot, and what they mean.
+// benchReport is a table, a plot, and what the stream limit did.
 func benchReport(doc *benchDocument) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-14s %10s %8s %9s %9s %9s %9s %9s  %s\n",
@@ -43,16 +44,16 @@ func benchReport(doc *benchDocument) string {
 			figure(r.P50), figure(r.P90), figure(r.P99), figure(r.P999), figure(r.Max), r.Connections)
 	}
 	text.WriteString("\n" + benchPlot(doc.Results))
-	text.WriteString("\n" + whereTheLimitBit(doc))
+	text.WriteString("\n" + limitReport(doc))
 	for _, r := range doc.Results {
 		for _, kind := range slices.Sorted(maps.Keys(r.Errors)) {
-			fmt.Fprintf(&text, "%s: %s calls failed with %q\n", r.Way, group(uint64(r.Errors[kind])), kind) //nolint:gosec // a count
+			fmt.Fprintf(&text, "%s: %s failed with %q\n", r.Way, counted(r.Errors[kind], "call"), kind)
 		}
 	}
 	return text.String()
 }
 
-// figure is a number of milliseconds with three digits or so.
+// figure writes a number of milliseconds with about three significant digits.
 func figure(ms float64) string {
 	switch {
 	case ms >= 100:
@@ -66,7 +67,7 @@ func figure(ms float64) string {
 
 const plotWidth = 50
 
-// quantiles are those that are drawn.
+// quantiles are the ones that are drawn.
 var quantiles = []struct {
 	name string
 	of   func(load.Result) float64
@@ -77,7 +78,7 @@ var quantiles = []struct {
 	{"p99.9", func(r load.Result) float64 { return r.P999 }},
 }
 
-// benchPlot draws latencies as bars, all to one scale.
+// benchPlot draws latencies as bars, all on one scale.
 func benchPlot(results []load.Result) string {
 	var text strings.Builder
 	longest := 0.0
@@ -98,21 +99,33 @@ func benchPlot(results []load.Result) string {
 	return text.String()
 }
 
-func whereTheLimitBit(doc *benchDocument) string {
+// limitReport says whether the stream limit was the bottleneck.
+func limitReport(doc *benchDocument) string {
 	if doc.Limit == nil {
-		return "The server sets no limit on streams, so none bit.\n"
+		return "The server sets no stream limit.\n"
 	}
 	limit := int(min(*doc.Limit, math.MaxInt32))
 	if doc.Callers <= limit {
-		return fmt.Sprintf("The limit of %d streams did not bite: there were %d callers. Try --callers %d.\n", limit, doc.Callers, 5*max(limit, 1))
+		return fmt.Sprintf("The stream limit (%d) was not the bottleneck for %s. Try --callers %d.\n", limit, counted(doc.Callers, "caller"), 5*max(limit, 1))
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "The limit bit: one connection carries %d calls at a time, so on the plain channel %d callers waited.\n",
-		limit, doc.Callers-limit)
+	fmt.Fprintf(&text, "The stream limit was the bottleneck: one connection carries %s at a time, so on the plain channel %s had to wait.\n",
+		counted(limit, "call"), counted(doc.Callers-limit, "caller"))
 	for _, r := range doc.Results {
 		if r.Waiting >= 0 {
-			fmt.Fprintf(&text, "The %s opened %d connections; at most %d calls were seen waiting for a stream.\n", r.Way, r.Connections, r.Waiting)
+			fmt.Fprintf(&text, "The %s opened %s; %s seen waiting for a stream.\n", r.Way, counted(r.Connections, "connection"), mostWaiting(r.Waiting))
 		}
 	}
 	return text.String()
+}
+
+func mostWaiting(calls int) string {
+	switch calls {
+	case 0:
+		return "no call was"
+	case 1:
+		return "at most 1 call was"
+	default:
+		return fmt.Sprintf("at most %s were", counted(calls, "call"))
+	}
 }

@@ -12,25 +12,25 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 
-// pictureFile is where a picture will go. Nil is none.
+// pictureFile is the file of --svg, nil if there is none.
 type pictureFile struct {
 	file *os.File
-	made bool // it was not there before, and is taken away again unless there is something to show
+	made bool // it did not exist before, and is removed again unless there are results
 }
 
-// openPicture is called before there is anything to draw: a file that cannot be written
-// must not come out after minutes of load on a server. What is in it stays until then.
+// openPicture is called before the measurement, so that a file that cannot be written is
+// reported before minutes of load. It leaves the file's content as it is.
 func openPicture(name string) (*pictureFile, error) {
 	if name == "" {
 		return nil, nil //nolint:nilnil // nil has methods
 	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // the user names it, and shows it to others
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // the user chose the file, and shows it to others
 	made := err == nil
 	if errors.Is(err, fs.ErrExist) {
 		file, err = os.OpenFile(name, os.O_WRONLY, 0) //nolint:gosec // likewise
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--svg: %w: name a file that can be written", err)
+		return nil, fmt.Errorf("--svg: %w; choose a file that can be written", err)
 	}
 	return &pictureFile{file, made}, nil
 }
@@ -41,7 +41,7 @@ func (p *pictureFile) write(chart io.WriterTo) error {
 	}
 	err := p.replace(chart)
 	if err != nil {
-		return fmt.Errorf("--svg: the results are printed, but their picture cannot be written: %w: make room, or name a file elsewhere", err)
+		return fmt.Errorf("--svg: the results are printed, but the picture cannot be written: %w; make room, or choose another file", err)
 	}
 	p.made = false // it stays
 	return nil
@@ -52,7 +52,7 @@ func (p *pictureFile) replace(chart io.WriterTo) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().IsRegular() { // a pipe or device has no end to cut off
+	if info.Mode().IsRegular() { // a pipe or a device cannot be truncated
 		if err := p.file.Truncate(0); err != nil {
 			return err
 		}
@@ -63,22 +63,22 @@ func (p *pictureFile) replace(chart io.WriterTo) error {
 	return p.file.Close()
 }
 
-// close takes away an empty file that would look like a result.
+// close removes an empty file, which would look like a result.
 func (p *pictureFile) close() {
 	if p == nil {
 		return
 	}
-	_ = p.file.Close() // a second time, if it was written
+	_ = p.file.Close() // it is closed already if it was written
 	if p.made {
-		_ = os.Remove(p.file.Name()) // it was nothing; that it stays cannot be helped
+		_ = os.Remove(p.file.Name()) // it is empty; a failure does no harm
 	}
 }
 
-// benchPicture draws the results for people who were not there.
+// benchPicture draws the results, with all that is needed to read them.
 func benchPicture(doc *benchDocument, each time.Duration) plot.Bars {
 	chart := plot.Bars{
 		Title: fmt.Sprintf("%s %s, %s", doc.Target, doc.Method, counted(doc.Callers, "caller")),
-		Note:  fmt.Sprintf("How long calls took that went well; %v each way; %s", each, doc.allowed()),
+		Note:  fmt.Sprintf("Latency of successful calls; %s each; %s", plainly(each), doc.allowed()),
 		Y:     "ms",
 		Sets:  make([]plot.Set, len(doc.Results)),
 	}
@@ -108,12 +108,4 @@ func benchLegend(r load.Result) string {
 		failed = fmt.Sprintf("%s of %s failed", group(uint64(r.Failed)), counted(int(r.Calls), "call"))
 	}
 	return fmt.Sprintf("%s calls/s over %s, %s", group(uint64(r.CallsPerSecond)), counted(r.Connections, "connection"), failed)
-}
-
-// counted is "1 call" or "2,000 calls".
-func counted(n int, one string) string {
-	if n != 1 {
-		one += "s"
-	}
-	return group(uint64(n)) + " " + one //nolint:gosec // a count
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
-// textsOf are those of a picture.
+// textsOf returns the texts in a picture.
 func textsOf(t *testing.T, picture []byte) []string {
 	t.Helper()
 	var doc struct {
@@ -48,14 +48,14 @@ func TestBenchDrawsItsResults(t *testing.T) {
 			}
 		}
 		if all := strings.Join(texts, "\n"); !strings.Contains(all, " calls/s over 1 connection, no call failed\n") {
-			t.Errorf("%q: nothing of the plain channel's calls in %q", args, texts)
+			t.Errorf("%q: the calls of the plain channel are missing in %q", args, texts)
 		}
 	}
 }
 
 func TestBenchSaysThatAPictureCannotBeWrittenBeforeItPutsLoadOnTheServer(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "no", "such.svg"), t.TempDir()} {
-		got := runLine(t.Context(), "bench", "--plaintext", "--svg", name, "127.0.0.1:1") // where nobody listens
+		got := runLine(t.Context(), "bench", "--plaintext", "--svg", name, "127.0.0.1:1") // where nothing listens
 		if got.status != exitMisuse || got.stdout != "" || !strings.Contains(got.stderr, "--svg: open "+name+": ") {
 			t.Errorf("%s: %+v", name, got)
 		}
@@ -80,7 +80,7 @@ func TestARunWithoutResultsLeavesNoPictureAndAnOldOneAsItWas(t *testing.T) {
 		if got := runLine(t.Context(), "bench", "--plaintext", "--svg", file, "127.0.0.1:1"); got.status != exitFailed {
 			t.Errorf("%+v", got)
 		}
-		look("nobody listens")
+		look("nothing listens")
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -104,7 +104,7 @@ func TestAPictureTakesThePlaceOfALongerOne(t *testing.T) {
 	}
 	textsOf(t, picture)
 	if strings.Contains(string(picture), "old") {
-		t.Error("the old one's end is still there")
+		t.Error("the end of the old picture is still there")
 	}
 }
 
@@ -118,7 +118,7 @@ func TestAPictureThatCannotBeWrittenIsExitStatus1BelowTheResults(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if _, err := os.Stat(full); err != nil {
-		t.Errorf("what this run did not make is not its to remove: %v", err)
+		t.Errorf("the run removed a file that it had not created: %v", err)
 	}
 }
 
@@ -135,7 +135,7 @@ func TestAPictureSaysHowManyCallsFailed(t *testing.T) {
 	}
 	texts := textsOf(t, []byte(picture.String()))
 	for _, want := range []string{
-		"unix:///<a>&b /a.B/C, 1,000 callers", "How long calls took that went well; 5s each way; the server allows 100 streams on a connection",
+		"unix:///<a>&b /a.B/C, 1,000 callers", "Latency of successful calls; 5s each; the server allows 100 streams per connection",
 		"0 calls/s over 1 connection, 2,000 of 2,000 calls failed", "0 calls/s over 1 connection, no call was answered",
 		"9,730 calls/s over 10 connections, 12 of 10,000 calls failed", "102", "112", "0.50", "-",
 	} {

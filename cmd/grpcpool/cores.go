@@ -7,36 +7,35 @@ import (
 	"time"
 )
 
-// A proxy works on few cores and on a small heap, and both need telling to Go.
+// A proxy runs best on few cores, and its heap is small. Go's defaults suit neither.
 //
-// Go wakes another thread whenever a goroutine becomes ready and a core is free. A
-// call passes through a handful of goroutines, one after the other, so that the thread
-// that was woken finds nothing left to do: that costs more than the call itself. With
-// one core there is nobody to wake. So the proxy begins with one, and takes more when
-// its work needs them.
+// Go wakes another thread whenever a goroutine becomes ready and a core is free. A call
+// passes through a handful of goroutines, one after the other, so the thread finds
+// nothing left to do; waking it costs more than the call itself. With one core there is
+// no thread to wake. So the proxy starts with one core, and takes more under load.
 //
-// And Go collects garbage whenever the heap has doubled. With next to nothing on it
-// that would be at every couple of hundred calls.
+// Go collects garbage whenever the heap has doubled. With an almost empty heap that would
+// be every couple of hundred calls.
 
 const (
 	corePeriod = 250 * time.Millisecond
 
-	// moreCores is how busy the cores must have been for one period to double them.
+	// moreCores is the load of the cores above which their number is doubled.
 	moreCores = 0.8
-	// fewerCores is how busy half of the cores would have been, at the most, for
-	// calmPeriods in a row, to halve them.
+	// fewerCores is the load that half of the cores would have had, below which their
+	// number is halved after calmPeriods in a row.
 	fewerCores  = 0.6
 	calmPeriods = 8
 
-	// ballast is memory that is never touched, and so takes none. It counts for
-	// when the heap has doubled: with it garbage is collected every 8 MB or so. With
-	// more, what is allocated next has left the processor's caches, which costs more
-	// than the collections that it saves.
+	// ballast is the size of an allocation that is never touched, and so uses no memory.
+	// It counts as heap: with it, garbage is collected every 8 MB or so. A larger one
+	// would save collections, but new objects would miss the processor's caches, which
+	// costs more.
 	ballast = 6 << 20
 )
 
-// frugal makes the process work so until stop. What the environment says of these
-// settings (GOMAXPROCS, GOGC) stays as it is.
+// frugal adapts the process to that until stop. It leaves alone what the environment
+// sets (GOMAXPROCS, GOGC).
 func frugal() (stop func()) {
 	var undo []func()
 	if _, set := os.LookupEnv("GOGC"); !set {
@@ -57,7 +56,7 @@ func holdBallast() (stop func()) {
 	return func() { runtime.KeepAlive(b) }
 }
 
-// followLoad takes as many cores as the process is busy with, until stop.
+// followLoad adapts the number of cores to the load, until stop.
 func followLoad() (stop func()) {
 	most := runtime.GOMAXPROCS(0)
 	if _, known := cpuTime(); !known || most == 1 {
@@ -96,11 +95,11 @@ func followLoad() (stop func()) {
 // cores decides how many cores to use.
 type cores struct {
 	most, inUse int
-	calm        int // periods in a row in which half would have done
+	calm        int // periods in a row in which half of them would have been enough
 }
 
-// adjust is told how many cores' time was used in a period, and reports whether inUse
-// has changed.
+// adjust adapts inUse to a period in which busy cores' time was used, and reports
+// whether it has changed.
 func (c *cores) adjust(busy float64) bool {
 	if busy > moreCores*float64(c.inUse) {
 		c.calm = 0

@@ -14,7 +14,7 @@ func TestCoresFollowTheLoad(t *testing.T) {
 		name  string
 		most  int
 		busy  []float64
-		inUse []int // whenever it changes
+		inUse []int // at each change
 	}{
 		{"nothing to do", 8, calm(0), nil},
 		{"one core is enough", 8, calm(0.75), nil},
@@ -30,7 +30,7 @@ func TestCoresFollowTheLoad(t *testing.T) {
 			for _, busy := range c.busy {
 				before := k.inUse
 				if changed := k.adjust(busy); changed != (before != k.inUse) {
-					t.Errorf("adjust(%v) says %v, from %d to %d", busy, changed, before, k.inUse)
+					t.Errorf("adjust(%v) = %v, from %d to %d", busy, changed, before, k.inUse)
 				}
 				if k.inUse != before {
 					got = append(got, k.inUse)

@@ -4,5 +4,5 @@ package main
 
 import "time"
 
-// cpuTime is not known here.
+// cpuTime is not known on this system.
 func cpuTime() (used time.Duration, known bool) { return 0, false }

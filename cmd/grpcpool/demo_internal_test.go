@@ -12,15 +12,14 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/demo"
 )
 
-// short makes a demo short and patient: how fast a loaded machine is must not
-// decide a test.
+// short makes a demo short, with generous timeouts, so that it passes on a loaded machine.
 func short(more ...string) []string {
 	return append([]string{
 		"demo", "--callers", "10", "--duration", "200ms", "--outage", "100ms", "--idle", "500ms", "--recover-within", "30s",
 	}, more...)
 }
 
-// document is what a script reads of the JSON.
+// document is the part of the JSON that scripts read.
 type document struct {
 	Load struct {
 		Callers        int
@@ -89,7 +88,7 @@ func TestTheDemoKeepsItsPromisesAndSaysSoInJSON(t *testing.T) {
 	for _, s := range doc.Trace.Spans {
 		parent, known := ids[s.Parent]
 		if !known {
-			t.Errorf("%s stands before its parent", s.Name)
+			t.Errorf("%s comes before its parent", s.Name)
 		}
 		ids[s.ID] = s.Name
 		tree = append(tree, parent+" > "+s.Side+" "+s.Name)
@@ -113,8 +112,8 @@ func TestABrokenPromiseIsExitStatus1(t *testing.T) {
 		t.Errorf("status %d, stderr %q, want status 1 and nothing", got.status, got.stderr)
 	}
 	for _, want := range []string{
-		"1. Many callers", "2. The server", "3. Nobody", "4. Shutdown", "grpcpool.dial", "seen by client and server",
-		"   BROKEN  calls succeed within 1ns of the server's return: the first after ",
+		"1. Many callers", "2. The server", "3. The pool", "4. Shutdown", "grpcpool.dial", "seen by client and server",
+		"   BROKEN  calls succeed within 1ns of the server's restart: the first after ",
 		"   kept    no call fails while the server is up: 0 failed",
 		"\n1 of 6 promises broken.\n",
 	} {
@@ -123,7 +122,7 @@ func TestABrokenPromiseIsExitStatus1(t *testing.T) {
 		}
 	}
 	if strings.Contains(got.stdout, "\r") {
-		t.Error("a carriage return in output that goes to no terminal")
+		t.Error("a carriage return in output that is not written to a terminal")
 	}
 }
 
@@ -145,7 +144,7 @@ func (w *onText) WriteString(s string) (int, error) {
 }
 
 func TestAnInterruptEndsTheDemoInAnyPhase(t *testing.T) {
-	for _, after := range []string{"One pool", "1. Many callers", "2. The server", "3. Nobody"} {
+	for _, after := range []string{"One pool", "1. Many callers", "2. The server", "3. The pool"} {
 		t.Run(after, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -154,12 +153,12 @@ func TestAnInterruptEndsTheDemoInAnyPhase(t *testing.T) {
 			if status != exitInterrupted || stderr.String() != "grpcpool demo: interrupted\n" {
 				t.Errorf("status %d, stderr %q", status, stderr.String())
 			}
-			// TestMain finds what would be left running.
+			// TestMain finds goroutines that are left running.
 		})
 	}
 }
 
-// visitor visits the address that is written, once.
+// visitor visits the first URL that is written to it.
 type visitor struct {
 	strings.Builder
 
@@ -210,7 +209,7 @@ func TestTheDemoServesItsLivePage(t *testing.T) {
 	})
 	t.Run("or says why not", func(t *testing.T) {
 		got := runLine(t.Context(), short("--serve", "127.0.0.1:notaport")...)
-		if got.status != exitFailed || !strings.Contains(got.stderr, "serving the page: ") {
+		if got.status != exitFailed || !strings.Contains(got.stderr, "serving the live page: ") {
 			t.Errorf("status %d, stderr %q", got.status, got.stderr)
 		}
 	})
@@ -248,7 +247,7 @@ func TestReportsSayWhatWentWrong(t *testing.T) {
 	}{
 		{demo.PhaseLoad, "100 B of messages sent as 150 B: nothing saved"},
 		{demo.PhaseLoad, "5b8db7e1, not seen by both sides"},
-		{demo.PhaseOutage, "first good call  none came"},
+		{demo.PhaseOutage, "first good call  none"},
 		{demo.PhaseIdle, "connection       still open"},
 	} {
 		if got := phaseReport(tt.phase, r); !strings.Contains(got, tt.want) {

@@ -10,19 +10,15 @@ import (
 )
 
 func demoTitle(cfg demo.Config) string {
-	callers := "one caller"
-	if cfg.Callers > 1 {
-		callers = group(uint64(cfg.Callers)) + " callers"
-	}
-	return fmt.Sprintf("One pool, %s, a gRPC server with mutual TLS on loopback.\n", callers)
+	return fmt.Sprintf("One pool, %s, and a gRPC server with mutual TLS on loopback.\n", counted(cfg.Callers, "caller"))
 }
 
 func progressLine(p demo.Progress) string {
-	return fmt.Sprintf("%5.1f s  %-12v  %7s calls/s  %s failed in all  connections: %d",
+	return fmt.Sprintf("%5.1f s  %-12v  %7s calls/s  %s failed in total  connections: %d",
 		p.Elapsed.Seconds(), p.Phase, group(uint64(p.Rate)), group(p.Failed), p.Connections)
 }
 
-// phaseReport is what a person is told when a phase has ended.
+// phaseReport is the text printed when a phase has ended.
 func phaseReport(p demo.Phase, r *demo.Result) string {
 	var text strings.Builder
 	row := func(label, format string, args ...any) {
@@ -35,31 +31,31 @@ func phaseReport(p demo.Phase, r *demo.Result) string {
 		traceReport(row, &r.Trace)
 	case demo.PhaseOutage:
 		fmt.Fprintf(&text, "\n2. The server goes away for %s and comes back\n", span(r.Outage.Away))
-		row("calls failed", "%s, as every caller tries again after %s", group(r.Outage.CallsFailed), span(r.Outage.RetryPause))
+		row("calls failed", "%s; each caller retries after %s", group(r.Outage.CallsFailed), span(r.Outage.RetryPause))
 		if r.Outage.FirstGoodCall == nil {
-			row("first good call", "none came")
+			row("first good call", "none")
 			break
 		}
 		row("first good call", "%s after the server was back", span(*r.Outage.FirstGoodCall))
 	case demo.PhaseIdle:
-		text.WriteString("\n3. Nobody calls\n")
+		text.WriteString("\n3. The pool is idle\n")
 		if r.Idle.ClosedAfter == nil {
 			row("connection", "still open")
 		} else {
 			row("connection", "closed after %s (idle timeout %s), as seen by the server", span(*r.Idle.ClosedAfter), span(r.Idle.Timeout))
 		}
-		row("next call", "%s, with a new connection", span(r.Idle.NextCall))
+		row("next call", "%s, over a new connection", span(r.Idle.NextCall))
 	case demo.PhaseShutdown:
 		text.WriteString("\n4. Shutdown\n")
 		row("took", "%s", span(r.Shutdown.Took))
-		row("connections", "%d opened in all, %d left", r.Connections, r.Shutdown.ConnectionsLeft)
+		row("connections", "%d opened in total, %d left open", r.Connections, r.Shutdown.ConnectionsLeft)
 	}
 	return text.String()
 }
 
 func loadReport(row func(label, format string, args ...any), l *demo.Load) {
-	row("calls", "%s in %s: %s a second, %s failed", group(l.Calls), span(l.Took), group(uint64(l.CallsPerSecond)), group(l.Failed))
-	row("latency", "p50 %s, p99 %s, longest %s", span(l.P50), span(l.P99), span(l.Max))
+	row("calls", "%s in %s: %s calls/s, %s failed", group(l.Calls), span(l.Took), group(uint64(l.CallsPerSecond)), group(l.Failed))
+	row("latency", "p50 %s, p99 %s, max %s", span(l.P50), span(l.P99), span(l.Max))
 	row("connections", "%d, as counted by the server", l.Connections)
 	s := l.Snappy
 	if s.SavedBytes > 0 {
@@ -67,7 +63,7 @@ func loadReport(row func(label, format string, args ...any), l *demo.Load) {
 			size(s.MessageBytes), size(s.WireBytes), size(uint64(s.SavedBytes)), 100*s.SavedShare)
 		return
 	}
-	row("snappy", "%s of messages sent as %s: nothing saved, they are too small", size(s.MessageBytes), size(s.WireBytes))
+	row("snappy", "%s of messages sent as %s: nothing saved, the messages are too small", size(s.MessageBytes), size(s.WireBytes))
 }
 
 func traceReport(row func(label, format string, args ...any), t *demo.Trace) {
@@ -82,7 +78,7 @@ func traceReport(row func(label, format string, args ...any), t *demo.Trace) {
 	}
 }
 
-// verdict is the list of promises.
+// verdict lists the promises, and whether each was kept.
 func verdict(r *demo.Result) string {
 	var text strings.Builder
 	text.WriteString("\nPromises\n")
@@ -98,12 +94,12 @@ func verdict(r *demo.Result) string {
 	if broken > 0 {
 		fmt.Fprintf(&text, "\n%d of %d promises broken.\n", broken, len(r.Promises))
 	} else {
-		text.WriteString("\nAll promises kept. \"grpcpool demo --help\" says what else to try.\n")
+		text.WriteString("\nAll promises kept. See \"grpcpool demo --help\" for more to try.\n")
 	}
 	return text.String()
 }
 
-// span is a duration with as many digits as a reader wants.
+// span writes a duration with two or three significant digits.
 func span(m demo.Milliseconds) string {
 	d := time.Duration(m)
 	switch {
@@ -118,7 +114,7 @@ func span(m demo.Milliseconds) string {
 	}
 }
 
-// size is a number of bytes in SI units.
+// size writes a number of bytes in SI units.
 func size(n uint64) string {
 	for _, unit := range []struct {
 		name  string
@@ -138,4 +134,12 @@ func group(n uint64) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
+}
+
+// counted is "1 call" or "2,000 calls".
+func counted(n int, one string) string {
+	if n != 1 {
+		one += "s"
+	}
+	return group(uint64(n)) + " " + one //nolint:gosec // a count
 }

@@ -28,13 +28,13 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/h2server"
 )
 
-// evil is what a hostile server would like to write to a terminal: a title, an empty
-// screen, a line over the one before, the same in 8 bits, text from right to left, and
-// what is no UTF-8.
+// evil is text that a hostile server could send to a terminal: it sets the title, clears
+// the screen, overwrites a line, does the same with 8-bit controls, writes from right to
+// left, and is not UTF-8.
 const evil = "\x1b]0;owned\a\x1b[2J\rseq=1\nseq=9 time=0.01 ms SERVING\u009b2J\u202egpj.exe\u2066\ufeff\x7f"
 
-// unfit is what of an output should not come to a terminal.
-func unfit(text string) string {
+// unprintable returns the part of an output that must not reach a terminal.
+func unprintable(text string) string {
 	var all []rune
 	for _, r := range text {
 		if r != '\n' && !unicode.IsPrint(r) {
@@ -47,14 +47,14 @@ func unfit(text string) string {
 	return string(all)
 }
 
-// untrusted serves TLS with a certificate that nobody has signed.
+// untrusted serves TLS with a self-signed certificate.
 func untrusted(t *testing.T) (address string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := strings.Map(func(r rune) rune { // a certificate takes ASCII only there
+	names := strings.Map(func(r rune) rune { // certificates allow only ASCII there
 		if r > 126 {
 			return -1
 		}
@@ -88,7 +88,7 @@ func untrusted(t *testing.T) (address string) {
 	return l.Addr().String()
 }
 
-// describing has a reflection service that describes nothing but itself.
+// describing starts a server whose reflection service describes only itself.
 type describing struct {
 	reflectpb.UnimplementedServerReflectionServer
 }
@@ -102,7 +102,7 @@ func (describing) ServerReflectionInfo(s reflectpb.ServerReflection_ServerReflec
 	}})
 }
 
-// http1 answers what the text says, whatever it is asked.
+// http1 answers every request with the text.
 func http1(t *testing.T, text string) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,7 +148,7 @@ func TestNothingThatAServerSaysReachesATerminalAsItCame(t *testing.T) {
 	} {
 		for _, more := range [][]string{{"ping", "--count", "1"}, {"ping", "--count", "1", "--json"}, {"bench", "--duration", "100ms"}} {
 			got := runLine(t.Context(), append(more, args...)...)
-			if bad := unfit(got.stdout + got.stderr); bad != "" {
+			if bad := unprintable(got.stdout + got.stderr); bad != "" {
 				t.Errorf("%s, %q: %q came out in\n%q\n%q", name, more, bad, got.stdout, got.stderr)
 			}
 			if strings.Contains(got.stdout, "\nseq=9 ") {
@@ -160,12 +160,12 @@ func TestNothingThatAServerSaysReachesATerminalAsItCame(t *testing.T) {
 		}
 	}
 	got := runLine(t.Context(), "bench", "--plaintext", "--method", "a.B/C", listening(t, described))
-	if bad := unfit(got.stderr); bad != "" || !strings.Contains(got.stderr, "owned") {
+	if bad := unprintable(got.stderr); bad != "" || !strings.Contains(got.stderr, "owned") {
 		t.Errorf("reflection: %q came out in %q", bad, got.stderr)
 	}
 }
 
-// JSON has the same values as before.
+// Escaping does not change the values in JSON.
 func TestEscapedJSONHoldsWhatTheServerSaid(t *testing.T) {
 	got := runLine(t.Context(), "ping", "--plaintext", "--count", "1", "--json", answering(t, status.New(codes.Internal, "Zürich")))
 	var doc pingDocument

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
-// listFlag is a flag that may be given several times.
+// listFlag is a flag that may be repeated.
 type listFlag []string
 
 // String implements flag.Value.
@@ -21,7 +23,7 @@ func (l *listFlag) Set(value string) error {
 
 func newFlagSet(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // what there is to say is said by the command
+	fs.SetOutput(io.Discard) // the command reports errors itself
 	return fs
 }
 
@@ -29,7 +31,7 @@ func newFlagSet(name string) *flag.FlagSet {
 func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
 	for {
 		if err := fs.Parse(args); err != nil {
-			return nil, err //nolint:wrapcheck // it is flag.ErrHelp, or shown to the user as it is
+			return nil, twoDashes(err)
 		}
 		if fs.NArg() == 0 {
 			return rest, nil
@@ -39,20 +41,93 @@ func parse(fs *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
-// flagHelp describes the flags of fs, in the alphabet's order.
+// twoDashes writes flags as our help does: package flag writes them with one dash.
+func twoDashes(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return err
+	}
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		return fmt.Errorf("unknown flag --%s", name)
+	}
+	text = strings.Replace(text, "for flag -", "for --", 1)
+	text = strings.Replace(text, "flag needs an argument: -", "missing value of --", 1)
+	return errors.New(text)
+}
+
+// firstOf returns the first error that is not nil, so that the user reads one line.
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkRange[T int | time.Duration](name string, value, least, most T) error {
+	if value < least || value > most {
+		return fmt.Errorf("--%s is %s; it must be from %s to %s", name, plainly(value), plainly(least), plainly(most))
+	}
+	return nil
+}
+
+// plainly writes 1h for 1h0m0s.
+func plainly(value any) string {
+	text := fmt.Sprint(value)
+	if _, ok := value.(time.Duration); !ok {
+		return text
+	}
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// helpWidth is the number of columns that help fits in.
+const helpWidth = 80
+
+// flagHelp describes the flags of fs, alphabetically.
 func flagHelp(fs *flag.FlagSet) string {
 	var text strings.Builder
 	fs.VisitAll(func(f *flag.Flag) {
-		kind, says := flag.UnquoteUsage(f)
+		kind, help := flag.UnquoteUsage(f)
 		name := "--" + f.Name
 		if kind != "" {
 			name += " <" + kind + ">"
 		}
-		fmt.Fprintf(&text, "  %s\n      %s", name, strings.ReplaceAll(says, "\n", "\n      "))
 		if f.DefValue != "" && f.DefValue != "false" {
-			fmt.Fprintf(&text, "; default %s", f.DefValue)
+			help += " (default " + defaultOf(f) + ")"
 		}
-		text.WriteString("\n")
+		fmt.Fprintf(&text, "  %s\n%s", name, indented(help, "      "))
 	})
 	return text.String()
+}
+
+func defaultOf(f *flag.Flag) string {
+	if getter, ok := f.Value.(flag.Getter); ok {
+		return plainly(getter.Get())
+	}
+	return f.DefValue
+}
+
+// indented breaks text into lines that fit the width of help.
+func indented(text, indent string) string {
+	var out strings.Builder
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(indent)+len(line)+1+len(word) > helpWidth {
+			out.WriteString(indent + line + "\n")
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	out.WriteString(indent + line + "\n")
+	return out.String()
 }

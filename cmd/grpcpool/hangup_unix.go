@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// hangup are the signals at which the proxy reloads.
+// hangup lists the signals that make the proxy reload.
 var hangup = []os.Signal{syscall.SIGHUP}

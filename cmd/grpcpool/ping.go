@@ -16,26 +16,27 @@ import (
 
 const pingAbout = `grpcpool ping is ping for a gRPC server.
 
-It makes one connection to see what the server is like: its addresses, TLS, its
-certificate, whether it asks for one, how many streams it allows on a connection,
-what it does about PINGs. Then it calls the health service through a pool, once a
-second, until it is interrupted or --count is reached. A server without the health
-service answers too. When something fails it says why, and what to do.
+It makes one connection to inspect the server: its addresses, TLS version and
+certificate, whether it requests a client certificate, how many streams it
+allows per connection, and how it reacts to frequent PINGs. Then it calls the
+health service through a pool once a second, until interrupted or until --count
+is reached. A server without the health service counts as answering. When
+something fails, ping says why and what to do.
 `
 
 const pingStatus = `Exit status:
-  0  a ping was answered
-  1  none was
+  0  at least one ping was answered
+  1  no ping was answered
   2  a flag is wrong
 `
 
 const pingNext = `Examples:
   grpcpool ping --ca ca.pem --cert c.pem --key k.pem api.example.com:443
   grpcpool ping --plaintext --count 5 localhost:50051
-  grpcpool ping --count 1 --json api.example.com:443 | jq .findings.tls.certificate.expires
+  grpcpool ping --count 1 --json api.example.com:443 | jq .findings.tls
 `
 
-// probeTimeout is for the one connection that shows what the server is like.
+// probeTimeout bounds the inspection of the server.
 const probeTimeout = 10 * time.Second
 
 // pingFlags is ping's command line.
@@ -51,14 +52,14 @@ func newPingFlags() (*flag.FlagSet, *pingFlags) {
 	f := &pingFlags{}
 	fs := newFlagSet("ping")
 	f.register(fs)
-	fs.IntVar(&f.Count, "count", 0, "how many `pings`; 0: until interrupted")
-	fs.DurationVar(&f.Interval, "interval", time.Second, "from one ping to the next (1ms to 1h)")
-	fs.DurationVar(&f.Timeout, "timeout", 5*time.Second, "how long a ping may take, the dial included (1ms to 1h)")
-	fs.BoolVar(&f.json, "json", false, "print one JSON document at the end on stdout, and nothing else there")
+	fs.IntVar(&f.Count, "count", 0, "`number` of pings; 0 means until interrupted")
+	fs.DurationVar(&f.Interval, "interval", time.Second, "time between pings, 1ms to 1h")
+	fs.DurationVar(&f.Timeout, "timeout", 5*time.Second, "how long a ping may take, including the dial, 1ms to 1h")
+	fs.BoolVar(&f.json, "json", false, "print one JSON document on stdout at the end, and nothing else there")
 	return fs, f
 }
 
-// parsePingFlags returns flag.ErrHelp if help is asked for.
+// parsePingFlags returns flag.ErrHelp if help is requested.
 func parsePingFlags(args []string) (*pingFlags, error) {
 	fs, f := newPingFlags()
 	rest, err := parse(fs, args)
@@ -66,25 +67,32 @@ func parsePingFlags(args []string) (*pingFlags, error) {
 	case err != nil:
 		return nil, err
 	case len(rest) != 1:
-		return nil, fmt.Errorf("takes one argument, the server, got %q", rest)
+		return nil, oneServer(rest)
 	}
 	f.target = rest[0]
-	if err := checkRange("count", f.Count, 0, 1_000_000); err != nil {
-		return nil, err
-	}
-	if err := checkRange("interval", f.Interval, time.Millisecond, time.Hour); err != nil {
-		return nil, err
-	}
-	if err := checkRange("timeout", f.Timeout, time.Millisecond, time.Hour); err != nil {
-		return nil, err
-	}
-	return f, f.check()
+	return f, firstOf(
+		checkRange("count", f.Count, 0, 1_000_000),
+		checkRange("interval", f.Interval, time.Millisecond, time.Hour),
+		checkRange("timeout", f.Timeout, time.Millisecond, time.Hour),
+		f.check(),
+	)
 }
+
+// oneServer is the error of arguments that are not one server.
+func oneServer(args []string) error {
+	if len(args) == 0 {
+		return errors.New("the server is missing, such as api.example.com:443")
+	}
+	return fmt.Errorf("unexpected argument %q: give one server", args[1])
+}
+
+// serverHelp is in the help of the commands that have a server as their argument.
+const serverHelp = "The server is host:port, or a gRPC target such as dns:///host:port or\nunix:///path.\n\n"
 
 func pingHelp() string {
 	fs, _ := newPingFlags()
 	return pingAbout + "\nUsage:\n  grpcpool ping [flags] <server>\n\n" +
-		"The server is host:port, or a gRPC target such as dns:///host:port or unix:///path.\n\n" +
+		serverHelp +
 		"Flags:\n" + flagHelp(fs) + "\n" + pingStatus + "\n" + pingNext
 }
 
@@ -92,7 +100,7 @@ func pingHelp() string {
 type pingDocument struct {
 	Target   string         `json:"target"`
 	Findings *ping.Findings `json:"findings"`
-	Error    string         `json:"error,omitempty"` // why there are not all findings
+	Error    string         `json:"error,omitempty"` // why findings are missing
 	Pings    []ping.Ping    `json:"pings"`
 	Summary  ping.Summary   `json:"summary"`
 }
@@ -105,30 +113,30 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		say(stdout, pingHelp())
 		return exitOK
 	case err != nil:
-		say(stderr, fmt.Sprintf("grpcpool ping: %v; see \"grpcpool ping --help\"\n", err))
+		complainOfUsage(stderr, "ping", err)
 		return exitMisuse
 	}
-	factory, err := flags.factory(flags.target, grpcpool.WithPing(ping.Alive)) //nolint:contextcheck // checks names of ports only
+	factory, err := flags.factory(flags.target, grpcpool.WithPing(ping.Alive)) //nolint:contextcheck // it only looks up the name of a port
 	if err != nil {
-		say(stderr, fmt.Sprintf("grpcpool ping: %v\n", err))
+		complain(stderr, "ping", err.Error())
 		return exitMisuse
 	}
 	screen := newScreen(stdout, stderr)
 	doc, err := showPing(ctx, flags, factory, screen)
 	if err != nil {
-		say(stderr, fmt.Sprintf("grpcpool ping: %v\n", err))
+		complain(stderr, "ping", err.Error())
 		return exitMisuse
 	}
 	if flags.json {
 		text, err := json.MarshalIndent(doc, "", "  ")
 		if err != nil {
-			say(stderr, fmt.Sprintf("grpcpool ping: %v\n", err))
+			complain(stderr, "ping", err.Error())
 			return exitFailed
 		}
 		screen.print(string(text) + "\n")
 	}
 	if err := screen.err(); err != nil {
-		say(stderr, fmt.Sprintf("grpcpool ping: writing the results: %v\n", err))
+		complain(stderr, "ping", fmt.Sprintf("writing the results: %v", err))
 		return exitFailed
 	}
 	if doc.Summary.Answered == 0 {
@@ -137,7 +145,7 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// showPing pings and puts what comes of it on the screen. Its error is of the flags.
+// showPing pings and prints the results. It returns an error if a flag is wrong.
 func showPing(ctx context.Context, flags *pingFlags, factory *grpcpool.Factory, screen *screen) (*pingDocument, error) {
 	doc := &pingDocument{Target: flags.target}
 	target := ping.Target{Address: flags.target, Name: flags.authority}

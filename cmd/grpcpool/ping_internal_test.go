@@ -29,9 +29,9 @@ func TestPingSaysWhatTheServerIsLike(t *testing.T) {
 	}
 	for _, want := range []string{
 		"PING 127.0.0.1:", "TLS 1.3, TLS_", "ALPN h2", `"CN=server" for ["localhost" "127.0.0.1" "::1"]`,
-		`issued by "CN=go-grpcpool local CA"`, "in 24 hours", "asked for, and shown", "sets no limit",
+		`issued by "CN=go-grpcpool local CA"`, "in 24 hours", "requested and provided", "sets no limit",
 		"PING answered in", "GOAWAY ENHANCE_YOUR_CALM \"too_many_pings\"",
-		"seq=1 time=", "seq=3 time=", " SERVING\n", "3 pings, 3 answered, 0 % lost, 1 connections\nmin ",
+		"seq=1 time=", "seq=3 time=", " SERVING\n", "3 pings, 3 answered, 0 % lost, 1 connection\nmin ",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("there is no %q in:\n%s", want, got.stdout)
@@ -94,16 +94,16 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		args       []string
 		want, hint string
 	}{
-		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by an authority that is trusted here", "(see --ca)"},
-		"the system's authorities":  {[]string{s.Address()}, "not signed by an authority that is trusted here", "(see --ca)"},
-		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "give the client one (see --cert, --key)"},
+		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by a trusted CA", "(see --ca)"},
+		"the system's authorities":  {[]string{s.Address()}, "not signed by a trusted CA", "(see --ca)"},
+		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "configure a client certificate (see --cert, --key)"},
 		"another's client":          {[]string{s.Address(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "refused the client certificate", "(see --cert, --key)"},
 		"expired":                   {[]string{expired, "--ca", s.path("ca.pem")}, "not valid at this time", "renew it"},
 		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, "certificate is for another name", "(see --authority)"},
 		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
-		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "see whether it wants TLS"},
-		"nobody":                    {[]string{closed.Addr().String(), "--plaintext"}, "nobody listens there", "start the server"},
-		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "no such host", "correct the name"},
+		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "whether it expects TLS"},
+		"nothing there":             {[]string{closed.Addr().String(), "--plaintext"}, "nothing is listening at that address", "start the server"},
+		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "does not resolve", "check the name"},
 	} {
 		got := runLine(t.Context(), append([]string{"ping", "--count", "1", "--timeout", "10s"}, tt.args...)...)
 		_, problem, _ := strings.Cut(got.stdout, "problem")
@@ -111,13 +111,14 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		if got.status != exitFailed || !strings.Contains(problem, tt.want) || !strings.Contains(problem, tt.hint) {
 			t.Errorf("%s: status %d, problem %q, want 1, %q and %q", name, got.status, problem, tt.want, tt.hint)
 		}
-		if _, failed, ok := strings.Cut(pings, "seq=1 failed: "); !ok || !strings.Contains(failed, tt.hint) || !strings.Contains(pings, "1 pings, 0 answered, 100 % lost") {
+		if _, failed, ok := strings.Cut(pings, "seq=1 failed: "); !ok || !strings.Contains(failed, tt.hint) || !strings.Contains(pings, "1 ping, 0 answered, 100 % lost") {
 			t.Errorf("%s: %s", name, pings)
 		}
 	}
 }
 
-// servesAs is the address of a TLS server with a certificate of the site's CA.
+// servesAs starts a TLS server with a certificate of the site's CA, and returns its
+// address.
 func (s *site) servesAs(t *testing.T, r pki.Request) string {
 	t.Helper()
 	pair, err := s.certs.CA.Issue(r)
@@ -168,11 +169,11 @@ func TestPingMisuse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "takes one argument, the server"},
-		{[]string{"a:1", "b:2"}, "takes one argument"},
+		{nil, "the server is missing"},
+		{[]string{"a:1", "b:2"}, `unexpected argument "b:2"`},
 		{[]string{"a:1", "--count", "-1"}, "--count is -1"},
 		{[]string{"a:1", "--interval", "0s"}, "--interval is 0s"},
-		{[]string{"a:1", "--key", "k"}, "--cert and --key belong together"},
+		{[]string{"a:1", "--key", "k"}, "--cert and --key must be given together"},
 		{[]string{"a:1", "--ca", "/no/such/file"}, "--ca: open /no/such/file"},
 		{[]string{"nosuchscheme://a:1", "--plaintext"}, "no resolver is registered"},
 	} {

@@ -18,8 +18,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// connectProxy is an HTTP proxy that knows CONNECT. It connects to one place, whatever
-// it is asked for, and sends what it was asked for.
+// connectProxy starts an HTTP proxy that supports CONNECT. It always connects to the same
+// address, and sends the requested one to a channel.
 func connectProxy(t *testing.T, to string) (address string, asked <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,13 +61,13 @@ func connectProxy(t *testing.T, to string) (address string, asked <-chan string)
 	return l.Addr().String(), hosts
 }
 
-// What fails is the proxy's, not the server's, and is told so.
+// The report says that the HTTP proxy failed, not the server.
 func TestPingNamesTheProxyThatFails(t *testing.T) {
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
+	closed.Close()
 	refuses, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestPingNamesTheProxyThatFails(t *testing.T) {
 	}()
 	t.Cleanup(func() { refuses.Close(); <-served })
 	for proxy, want := range map[string]string{
-		nobody.Addr().String():  "connection refused",
+		closed.Addr().String():  "connection refused",
 		refuses.Addr().String(): "HTTP/1.1 407 Proxy Authentication Required); check HTTPS_PROXY and NO_PROXY",
 	} {
 		cmd := exec.Command(os.Args[0], "ping", "--plaintext", "--count", "1", "svc.internal.test:443")
@@ -94,8 +94,7 @@ func TestPingNamesTheProxyThatFails(t *testing.T) {
 	}
 }
 
-// The environment is read once in the life of a process, so the command runs in one of
-// its own.
+// A process reads these variables once, so the command runs in a process of its own.
 func TestPingTakesTheProxyOfTheEnvironment(t *testing.T) {
 	server := grpc.NewServer()
 	healthpb.RegisterHealthServer(server, health.NewServer())
@@ -109,7 +108,7 @@ func TestPingTakesTheProxyOfTheEnvironment(t *testing.T) {
 			!strings.Contains(text, "via the proxy "+proxy+" (HTTPS_PROXY)") || !strings.Contains(text, "1 answered") {
 			t.Errorf("%s: %v\n%s", target, err, text)
 		}
-		if len(asked) != 2 { // by the findings and by the pool
+		if len(asked) != 2 { // by the inspection and by the pool
 			t.Errorf("%s: the proxy was asked %d times", target, len(asked))
 		}
 		for len(asked) > 0 {

@@ -2,14 +2,13 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
 )
 
-// findingsReport is what a person is told of the server.
+// findingsReport describes the server.
 func findingsReport(doc *pingDocument, mutual bool) string {
 	var text strings.Builder
 	row := func(label, format string, args ...any) {
@@ -35,11 +34,11 @@ func findingsReport(doc *pingDocument, mutual bool) string {
 	}
 	if h := f.HTTP2; h != nil {
 		if h.Limited {
-			row("streams", "at most %d at a time on a connection", h.MaxStreams)
+			row("streams", "at most %d at a time per connection", h.MaxStreams)
 		} else {
 			row("streams", "the server sets no limit")
 		}
-		row("HTTP/2", "PING answered in %.2f ms; %d in a row: %s", h.Ping, 5, h.FrequentPings)
+		row("HTTP/2", "PING answered in %.2f ms; %d PINGs in a row: %s", h.Ping, 5, h.FrequentPings)
 	}
 	if doc.Error != "" {
 		row("problem", "%s", doc.Error)
@@ -57,35 +56,41 @@ func tlsReport(row func(label, format string, args ...any), t *ping.TLS, mutual 
 		row("TLS", "%s, %s, ALPN %s, handshake %.2f ms", t.Version, t.Cipher, protocol, t.Handshake)
 	}
 	c := t.Certificate
-	// The names are the peer's text.
+	// The names are the peer's text, hence %q.
 	row("certificate", "%q for %q", c.Subject, c.Names)
 	row("", "issued by %q", c.Issuer)
-	row("", "expires %s (%s)", c.Expires.UTC().Format(time.RFC3339), inDays(time.Until(c.Expires)))
+	row("", "expires %s (%s)", c.Expires.UTC().Format(time.RFC3339), fromNow(time.Until(c.Expires)))
 	if t.Version == "" {
 		return
 	}
 	switch {
 	case t.ClientAsked && mutual:
-		row("client cert", "asked for, and shown")
+		row("client cert", "requested and provided")
 	case t.ClientAsked:
-		row("client cert", "asked for, and none to show")
+		row("client cert", "requested; none provided")
 	case mutual:
-		row("client cert", "not asked for, so not shown")
+		row("client cert", "not requested, so not provided")
 	default:
-		row("client cert", "not asked for")
+		row("client cert", "not requested")
 	}
 }
 
-func inDays(d time.Duration) string {
-	days := int(math.Abs(d.Hours()) / 24)
-	switch {
-	case d < 0:
-		return fmt.Sprintf("%d days ago", days)
-	case days < 2:
-		return fmt.Sprintf("in %.0f hours", d.Hours())
+// fromNow writes "in 90 days" or "1 hour ago".
+func fromNow(d time.Duration) string {
+	span := d.Abs()
+	var text string
+	switch minutes, hours := int(span.Minutes()+0.5), int(span.Hours()+0.5); {
+	case minutes < 60:
+		text = counted(minutes, "minute")
+	case hours < 48:
+		text = counted(hours, "hour")
 	default:
-		return fmt.Sprintf("in %d days", days)
+		text = counted(int(span.Hours()/24), "day")
 	}
+	if d < 0 {
+		return text + " ago"
+	}
+	return "in " + text
 }
 
 func pingLine(p ping.Ping) string {
@@ -96,8 +101,8 @@ func pingLine(p ping.Ping) string {
 }
 
 func summaryReport(target string, s ping.Summary) string {
-	text := fmt.Sprintf("\n--- %s ---\n%d pings, %d answered, %.0f %% lost, %d connections\n",
-		target, s.Sent, s.Answered, 100*s.Loss, s.Connections)
+	text := fmt.Sprintf("\n--- %s ---\n%s, %d answered, %.0f %% lost, %s\n",
+		target, counted(s.Sent, "ping"), s.Answered, 100*s.Loss, counted(int(s.Connections), "connection")) //nolint:gosec // a count of pings at most
 	if s.Answered > 0 {
 		text += fmt.Sprintf("min %.2f, p50 %.2f, p99 %.2f, max %.2f ms\n", s.Min, s.P50, s.P99, s.Max)
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// listenSystemd is the --listen for sockets that systemd passes.
+// listenSystemd is the value of --listen for the sockets passed by systemd.
 const listenSystemd = "systemd"
 
 // runProxy is the command "proxy".
@@ -33,7 +33,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		say(stdout, proxyHelp())
 		return exitOK
 	case err != nil:
-		say(stderr, fmt.Sprintf("grpcpool proxy: %v; see \"grpcpool proxy --help\"\n", err))
+		complainOfUsage(stderr, "proxy", err)
 		return exitMisuse
 	}
 	level := slog.LevelInfo
@@ -43,7 +43,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	flags.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	defer frugal()()
 	if err := serveProxy(ctx, flags); err != nil {
-		say(stderr, fmt.Sprintf("grpcpool %v\n", err))
+		complain(stderr, "proxy", err.Error())
 		return exitFailed
 	}
 	return exitOK
@@ -52,17 +52,17 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 // serveProxy runs until ctx ends.
 func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	proxy.RegisterEncodings(strings.FieldsFunc(flags.encodings, func(r rune) bool { return r == ',' || r == ' ' })...)
-	flags.Upstream = func() (*shared.Pool, error) { return proxyPool(flags) } //nolint:contextcheck // a pool outlives what it was made by
+	flags.Upstream = func() (*shared.Pool, error) { return proxyPool(flags) } //nolint:contextcheck // a pool outlives this context
 	listeners, err := proxyListeners(ctx, flags)
 	if err != nil {
 		return err
 	}
 	closeListeners := func() {
 		for _, l := range listeners {
-			_ = l.Close() // what matters is why they are not wanted
+			_ = l.Close() // the error that is reported is why
 		}
 	}
-	server, err := proxy.New(flags.Config) //nolint:contextcheck // so does the one that a reload leaves behind
+	server, err := proxy.New(flags.Config) //nolint:contextcheck // likewise the pool that a reload replaces
 	if err != nil {
 		closeListeners()
 		return err
@@ -81,11 +81,11 @@ func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	notify(flags, daemon.SdNotifyReady)
 	serveErr := attend(ctx, flags, server, listeners, failed)
 	notify(flags, daemon.SdNotifyStopping)
-	flags.Logger.Info("ending", "calls", server.Stats().Active, "drain", flags.drain)
+	flags.Logger.Info("shutting down", "calls", server.Stats().Active, "drain", flags.drain)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), flags.drain)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
-		flags.Logger.Warn("not all calls came to their end", "why", err)
+		flags.Logger.Warn("calls were cut off", "error", err)
 	}
 	for range listeners {
 		serveErr = errors.Join(serveErr, <-failed)
@@ -93,8 +93,8 @@ func serveProxy(ctx context.Context, flags *proxyFlags) error {
 	return serveErr
 }
 
-// attend reloads at SIGHUP, until ctx ends or a listener fails, whose error it
-// puts back for the count.
+// attend reloads at SIGHUP, until ctx ends or a listener fails. It returns the
+// listener's error, and sends a nil in its place.
 func attend(ctx context.Context, flags *proxyFlags, server *proxy.Server, listeners []*proxy.Listener, failed chan error) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, hangup...)
@@ -108,8 +108,8 @@ func attend(ctx context.Context, flags *proxyFlags, server *proxy.Server, listen
 			return err
 		case <-hup:
 			notify(flags, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
-			if err := reloadProxy(flags, server, listeners); err != nil { //nolint:contextcheck // a pool outlives what it was made by
-				flags.Logger.Error("not reloaded, all stays as it is", "why", err)
+			if err := reloadProxy(flags, server, listeners); err != nil { //nolint:contextcheck // a pool outlives this context
+				flags.Logger.Error("reload failed; keeping the current configuration", "error", err)
 			} else {
 				flags.Logger.Info("reloaded")
 			}
@@ -137,13 +137,13 @@ func reloadProxy(flags *proxyFlags, server *proxy.Server, listeners []*proxy.Lis
 	return nil
 }
 
-// proxyPool reads the certificates each time.
+// proxyPool makes a pool. It reads the certificates each time.
 func proxyPool(flags *proxyFlags) (*shared.Pool, error) {
 	flags.identityLog = flags.Logger.With("target", flags.to)
 	factory, err := flags.factory(flags.to,
 		grpcpool.WithDialOptions(proxy.DialOptions()...),
 		grpcpool.WithDialOptions(scale.WithMaxConnections(flags.maxConns)),
-		grpcpool.WithPing(ping.Alive), // the server's answers to calls are for clients to judge
+		grpcpool.WithPing(ping.Alive), // clients judge the server's answers
 		grpcpool.WithLogger(flags.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -151,12 +151,12 @@ func proxyPool(flags *proxyFlags) (*shared.Pool, error) {
 	return shared.New(factory, flags.idle, shared.WithName("proxy"), shared.WithLogger(flags.Logger)), nil
 }
 
-// proxyListeners listens where the flags say, or nowhere.
+// proxyListeners listens on all addresses of --listen, or on none.
 func proxyListeners(ctx context.Context, flags *proxyFlags) (all []*proxy.Listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range all {
-				_ = l.Close() // what matters is err
+				_ = l.Close() // err is reported
 			}
 			all = nil
 		}
@@ -187,23 +187,23 @@ func proxyListeners(ctx context.Context, flags *proxyFlags) (all []*proxy.Listen
 	return all, nil
 }
 
-// inheritProxyListeners takes the sockets that systemd passes.
+// inheritProxyListeners takes over the sockets passed by systemd.
 func inheritProxyListeners(flags *proxyFlags) ([]*proxy.Listener, error) {
 	passed, err := activation.Listeners()
 	if err != nil {
-		return nil, fmt.Errorf("proxy: the sockets of systemd: %w", err)
+		return nil, fmt.Errorf("proxy: --listen systemd: taking over the sockets: %w", err)
 	}
 	all := make([]*proxy.Listener, 0, len(passed))
 	for _, p := range passed {
 		if p == nil {
-			return all, errors.New("proxy: systemd passed something that is no stream socket")
+			return all, errors.New("proxy: --listen systemd: systemd passed something other than a stream socket; use ListenStream= in the socket unit")
 		}
 		access, err := flags.accessOf(p.Addr().Network())
 		if err != nil {
 			return all, fmt.Errorf("proxy: %w", err)
 		}
 		if u, ok := p.(*net.UnixListener); ok {
-			u.SetUnlinkOnClose(false) // the file is systemd's
+			u.SetUnlinkOnClose(false) // systemd owns the file
 		}
 		l, err := proxy.Inherit(p, access)
 		if err != nil {
@@ -212,14 +212,14 @@ func inheritProxyListeners(flags *proxyFlags) ([]*proxy.Listener, error) {
 		all = append(all, l)
 	}
 	if len(all) == 0 {
-		return nil, errors.New("proxy: --listen systemd: it passed no sockets (LISTEN_FDS)")
+		return nil, errors.New("proxy: --listen systemd: systemd passed no sockets (LISTEN_FDS); start the proxy through a socket unit")
 	}
 	return all, nil
 }
 
-// notify tells systemd, if it wants to know (NOTIFY_SOCKET).
+// notify reports a state to systemd, if it has set NOTIFY_SOCKET.
 func notify(flags *proxyFlags, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		flags.Logger.Warn("systemd could not be told", "why", err)
+		flags.Logger.Warn("cannot notify systemd", "error", err)
 	}
 }

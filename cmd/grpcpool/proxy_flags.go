@@ -16,47 +16,50 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 )
 
-const proxyAbout = `grpcpool proxy lets programs share connections that cannot hold them themselves:
-PHP-FPM, Python before it forks, short-lived commands, cron jobs.
+const proxyAbout = `grpcpool proxy shares a pool among programs that cannot keep connections open
+themselves: PHP-FPM, Python before it forks, short-lived commands, cron jobs.
 
-It listens on a Unix socket, or on loopback, and passes every gRPC call on to one
-server, unary or streaming, whatever the method, over the connections of one pool:
-opened when they are first wanted, as many as the server's stream limit makes
-necessary, tested, replaced when they fail, closed when nobody calls. Messages are
-not decoded and not decompressed. Deadlines, metadata, trailers, status details,
-cancellation and back-pressure pass; headers of one hop (user-agent, authority,
-proxy-authorization) do not.
+It listens on a Unix socket or on loopback, and forwards every gRPC call, unary
+or streaming, to one server. All calls share the connections of one pool: it
+opens them on demand, as many as the server's stream limit requires, tests
+them, replaces those that fail, and closes them when idle. Messages are neither
+decoded nor decompressed. Deadlines, metadata, trailers, status details,
+cancellation and flow control pass through; headers of a single hop
+(user-agent, authority, proxy-authorization) do not.
 `
 
-const proxyWho = `Who may call:
-  unix:///path      processes of the user that the proxy runs as; --allow-uid names others
-  host:port         calls with "proxy-authorization: Bearer <token>" in their metadata
-                    (--token-file), on loopback only; or clients with a certificate
-                    (--listen-cert, --listen-key, --listen-ca), on any address
-  systemd           the sockets that systemd passes (LISTEN_FDS); the same rules apply
+const proxyAccess = `Who may connect:
+  unix:///path  processes of the proxy's own user, or of those in --allow-uid
+  host:port     on loopback, calls with the token of --token-file in their
+                metadata, as "proxy-authorization: Bearer <token>"; on any
+                address, clients with a certificate (--listen-cert,
+                --listen-key, --listen-ca)
+  systemd       sockets passed by systemd (LISTEN_FDS); the same rules apply
 
-Credentials in a call's metadata pass to the server. Those that say whom they are for, in
-the name that the client calls (gRPC's self-signed JWTs), need the server's name as the
-client's authority, and in the certificate of --listen-cert.
+Credentials in a call's metadata are forwarded to the server. Some are bound to
+the name that the client calls (gRPC's self-signed JWTs). For these, set the
+server's name as the client's authority, and include it in the certificate of
+--listen-cert.
 
 Signals:
-  HUP               read all certificates, keys and the token anew; calls under way go on
-                    (--cert, --key and --ca are also read again when they change)
-  TERM, INT         take no more calls and wait for those under way, up to --drain
+  HUP        reload certificates, keys and the token; running calls continue
+             (--cert, --key and --ca are also reloaded when they change)
+  TERM, INT  accept no more calls and wait for running ones, up to --drain
 
 Environment:
-  GOMAXPROCS, GOGC  are obeyed; without them it begins on one core, takes more when it is
-                    busy and gives them back, and lets some 8 MB of garbage gather
+  GOMAXPROCS, GOGC  used if set. Otherwise the proxy starts on one core, uses
+                    more under load, and collects garbage every 8 MB or so.
 `
 
 const proxyStatus = `Exit status:
-  0  it was told to end
-  1  it could not listen, or lost a socket
+  0  it was shut down by a signal
+  1  it could not listen, or a socket failed
   2  a flag is wrong
 `
 
 const proxyNext = `Examples:
-  grpcpool proxy --listen unix:///run/api.sock --to dns:///api:443 --cert c.pem --key k.pem --ca ca.pem
+  grpcpool proxy --listen unix:///run/api.sock --to dns:///api:443 \
+      --cert c.pem --key k.pem --ca ca.pem
   grpcurl -plaintext unix:///run/api.sock list
   grpcpool proxy --listen 127.0.0.1:9000 --token-file token --to dns:///api:443
 `
@@ -86,29 +89,29 @@ func newProxyFlags() (*flag.FlagSet, *proxyFlags) {
 	f := &proxyFlags{}
 	fs := newFlagSet("proxy")
 	f.register(fs)
-	fs.StringVar(&f.to, "to", "", "the `server`: host:port or a gRPC target such as dns:///host:port; needed")
-	fs.Var(&f.listen, "listen", "`where` to listen: unix:///path, host:port or systemd; needed, may be given again")
-	fs.StringVar(&f.socketMode, "socket-mode", "0600", "file `mode` of Unix sockets, octal")
-	fs.Var(&f.allowUID, "allow-uid", "`uid` of processes that may connect to Unix sockets, instead of the proxy's own;\nmay be given again; they need access by --socket-mode too")
-	fs.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that calls over TCP must bring, 16 bytes or more")
+	fs.StringVar(&f.to, "to", "", "`server` to forward calls to, host:port or a gRPC target such as dns:///host:port; required")
+	fs.Var(&f.listen, "listen", "`address` to listen on, unix:///path, host:port or systemd; required, may be repeated")
+	fs.StringVar(&f.socketMode, "socket-mode", "0600", "file `mode` of Unix sockets, in octal")
+	fs.Var(&f.allowUID, "allow-uid", "`uid` whose processes may connect to Unix sockets, instead of the proxy's own; may be repeated; --socket-mode must let them in too")
+	fs.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that calls over TCP must send, at least 16 bytes")
 	fs.StringVar(&f.listenCert, "listen-cert", "", "PEM `file` with the proxy's own server certificate, for TCP")
-	fs.StringVar(&f.listenKey, "listen-key", "", "PEM `file` with the key of --listen-cert")
-	fs.StringVar(&f.listenCA, "listen-ca", "", "PEM `file` with the certificate authorities of clients")
-	fs.StringVar(&f.encodings, "encodings", strings.Join(proxy.DefaultEncodings(), ","), "`names` of the compressions that pass, with commas between; calls in others are refused")
-	fs.StringVar(&f.HealthService, "health-service", "", "`name` under which grpc.health.v1 answers for the proxy itself; others pass through")
-	fs.StringVar(&f.live, "live", "", "loopback `address` for a live page of the pool, /stats in JSON and /metrics for Prometheus")
-	fs.DurationVar(&f.idle, "idle", 5*time.Minute, "close connections to the server after this time without calls; 0: never")
-	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long to wait for calls when told to end")
-	fs.IntVar(&f.maxConns, "max-connections", 10, "`connections` to one address of the server, at most")
-	fs.IntVar(&f.MaxClients, "max-clients", 10_000, "`connections` from clients at a time; more are closed")
-	fs.IntVar(&f.MaxStreams, "max-streams", 10_000, "`calls` at a time")
-	fs.IntVar(&f.MaxStreamsPerClient, "max-streams-per-client", 1_000, "`calls` at a time on one client's connection; more wait in the client")
-	fs.IntVar(&f.MaxMessage, "max-message", 64<<20, "`bytes` of one message as it is sent")
-	fs.BoolVar(&f.verbose, "verbose", false, "log calls that fail, and what the pool does")
+	fs.StringVar(&f.listenKey, "listen-key", "", "PEM `file` with the private key of --listen-cert")
+	fs.StringVar(&f.listenCA, "listen-ca", "", "PEM `file` with the CAs trusted to sign client certificates")
+	fs.StringVar(&f.encodings, "encodings", strings.Join(proxy.DefaultEncodings(), ","), "comma-separated `names` of the compressions that are forwarded; others are refused")
+	fs.StringVar(&f.HealthService, "health-service", "", "`name` of the service whose health checks the proxy answers for itself; it forwards all others")
+	fs.StringVar(&f.live, "live", "", "loopback `address` to serve the pool's live page on, with /stats in JSON and /metrics for Prometheus")
+	fs.DurationVar(&f.idle, "idle", 5*time.Minute, "close connections to the server after this time without calls; 0 means never")
+	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long a shutdown waits for running calls")
+	fs.IntVar(&f.maxConns, "max-connections", 10, "maximum `number` of connections to one address of the server")
+	fs.IntVar(&f.MaxClients, "max-clients", 10_000, "maximum `number` of connections from clients; excess connections are closed")
+	fs.IntVar(&f.MaxStreams, "max-streams", 10_000, "maximum `number` of concurrent calls; excess calls are refused")
+	fs.IntVar(&f.MaxStreamsPerClient, "max-streams-per-client", 1_000, "maximum `number` of concurrent calls on a client's connection; excess calls wait in the client")
+	fs.IntVar(&f.MaxMessage, "max-message", 64<<20, "maximum size of a message as sent, in `bytes`")
+	fs.BoolVar(&f.verbose, "verbose", false, "also log failed calls and what the pool does")
 	return fs, f
 }
 
-// parseProxyFlags returns flag.ErrHelp if help is asked for.
+// parseProxyFlags returns flag.ErrHelp if help is requested.
 func parseProxyFlags(args []string) (*proxyFlags, error) {
 	fs, f := newProxyFlags()
 	rest, err := parse(fs, args)
@@ -116,11 +119,11 @@ func parseProxyFlags(args []string) (*proxyFlags, error) {
 	case err != nil:
 		return nil, err
 	case len(rest) > 0:
-		return nil, fmt.Errorf("takes no arguments, got %q", rest[0])
+		return nil, fmt.Errorf("unexpected argument %q", rest[0])
 	case f.to == "":
-		return nil, errors.New("--to is missing: which server?")
+		return nil, errors.New("--to is required")
 	case len(f.listen) == 0:
-		return nil, errors.New("--listen is missing: such as unix:///run/api.sock")
+		return nil, errors.New("--listen is required, such as --listen unix:///run/api.sock")
 	}
 	for _, l := range f.listen {
 		if l == listenSystemd {
@@ -137,13 +140,13 @@ func parseProxyFlags(args []string) (*proxyFlags, error) {
 		return nil, err
 	}
 	if n := countSet(f.listenCert, f.listenKey, f.listenCA); n != 0 && n != 3 {
-		return nil, errors.New("--listen-cert, --listen-key and --listen-ca belong together")
+		return nil, errors.New("--listen-cert, --listen-key and --listen-ca must be given together")
 	}
-	return f, errors.Join(checkLive(f.live), f.check())
+	return f, firstOf(checkLive(f.live), f.check())
 }
 
 func (f *proxyFlags) checkRanges() error {
-	return errors.Join(
+	return firstOf(
 		checkRange("max-connections", f.maxConns, 1, 1000),
 		checkRange("max-clients", f.MaxClients, 1, 10_000_000),
 		checkRange("max-streams", f.MaxStreams, 1, 10_000_000),
@@ -164,14 +167,14 @@ func countSet(values ...string) int {
 	return n
 }
 
-// accessOf reads what decides who may be a client on a network.
+// accessOf reads the files that decide who may connect over a network.
 func (f *proxyFlags) accessOf(network string) (proxy.Access, error) {
 	if network == "unix" {
 		return f.unixAccess()
 	}
 	access := proxy.Access{}
 	if f.tokenFile != "" {
-		data, err := os.ReadFile(f.tokenFile) //nolint:gosec // the user names it
+		data, err := os.ReadFile(f.tokenFile) //nolint:gosec // the user chose the file
 		if err != nil {
 			return access, fmt.Errorf("--token-file: %w", err)
 		}
@@ -201,13 +204,13 @@ func (f *proxyFlags) unixAccess() (proxy.Access, error) {
 	access := proxy.Access{}
 	mode, err := strconv.ParseUint(f.socketMode, 8, 32)
 	if err != nil || mode > 0o777 || mode == 0 {
-		return access, fmt.Errorf("--socket-mode is %q, want an octal mode such as 0600", f.socketMode)
+		return access, fmt.Errorf("--socket-mode is %q; it must be an octal mode such as 0600", f.socketMode)
 	}
 	access.Mode = fs.FileMode(mode)
 	for _, text := range f.allowUID {
 		uid, err := strconv.ParseUint(text, 10, 32)
 		if err != nil {
-			return access, fmt.Errorf("--allow-uid is %q, want the number of a user", text)
+			return access, fmt.Errorf("--allow-uid is %q; it must be a numeric user ID", text)
 		}
 		access.UIDs = append(access.UIDs, uint32(uid))
 	}
@@ -216,6 +219,6 @@ func (f *proxyFlags) unixAccess() (proxy.Access, error) {
 
 func proxyHelp() string {
 	fs, _ := newProxyFlags()
-	return proxyAbout + "\nUsage:\n  grpcpool proxy --listen <where> --to <server> [flags]\n\n" +
-		proxyWho + "\nFlags:\n" + flagHelp(fs) + "\n" + proxyStatus + "\n" + proxyNext
+	return proxyAbout + "\nUsage:\n  grpcpool proxy --listen <address> --to <server> [flags]\n\n" +
+		proxyAccess + "\nFlags:\n" + flagHelp(fs) + "\n" + proxyStatus + "\n" + proxyNext
 }

@@ -28,7 +28,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-// process is the command, running.
+// process is a running command.
 type process struct {
 	*exec.Cmd
 
@@ -37,7 +37,7 @@ type process struct {
 	said chan string // lines of stderr
 }
 
-// begin starts the command and sees to its end.
+// begin starts the command, and ends it with the test.
 func begin(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0], args...), said: make(chan string, 1000)}
@@ -80,13 +80,13 @@ func (p *process) await(t *testing.T, text string) string {
 		select {
 		case line, ok := <-p.said:
 			if !ok {
-				t.Fatalf("it ended and did not say %q", text)
+				t.Fatalf("it ended without logging %q", text)
 			}
 			if strings.Contains(line, text) {
 				return line
 			}
 		case <-timeout:
-			t.Fatalf("it did not say %q", text)
+			t.Fatalf("it did not log %q", text)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func (p *process) end(t *testing.T) {
 	for range p.said { // Wait would close the pipe
 	}
 	if err := p.Wait(); err != nil {
-		t.Errorf("told to end, it ended with %v", err)
+		t.Errorf("after SIGTERM it ended with %v", err)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestTheProxySharesOneConnectionAndEndsWhenTold(t *testing.T) {
 	s := newSite(t)
 	p := s.proxy(t, "--listen", "unix://"+s.path("p.sock"))
 	p.await(t, "listening")
-	for range 5 { // five programs that come and go
+	for range 5 { // five short-lived programs
 		if err := echo(t.Context(), "unix:"+s.path("p.sock")); err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +135,7 @@ func TestTheProxySharesOneConnectionAndEndsWhenTold(t *testing.T) {
 	}
 	p.end(t)
 	if _, err := os.Lstat(s.path("p.sock")); !os.IsNotExist(err) {
-		t.Errorf("the socket is left: %v", err)
+		t.Errorf("the socket is still there: %v", err)
 	}
 }
 
@@ -158,8 +158,8 @@ func TestTheProxyReadsCertificatesAndTokenAnewAtSIGHUP(t *testing.T) {
 	}
 	s.write(t, "token", []byte("0123456789-new-token"))
 	s.write(t, "cert.pem", fresh.CertPEM)
-	p.Process.Signal(syscall.SIGHUP) // the key does not belong to the certificate yet
-	p.await(t, "not reloaded")
+	p.Process.Signal(syscall.SIGHUP) // the key does not match the certificate yet
+	p.await(t, "reload failed")
 	if err := with("0123456789-old-token"); err != nil {
 		t.Errorf("after a reload that failed: %v", err)
 	}
@@ -218,7 +218,7 @@ func TestTheLivePageTellsThisMachine(t *testing.T) {
 			t.Errorf("%s: %d, no %q in %s", path, code, want, body)
 		}
 		if code, body := read(t, url+path, "evil.example"); code != http.StatusForbidden {
-			t.Errorf("%s asked for by another name: %d %s", path, code, body)
+			t.Errorf("%s requested by another host name: %d %s", path, code, body)
 		}
 	}
 	p.end(t)
@@ -246,12 +246,12 @@ func read(t *testing.T, url, host string) (code int, body string) {
 
 func TestTheProxyTakesSystemdsSocketsAndTellsIt(t *testing.T) {
 	s := newSite(t)
-	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path("notify"), Net: "unixgram"})
+	notified, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path("notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer told.Close()
-	told.SetReadDeadline(time.Now().Add(30 * time.Second))
+	defer notified.Close()
+	notified.SetReadDeadline(time.Now().Add(30 * time.Second))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.path("p.sock"), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +262,7 @@ func TestTheProxyTakesSystemdsSocketsAndTellsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	// A shell knows its process id, which systemd puts into LISTEN_PID.
+	// LISTEN_PID must be the process ID, which the shell knows.
 	args := append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "proxy", "--listen", "systemd", "--to", s.Address()}, s.flags()...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Env = append(os.Environ(), asCommand+"=1", "LISTEN_FDS=1", "NOTIFY_SOCKET="+s.path("notify"))
@@ -275,9 +275,9 @@ func TestTheProxyTakesSystemdsSocketsAndTellsIt(t *testing.T) {
 	hears := func(want string) {
 		t.Helper()
 		buf := make([]byte, 1000)
-		n, err := told.Read(buf)
+		n, err := notified.Read(buf)
 		if err != nil || !strings.Contains(string(buf[:n]), want) {
-			t.Errorf("systemd was told %q, %v, want %q", buf[:n], err, want)
+			t.Errorf("systemd received %q, %v, want %q", buf[:n], err, want)
 		}
 	}
 	hears("READY=1")
@@ -301,11 +301,11 @@ func TestWhatTheProxyCannotDoIsSaidAtTheStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--listen", "127.0.0.1:0"}, "TCP needs a token or mutual TLS"},
+		{[]string{"--listen", "127.0.0.1:0"}, "a TCP --listen address needs --token-file"},
 		{[]string{"--listen", "127.0.0.1:0", "--token-file", s.path("none")}, "--token-file: open"},
 		{[]string{"--listen", "127.0.0.1:0", "--token-file", s.path("empty")}, "is empty"},
 		{[]string{"--listen", "unix://" + s.path("none/p.sock")}, "no such file"},
-		{[]string{"--listen", "systemd"}, "it passed no sockets"},
+		{[]string{"--listen", "systemd"}, "systemd passed no sockets"},
 		{[]string{"--listen", "unix://" + s.path("p.sock"), "--cert", s.path("ca.pem")}, "cannot be used with certFile"},
 	} {
 		p := s.proxy(t, tt.args...)
@@ -324,18 +324,18 @@ func TestProxyMisuse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "--to is missing"},
-		{[]string{"--to", "x:1"}, "--listen is missing"},
-		{[]string{"--to", "x:1", "--listen", "/x"}, `"/x": want unix:///path or host:port`},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "more"}, `takes no arguments, got "more"`},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c"}, "--cert and --key belong together"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c", "--key", "k"}, "--cert wants --ca"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--plaintext", "--ca", "c"}, "--plaintext is without TLS"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--socket-mode", "9"}, "want an octal mode"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--allow-uid", "root"}, "want the number of a user"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--max-streams", "0"}, "--max-streams is 0, want 1 to"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--listen-cert", "c"}, "belong together"},
-		{[]string{"--to", "x:1", "--listen", "unix:x", "--live", "0.0.0.0:1"}, "want a loopback address"},
+		{nil, "--to is required"},
+		{[]string{"--to", "x:1"}, "--listen is required"},
+		{[]string{"--to", "x:1", "--listen", "/x"}, `"/x": it must be unix:///path or host:port`},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "more"}, `unexpected argument "more"`},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c"}, "--cert and --key must be given together"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--cert", "c", "--key", "k"}, "--cert requires --ca"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--plaintext", "--ca", "c"}, "--plaintext cannot be combined"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--socket-mode", "9"}, "must be an octal mode"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--allow-uid", "root"}, "must be a numeric user ID"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--max-streams", "0"}, "--max-streams is 0; it must be from 1 to"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--listen-cert", "c"}, "must be given together"},
+		{[]string{"--to", "x:1", "--listen", "unix:x", "--live", "0.0.0.0:1"}, "must be a loopback address"},
 		{[]string{"--to", "x:1", "--listen", "unix:x", "--drain", "-1s"}, "--drain is -1s"},
 	} {
 		got := runLine(t.Context(), append([]string{"proxy"}, tt.args...)...)
@@ -344,7 +344,7 @@ func TestProxyMisuse(t *testing.T) {
 		}
 	}
 	got := runLine(t.Context(), "proxy", "--help")
-	for _, want := range []string{"--listen <where>", "--to <server>", "Who may call:", "Exit status:", "Signals:"} {
+	for _, want := range []string{"--listen <address>", "--to <server>", "Who may connect:", "Exit status:", "Signals:"} {
 		if got.status != exitOK || !strings.Contains(got.stdout, want) {
 			t.Errorf("--help: status %d, no %q in %s", got.status, want, got.stdout)
 		}

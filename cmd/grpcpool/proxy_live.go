@@ -15,20 +15,20 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// checkLive wants a loopback address: whoever can read the page learns who is
-// called and by which certificate.
+// checkLive requires a loopback address, since the page shows which server is called
+// and with which certificate.
 func checkLive(address string) error {
 	if address == "" {
 		return nil
 	}
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || !at.Addr().Unmap().IsLoopback() {
-		return fmt.Errorf("--live is %q, want a loopback address and port such as 127.0.0.1:9901", address)
+		return fmt.Errorf("--live is %q; it must be a loopback address and port, such as 127.0.0.1:9901", address)
 	}
 	return nil
 }
 
-// live serves what can be seen of a proxy, until stop.
+// live serves the live page of a proxy, until stop.
 func live(ctx context.Context, flags *proxyFlags, server *proxy.Server) (stop func(), err error) {
 	if flags.live == "" {
 		return func() {}, nil
@@ -43,11 +43,11 @@ func live(ctx context.Context, flags *proxyFlags, server *proxy.Server) (stop fu
 	go func() {
 		defer close(served)
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			flags.Logger.Warn("the live page has ended", "why", err)
+			flags.Logger.Warn("the live page stopped", "error", err)
 		}
 	}()
 	return func() {
-		_ = s.Close() // whoever reads it reads it again
+		_ = s.Close() // readers are cut off
 		<-served
 	}, nil
 }
@@ -57,7 +57,7 @@ func liveMux(server *proxy.Server) http.Handler {
 	mux.Handle("GET /{$}", poolz.Handler([]poolz.Pool{livePool{server}}))
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(server.Stats()) // fails only if the reader has gone
+		_ = json.NewEncoder(w).Encode(server.Stats()) // fails only if the reader is gone
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
@@ -66,7 +66,7 @@ func liveMux(server *proxy.Server) http.Handler {
 	return loopbackOnly(mux)
 }
 
-// livePool is whichever pool the proxy has.
+// livePool is the current pool of the proxy.
 type livePool struct{ server *proxy.Server }
 
 // Stats implements poolz.Pool.
@@ -75,8 +75,8 @@ func (l livePool) Stats() shared.Stats { return l.server.Pool().Stats() }
 // Holders implements poolz.Pool.
 func (l livePool) Holders() []shared.Holder { return l.server.Pool().Holders() }
 
-// loopbackOnly refuses requests for other hosts' names: a page of another site whose
-// name has been pointed at 127.0.0.1 could read the answer.
+// loopbackOnly refuses requests for other host names: otherwise a web site that points
+// its name at 127.0.0.1 could read the page (DNS rebinding).
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -85,7 +85,7 @@ func loopbackOnly(next http.Handler) http.Handler {
 		}
 		ip, err := netip.ParseAddr(host)
 		if host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
-			http.Error(w, "grpcpool proxy: ask for localhost or 127.0.0.1", http.StatusForbidden)
+			http.Error(w, "grpcpool proxy: this page is served for localhost and 127.0.0.1 only", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -11,17 +11,16 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// screen writes results to stdout and, if stderr is a terminal, a status line
-// below them that is written anew each time. Its methods may be called
-// concurrently.
+// screen writes results to stdout and, if stderr is a terminal, a status line below
+// them that is overwritten each time. Its methods may be called concurrently.
 type screen struct {
-	terminal int // stderr's file descriptor, or -1 if it is no terminal
+	terminal int // stderr's file descriptor, or -1 if it is not a terminal
 
 	mu      sync.Mutex // guards what follows
 	stdout  io.Writer
 	stderr  io.Writer
 	shown   int   // columns of the status line on the screen
-	failure error // the first of writing to stdout
+	failure error // the first error of writing to stdout
 }
 
 func newScreen(stdout, stderr io.Writer) *screen {
@@ -34,10 +33,10 @@ func newScreen(stdout, stderr io.Writer) *screen {
 	return s
 }
 
-// live reports whether a status line can be seen.
+// live reports whether a status line is visible.
 func (s *screen) live() bool { return s.terminal >= 0 }
 
-// status shows a status line in the place of the one before.
+// status replaces the status line.
 func (s *screen) status(line string) {
 	if !s.live() {
 		return
@@ -46,7 +45,7 @@ func (s *screen) status(line string) {
 	if w, _, err := term.GetSize(s.terminal); err == nil && w > 0 {
 		width = w
 	}
-	if utf8.RuneCountInString(line) >= width { // a line that wraps cannot be taken back
+	if utf8.RuneCountInString(line) >= width { // a line that wraps cannot be erased
 		line = string([]rune(line)[:width-1])
 	}
 	s.mu.Lock()
@@ -56,8 +55,8 @@ func (s *screen) status(line string) {
 	s.shown = columns
 }
 
-// print writes results above the status line. What a server has put into them does not
-// reach the terminal as it came, and JSON stays JSON.
+// print writes results above the status line. It escapes them, since they may contain a
+// server's text. JSON stays JSON.
 func (s *screen) print(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +66,7 @@ func (s *screen) print(text string) {
 	}
 }
 
-// note writes what is no result to stderr.
+// note writes a message that is not a result to stderr.
 func (s *screen) note(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,23 +74,23 @@ func (s *screen) note(text string) {
 	say(s.stderr, text)
 }
 
-// err is the first error of print.
+// err returns the first error of print.
 func (s *screen) err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failure
 }
 
-// clear takes the status line away.
+// clear erases the status line.
 func (s *screen) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clearLocked()
 }
 
-// write writes a status line, which is our own text with control characters.
+// write writes a status line unescaped: it is our own text, with control characters.
 func (s *screen) write(line string) {
-	_, _ = io.WriteString(s.stderr, line) // results are more important
+	_, _ = io.WriteString(s.stderr, line) // a lost status line does no harm
 }
 
 func (s *screen) clearLocked() {

@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-// noDescriptor stands for a terminal whose size cannot be had: 80 columns then.
+// noDescriptor is a terminal of unknown size, taken as 80 columns wide.
 const noDescriptor = 1 << 20
 
 func TestAStatusLineIsWrittenAnewAndMakesWayForResults(t *testing.T) {
-	var both strings.Builder // as a terminal that shows stdout and stderr
+	var both strings.Builder // a terminal shows stdout and stderr
 	s := &screen{terminal: noDescriptor, stdout: &both, stderr: &both}
 	s.status("long line")
 	s.status("short")

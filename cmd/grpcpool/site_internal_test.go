@@ -12,7 +12,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/testserver"
 )
 
-// site is a server with mutual TLS, and files to reach it with.
+// site is a server with mutual TLS, and the files to connect to it.
 type site struct {
 	*testserver.Server
 

@@ -25,7 +25,7 @@ const (
 	keepaliveTimeout = 10 * time.Second
 )
 
-// targetFlags say how to connect to a server.
+// targetFlags are the flags that say how to connect to a server.
 type targetFlags struct {
 	cert, key, ca string // files
 	authority     string
@@ -36,28 +36,28 @@ type targetFlags struct {
 }
 
 func (t *targetFlags) register(fs *flag.FlagSet) {
-	fs.StringVar(&t.cert, "cert", "", "PEM `file` with the client certificate, leaf first; with --key and --ca: mutual TLS")
-	fs.StringVar(&t.key, "key", "", "PEM `file` with the key of --cert, not encrypted")
-	fs.StringVar(&t.ca, "ca", "", "PEM `file` with the certificate authorities of the server; without it the system's")
-	fs.StringVar(&t.authority, "authority", "", "`name` to ask the server for and to find in its certificate, if it is not the target's host")
-	fs.BoolVar(&t.plaintext, "plaintext", false, "no TLS at all")
-	fs.BoolVar(&t.tls12, "tls12", false, "accept TLS 1.2 too; else 1.3 is wanted")
+	fs.StringVar(&t.cert, "cert", "", "PEM `file` with the client certificate, leaf first; requires --key and --ca")
+	fs.StringVar(&t.key, "key", "", "PEM `file` with the private key of --cert, unencrypted")
+	fs.StringVar(&t.ca, "ca", "", "PEM `file` with the CAs trusted to sign the server's certificate (default: the system's)")
+	fs.StringVar(&t.authority, "authority", "", "`name` sent as the authority and expected in the server's certificate (default: the host)")
+	fs.BoolVar(&t.plaintext, "plaintext", false, "connect without TLS")
+	fs.BoolVar(&t.tls12, "tls12", false, "accept TLS 1.2; by default TLS 1.3 is required")
 }
 
-// check finds flags that do not go together.
+// check finds flags that cannot be combined.
 func (t *targetFlags) check() error {
 	switch {
 	case t.plaintext && (t.cert != "" || t.key != "" || t.ca != "" || t.tls12):
-		return errors.New("--plaintext is without TLS: leave out --cert, --key, --ca and --tls12")
+		return errors.New("--plaintext cannot be combined with --cert, --key, --ca or --tls12")
 	case (t.cert == "") != (t.key == ""):
-		return errors.New("--cert and --key belong together")
+		return errors.New("--cert and --key must be given together")
 	case t.cert != "" && t.ca == "":
-		return errors.New("--cert wants --ca: who may the server be?")
+		return errors.New("--cert requires --ca")
 	}
 	return nil
 }
 
-// mutual reports whether a client certificate is shown.
+// mutual reports whether there is a client certificate.
 func (t *targetFlags) mutual() bool { return t.cert != "" }
 
 func (t *targetFlags) minVersion() uint16 {
@@ -67,8 +67,8 @@ func (t *targetFlags) minVersion() uint16 {
 	return tls.VersionTLS13
 }
 
-// factory makes channels to target. It reads the files, and the client's own again when
-// they change.
+// factory returns a factory of channels to target. It reads the files. With a client
+// certificate it reads them again when they change.
 func (t *targetFlags) factory(target string, opts ...grpcpool.FactoryOption) (*grpcpool.Factory, error) {
 	if t.authority != "" {
 		opts = append(opts, grpcpool.WithDialOptions(grpc.WithAuthority(t.authority)))
@@ -95,7 +95,7 @@ func (t *targetFlags) factory(target string, opts ...grpcpool.FactoryOption) (*g
 	return grpcpool.NewIdentityFactory(target, provider, opts...)
 }
 
-// tlsConfig is for TLS without the library's factory.
+// tlsConfig returns the configuration for TLS without the library's factory.
 func (t *targetFlags) tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: t.minVersion()}
 	if t.ca != "" {
@@ -116,13 +116,13 @@ func (t *targetFlags) tlsConfig() (*tls.Config, error) {
 }
 
 func readRoots(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(file) //nolint:gosec // the user names it
+	data, err := os.ReadFile(file) //nolint:gosec // the user chose the file
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the file
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
+		return nil, fmt.Errorf("%s contains no PEM certificate", file)
 	}
 	return roots, nil
 }

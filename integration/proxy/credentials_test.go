@@ -123,7 +123,7 @@ func checkTokens(t *testing.T, cc *grpc.ClientConn, service *checked, proxys str
 	if err != nil {
 		t.Fatal(err)
 	}
-	const fromProxy, fromServer = "grpcpool proxy: want its token", "the server refuses: "
+	const fromProxy, fromServer = "grpcpool proxy: the call has no valid token", "the server refuses: "
 	for _, test := range []struct {
 		name   string
 		md     metadata.MD

@@ -10,22 +10,22 @@ import (
 
 const (
 	margin   = 20
-	barsTall = 220 // from the axis to its highest number
+	barsTall = 220 // from the axis to its highest label
 	barsLeft = margin + 44
 )
 
-// paper lies behind a picture that leaves these pages: whoever shows it may have a
-// white page and a reader who prefers dark ones, or the other way round.
+// paper is the background of a picture that is shown elsewhere: the page may be light and
+// its reader's preference dark, or the other way round.
 const paper = `<style>@media (prefers-color-scheme: dark) { .paper { fill: #0d1117 } }</style>
 <rect class="paper" fill="#fff" width="100%" height="100%"/>
 `
 
-// Bars is a chart of bars in groups. Its axis is linear and begins at 0, so that a bar
-// of twice the length is twice as much: with a logarithmic one the lengths would depend
-// on where it begins. What is too small to see beside the others has its label.
+// Bars is a chart of bars in groups. Its axis is linear and begins at 0, so that a bar of
+// twice the length is twice the value; on a logarithmic axis lengths would depend on
+// where it begins. Every bar has a label, however small it is.
 type Bars struct {
 	Title  string // takes as many lines as it needs
-	Note   string // below the title; likewise
+	Note   string // below the title; takes as many lines as it needs
 	Y      string
 	Groups []string
 	Sets   []Set
@@ -34,14 +34,14 @@ type Bars struct {
 // Set is one bar in each group.
 type Set struct {
 	Name, Note string    // for the legend
-	Values     []float64 // for each group; not above 0: there is no bar
-	Labels     []string  // for each value, to stand above its bar
+	Values     []float64 // one for each group; no bar is drawn unless it is above 0
+	Labels     []string  // one for each value, shown above its bar
 }
 
 // WriteTo draws the chart.
 func (c Bars) WriteTo(w io.Writer) (int64, error) {
 	var head strings.Builder
-	top := float64(c.head(&head) + 44) // room for the axis's name, and a label on the longest bar
+	top := float64(c.head(&head) + 44) // room for the name of the axis, and for a label on the longest bar
 	bottom := top + barsTall
 	var b strings.Builder
 	begin(&b, int(bottom)+18+margin, c.Title)
@@ -63,7 +63,7 @@ func (c Bars) WriteTo(w io.Writer) (int64, error) {
 			x := middle + (float64(j)-float64(len(c.Sets))/2)*each
 			tall := 0.0
 			if v := s.Values[i]; v > 0 {
-				tall = max(1, v/high*barsTall) // as little as it is, it is seen
+				tall = max(1, v/high*barsTall) // visible even if tiny
 				rect(&b, x+2, bottom-tall, each-4, tall, colors[j%len(colors)])
 			}
 			label(&b, x+each/2, bottom-tall-6, s.Labels[i])
@@ -82,14 +82,14 @@ func (c Bars) highest() float64 {
 	return high
 }
 
-// label covers the line of the grid that it would stand on.
+// label writes a label, and covers the grid line behind it.
 func label(b *strings.Builder, x, y float64, s string) {
 	wide := 7.5 * float64(columns(s))
 	fmt.Fprintf(b, `<rect class="paper" fill="#fff" x="%.1f" y="%.1f" width="%.1f" height="14"/>`+"\n", x-wide/2, y-11, wide)
 	text(b, x, y, "middle", s)
 }
 
-// head is what stands above the bars. It returns where it ends.
+// head draws what is above the bars, and returns where it ends.
 func (c Bars) head(b *strings.Builder) int {
 	y := margin - 6
 	for _, s := range wrap(c.Title, 72) {
@@ -116,7 +116,8 @@ func (c Bars) head(b *strings.Builder) int {
 	return y
 }
 
-// scale is a round number that is at least high, and a round step that it is a few of.
+// scale returns a round number of at least high, and a round step that divides it into a
+// few.
 func scale(high float64) (top, step float64) {
 	if high <= 0 {
 		return 1, 1
@@ -130,8 +131,8 @@ func scale(high float64) (top, step float64) {
 	return math.Ceil(high/step) * step, step
 }
 
-// wrap cuts s into lines of so many columns: SVG has no lines of its own, and what is
-// wider than the picture is not seen. It cuts at spaces where it can.
+// wrap breaks s into lines of at most that many columns, at spaces if possible. SVG does
+// not wrap text, and what is wider than the picture is cut off.
 func wrap(s string, most int) []string {
 	var lines []string
 	line := ""
@@ -158,7 +159,7 @@ func wrap(s string, most int) []string {
 	return lines
 }
 
-// columns is about how wide s is: letters of the far east are as wide as two others.
+// columns is the approximate width of s: East Asian letters are two columns wide.
 func columns(s string) int {
 	n := 0
 	for _, r := range s {

@@ -10,7 +10,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/plot"
 )
 
-// drawn is what the tests look at in a chart of bars.
+// drawn is the part of a chart that the tests examine.
 type drawn struct {
 	Height float64 `xml:"height,attr"`
 	Rects  []struct {
@@ -89,7 +89,7 @@ func TestALongTitleIsWholeAndWithinThePicture(t *testing.T) {
 	}
 }
 
-// TestNoTextOfBarsStandsOnAnotherOrOutside takes a letter for 8 wide and 12 high.
+// TestNoTextOfBarsStandsOnAnotherOrOutside assumes that a letter is 8 wide and 12 high.
 func TestNoTextOfBarsStandsOnAnotherOrOutside(t *testing.T) {
 	for _, high := range []float64{0.003, 0.29, 1, 61.2, 999, 1001, 6_100, 3_600_000} {
 		chart := twoByTwo()
@@ -106,7 +106,7 @@ func TestNoTextOfBarsStandsOnAnotherOrOutside(t *testing.T) {
 			}
 			for j, b := range picture.Texts[:i] {
 				if math.Abs(a.Y-b.Y) < 12 && boxes[i].left < boxes[j].right && boxes[j].left < boxes[i].right {
-					t.Errorf("%v: %q and %q stand on each other", high, a.Text, b.Text)
+					t.Errorf("%v: %q and %q overlap", high, a.Text, b.Text)
 				}
 			}
 		}

@@ -1,5 +1,10 @@
-// Package plot draws figures as SVG, with text that can be read on a light and on a
-// dark page: lines and strips for the bench report, bars for "grpcpool bench".
+// Package plot draws charts as SVG that are legible on light and dark pages: lines and
+// strips for the bench report, bars for "grpcpool bench".
+//
+//	chart := plot.Lines{Title: "Throughput", X: "callers", Y: "calls/s", Series: []plot.Series{
+//		{Name: "pool", X: []float64{10, 100, 1000}, Y: []float64{9e3, 4e4, 4e4}},
+//	}}
+//	_, err := chart.WriteTo(file)
 package plot
 
 import (
@@ -20,8 +25,8 @@ const (
 	footer = 46
 )
 
-// style makes the text follow the page. A page that shows the picture as an image
-// tells it the reader's preference.
+// style adapts the text to the page. A page that shows the picture as an image passes on
+// the reader's preference for light or dark.
 const style = `<style>
 text { font: 12px system-ui, sans-serif; fill: #57606a }
 .title { font-size: 15px; font-weight: 600; fill: #24292f }
@@ -30,7 +35,7 @@ text { font: 12px system-ui, sans-serif; fill: #57606a }
 </style>
 `
 
-// colors are told apart on white and on black, also by most who see few colors.
+// colors can be distinguished on white and on black, and by most color-blind readers.
 var colors = []string{"#d1495b", "#3b82c4", "#8a6fc9", "#2a9d8f", "#c98a1b", "#7a8794", "#c05a9d", "#6f9a2f", "#00879e"}
 
 // Series is one line of a chart.
@@ -55,7 +60,7 @@ func (l Lines) WriteTo(w io.Writer) (int64, error) {
 	x := newAxis(xs, left+10, width-right)
 	slices.Sort(xs)
 	xs = slices.Compact(xs)
-	if len(xs) > 1 { // no wider than the points
+	if len(xs) > 1 { // the axis ends at the outermost points
 		x.low, x.high = math.Log10(xs[0]), math.Log10(xs[len(xs)-1])
 	}
 	y := newAxis(ys, height-footer, header)
@@ -85,9 +90,9 @@ func (l Lines) WriteTo(w io.Writer) (int64, error) {
 	return finish(w, &b)
 }
 
-// Point is a moment of a strip.
+// Point is one step of a strip.
 type Point struct {
-	Value  float64 // what to draw; 0 if there is nothing
+	Value  float64 // 0: nothing is drawn
 	Failed bool
 }
 
@@ -97,11 +102,11 @@ type Strip struct {
 	Points []Point // one for each step
 }
 
-// Strips are rows with a common linear X axis and logarithmic Y axes: values are
-// bars, failures are red across the row's foot.
+// Strips is a chart of rows with a common linear X axis and logarithmic Y axes. Values are
+// bars; failures are red at the foot of the row.
 type Strips struct {
 	Title, X, Y string
-	From, Step  float64 // of X: where the first point begins, and the length of one
+	From, Step  float64 // of X: the start of the first point, and the length of each
 	Marks       []Mark
 	Strips      []Strip
 }
@@ -165,7 +170,7 @@ func (s Strips) bars(b *strings.Builder, strip Strip, x func(float64) float64, y
 	}
 }
 
-// axis is logarithmic, from the power of ten below its values to the one above.
+// axis is a logarithmic axis, from the power of ten below its values to the one above.
 type axis struct{ low, high, from, to float64 }
 
 func newAxis(values []float64, from, to float64) axis {
@@ -186,14 +191,14 @@ func (a axis) at(v float64) float64 {
 
 func (a axis) ticks() []float64 {
 	var ticks []float64
-	step := math.Ceil((a.high - a.low) / (math.Abs(a.to-a.from) / 14)) // room for their numbers
+	step := math.Ceil((a.high - a.low) / (math.Abs(a.to-a.from) / 14)) // leaves room for the labels
 	for e := a.low; e <= a.high; e += step {
 		ticks = append(ticks, math.Pow(10, e))
 	}
 	return ticks
 }
 
-// linear are round numbers from low to high, about ten.
+// linear returns about ten round numbers from low to high.
 func linear(low, high float64) []float64 {
 	step := math.Pow(10, math.Floor(math.Log10((high-low)/4)))
 	if (high-low)/step > 15 {
@@ -238,11 +243,11 @@ func text(b *strings.Builder, x, y float64, anchor, s string) {
 	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`+"\n", x, y, anchor, escape(s))
 }
 
-// escape also replaces what no XML may hold, such as control characters: one of them
-// and a browser shows nothing of the picture.
+// escape also replaces characters that are invalid in XML, such as control characters: a
+// single one makes browsers reject the picture.
 func escape(s string) string {
 	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes everything
+	_ = xml.EscapeText(&b, []byte(s)) // a Builder does not fail
 	return b.String()
 }
 

@@ -35,7 +35,7 @@ func TestNothingToDrawIsAnEmptyPicture(t *testing.T) {
 	check(t, plot.Strips{Title: "none", Step: 1, Strips: []plot.Strip{{Name: "x", Points: make([]plot.Point, 2)}}}, "none")
 }
 
-// check draws, and looks for the texts.
+// check draws, and checks that the texts are there.
 func check(t *testing.T, picture io.WriterTo, texts ...string) string {
 	t.Helper()
 	var b strings.Builder
@@ -60,7 +60,7 @@ func check(t *testing.T, picture io.WriterTo, texts ...string) string {
 		}
 	}
 	if strings.Contains(b.String(), "NaN") || strings.Contains(b.String(), "Inf") {
-		t.Errorf("a coordinate that is no number in\n%s", b.String())
+		t.Errorf("a coordinate that is not a number in\n%s", b.String())
 	}
 	return b.String()
 }

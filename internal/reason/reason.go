@@ -1,10 +1,15 @@
-// Package reason says in one line why a connection could not be had: what is
-// wrong, the words of whoever found out, and what to do about it.
+// Package reason explains in one line why a connection failed: what is wrong, the
+// original error, and what to do about it.
 //
-// The error that a dial ends with has passed through many hands: the kernel's or
-// crypto/tls's words, within grpc-go's "connection error: desc = ...", within an
-// LB policy's. [Explain] looks for the one that knows, by type where the types
-// have survived and by its words where they have not, as in the status of an RPC.
+//	_, err := stub.SayHello(ctx, request)
+//	fmt.Println(reason.Explain("10.0.0.1:443", err))
+//	// 10.0.0.1:443: nothing is listening at that address (dial tcp 10.0.0.1:443:
+//	// connect: connection refused); check the address, or start the server
+//
+// The error of a dial is wrapped several times: the kernel's or crypto/tls's error, in
+// grpc-go's "connection error: desc = ...", in an LB policy's. [Explain] finds the
+// cause by its type, or by its text where the types are lost, as in the status of an
+// RPC.
 package reason
 
 import (
@@ -16,10 +21,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Kind is what was wrong.
+// Kind says what is wrong.
 type Kind string
 
-// What can be wrong.
+// The kinds.
 const (
 	Unknown           Kind = ""
 	ConnectionRefused Kind = "connection refused"
@@ -50,12 +55,13 @@ const (
 // Error is an error with its explanation.
 type Error struct {
 	Kind Kind
-	Addr string // where, such as "10.0.0.1:443"; "" if that is not known
-	Err  error  // what it was made from
+	Addr string // the address, such as "10.0.0.1:443"; "" if it is not known
+	Err  error  // the error that is explained
 }
 
-// Explain returns err with an explanation, for a connection to addr, which may be
-// "": an *Error. An err that holds one comes back as it is, and nil as nil.
+// Explain returns err with an explanation, as an *Error. addr is the address of the
+// connection, "" if it is not known. An err that already contains an *Error is
+// returned as it is, and nil as nil.
 func Explain(addr string, err error) error {
 	if err == nil {
 		return nil
@@ -66,12 +72,12 @@ func Explain(addr string, err error) error {
 	return &Error{Kind: Of(err), Addr: addr, Err: err}
 }
 
-// ByServer returns err, the status of an RPC that the server itself has answered. Its
-// words are the server's: whatever they sound like, they say nothing about the
-// connection to it, and are not explained.
+// ByServer marks err as a status that the server itself sent, so that it is not
+// explained: whatever its text sounds like, it says nothing about the connection to
+// the server.
 func ByServer(err error) error { return &Error{Kind: Unknown, Err: err} }
 
-// Of is what err says is wrong.
+// Of returns the kind of err.
 func Of(err error) Kind {
 	var known *Error
 	if errors.As(err, &known) {
@@ -85,9 +91,9 @@ func Of(err error) Kind {
 
 // Error is one line, such as
 //
-//	10.0.0.1:443: the server refused the client certificate (remote error: tls: certificate required); give the client one
+//	10.0.0.1:443: the server refused the client certificate (remote error: tls: certificate required); configure a client certificate
 //
-// with the words of grpc-go's transport in place of the inner ones if it has spoken.
+// If err contains an error of grpc-go's transport, its text stands in the parentheses.
 func (e *Error) Error() string {
 	text := withWords(explanation(Detail(e.Err), entryOfKind(e.Kind)), e.Err)
 	if e.Addr == "" || strings.HasPrefix(text, e.Addr) {
@@ -96,8 +102,8 @@ func (e *Error) Error() string {
 	return e.Addr + ": " + text
 }
 
-// explanation puts together what is known of a kind and the words that were found,
-// unless these hold it already.
+// explanation combines an entry with the text of the error. It leaves out what the
+// text contains already.
 func explanation(detail string, e *entry) string {
 	if e == nil {
 		return cut(detail)
@@ -118,23 +124,23 @@ func explanation(detail string, e *entry) string {
 	return text
 }
 
-// Unwrap returns what was explained.
+// Unwrap returns the error that is explained.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Detail is err's text without the frames that grpc-go puts around it, and without the
-// page of a web server, in one line and escaped.
+// Detail returns err's text in one line, escaped, without the prefixes that grpc-go
+// puts before it and without a web server's page.
 func Detail(err error) string {
 	text := err.Error()
-	if inner := telling(err); inner != nil {
+	if inner := typedCause(err); inner != nil {
 		text = inner.Error()
 	} else if st, ok := status.FromError(err); ok {
 		text = st.Message()
 	}
-	return OneLine(withoutPage(unframe(text)))
+	return OneLine(withoutPage(unwrapText(text)))
 }
 
-// frames are what stands before the words of whoever found out.
-var frames = []string{
+// prefixes are put before the original text by the layers above it.
+var prefixes = []string{
 	"transport: Error while dialing: ",
 	"transport: error while dialing: ",
 	"transport: authentication handshake failed: ",
@@ -150,16 +156,16 @@ var frames = []string{
 	"refused by the peer: ",
 }
 
-// unframe takes the frames off. What package tap has found out stands behind the
-// rest, in parentheses, and says more than it.
-func unframe(text string) string {
+// unwrapText removes the prefixes. Package tap appends what it has found in
+// parentheses; that says more than the rest, and replaces it.
+func unwrapText(text string) string {
 	for {
 		before := text
 		if i := strings.LastIndex(text, " (tap: "); i >= 0 && strings.HasSuffix(text, ")") {
 			text = text[i+len(" (") : len(text)-1]
 		}
-		for _, frame := range frames {
-			text = strings.TrimPrefix(text, frame)
+		for _, prefix := range prefixes {
+			text = strings.TrimPrefix(text, prefix)
 		}
 		if rest, ok := strings.CutPrefix(text, "connection error: desc = "); ok {
 			if quoted, err := strconv.QuotedPrefix(rest); err == nil {
@@ -173,7 +179,7 @@ func unframe(text string) string {
 	}
 }
 
-// maxDetail bounds what is quoted of an error whose text may be the peer's.
+// maxDetail is how much of an error is quoted, in bytes. Its text may be the peer's.
 const maxDetail = 400
 
 func cut(text string) string {

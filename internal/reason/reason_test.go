@@ -31,31 +31,31 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 	}{
 		{
 			"a dial", refused, reason.ConnectionRefused,
-			"a:1: nobody listens there (dial tcp 10.0.0.1:1: connect: connection refused); start the server, or correct the host and port",
+			"a:1: nothing is listening at that address (dial tcp 10.0.0.1:1: connect: connection refused); check the address, or start the server",
 		},
 		{
 			"its status", status.Error(codes.Unavailable, fmt.Sprintf("connection error: desc = %q", "transport: Error while dialing: "+refused.Error())), reason.ConnectionRefused,
-			`a:1: nobody listens there (connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:1: connect: connection refused"); start the server, or correct the host and port`,
+			`a:1: nothing is listening at that address (connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:1: connect: connection refused"); check the address, or start the server`,
 		},
 		{
 			"an alert behind a broken pipe", fmt.Errorf("write: broken pipe (%w)", fmt.Errorf("tap: refused by the peer: %w", alert)), reason.ClientCertificate,
-			"a:1: the server refused the client certificate (remote error: tls: certificate required; write: broken pipe); give the client one",
+			"a:1: the server refused the client certificate (remote error: tls: certificate required; write: broken pipe); configure a client certificate",
 		},
 		{
 			"its status", status.Error(codes.Unavailable, "write tcp: broken pipe (tap: refused by the peer: remote error: tls: certificate required)"), reason.ClientCertificate,
-			"a:1: the server refused the client certificate (remote error: tls: certificate required; write tcp: broken pipe); give the client one",
+			"a:1: the server refused the client certificate (remote error: tls: certificate required; write tcp: broken pipe); configure a client certificate",
 		},
 		{
 			"a timeout", dial(os.ErrDeadlineExceeded), reason.NoAnswer,
-			"a:1: it does not answer (dial tcp 10.0.0.1:1: i/o timeout); see whether the host is up, and whether a firewall drops what is sent there",
+			"a:1: the host does not answer (dial tcp 10.0.0.1:1: i/o timeout); check the address, that the host is up, and that no firewall drops the connection",
 		},
 		{
 			"no address", status.Error(codes.Unavailable, "name resolver error: produced zero addresses"), reason.NoSuchHost,
-			"a:1: there is no such host (produced zero addresses); correct the name, or see to its DNS record",
+			"a:1: the host name does not resolve (produced zero addresses); check the name and its DNS record",
 		},
 		{
 			"an alert of unknown meaning", errors.New("transport: authentication handshake failed: remote error: tls: decrypt error"), reason.HandshakeFailure,
-			"a:1: the server broke the TLS handshake off (remote error: tls: decrypt error); see its log: it may want a client certificate, or other ciphers",
+			"a:1: the server aborted the TLS handshake (remote error: tls: decrypt error); check its log: it may require a client certificate or other ciphers",
 		},
 		{
 			"a web server", status.Error(codes.Unimplemented, "unexpected HTTP status code received from server: 404 (Not Found); transport: received unexpected content-type \"text/html\"\ndata: \"<html><head><title>404 Not\\u202e Found</title>\""), reason.HTTPAnswer,
@@ -63,7 +63,7 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 		},
 		{
 			"a web server that wants a certificate", status.Error(codes.Internal, "unexpected HTTP status code received from server: 400 (Bad Request); transport: received unexpected content-type \"text/html\"\ndata: \"<html>\\r\\n<head><title>400 No required SSL certificate was sent</title></head>\""), reason.ClientCertificate,
-			`a:1: the server refused the client certificate (unexpected HTTP status code received from server: 400 (Bad Request), "400 No required SSL certificate was sent"); give the client one`,
+			`a:1: the server refused the client certificate (unexpected HTTP status code received from server: 400 (Bad Request), "400 No required SSL certificate was sent"); configure a client certificate`,
 		},
 		{
 			"a proxy without a server", status.Error(codes.Unavailable, "unexpected HTTP status code received from server: 503 (Service Unavailable); malformed header: missing HTTP content-type"), reason.HTTPAnswer,
@@ -75,7 +75,15 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 		},
 		{
 			"escape sequences", errors.New("x509: certificate is valid for \x1b[2J\u202e\u009b31m\xff\a, not \U000e0041"), reason.WrongName,
-			`a:1: the server's certificate is for another name (x509: certificate is valid for \u001b[2J\u202e\u009b31m\xff\u0007, not \udb40\udc41); dial a name that is in it, or have it issued for this one`,
+			`a:1: the server's certificate is for another name (x509: certificate is valid for \u001b[2J\u202e\u009b31m\xff\u0007, not \udb40\udc41); dial a name in the certificate, or reissue it for this name`,
+		},
+		{
+			"a handshake without an end", errors.New("10.0.0.1:1 accepted the connection and did not finish the handshake within 2.5s"), reason.NoHandshake,
+			"a:1: 10.0.0.1:1 accepted the connection and did not finish the handshake within 2.5s; check that it speaks TLS and is running",
+		},
+		{
+			"its status", status.Error(codes.Unavailable, `connection error: desc = "transport: authentication handshake failed: context deadline exceeded"`), reason.NoHandshake,
+			`a:1: the server accepted the connection but did not finish the handshake (connection error: desc = "transport: authentication handshake failed: context deadline exceeded"); check that it speaks TLS and is running`,
 		},
 		{"lines of a peer", errors.New("one\n two\r\n\tthree"), reason.Unknown, "a:1: one two three"},
 		{"far too much", errors.New(strings.Repeat("x", 1000)), reason.Unknown, "a:1: " + strings.Repeat("x", 400) + "... (1000 bytes)"},
@@ -88,7 +96,7 @@ func TestAnErrorIsExplainedByItsTypeAndByItsWords(t *testing.T) {
 			if !errors.Is(got, tc.err) {
 				t.Error("the error itself is lost")
 			}
-			// Whoever sees the words only, as an RPC's status has them, adds nothing.
+			// Explaining the text again, as it stands in an RPC's status, adds nothing.
 			again := reason.Explain("", status.Error(codes.Unavailable, got.Error()))
 			if tc.kind != reason.Unknown && again.Error() != got.Error() || reason.Of(again) != tc.kind {
 				t.Errorf("explained again, kind %q: %s", reason.Of(again), again)
@@ -141,5 +149,5 @@ func ExampleExplain() {
 	fmt.Println(reason.Explain("10.0.0.1:443", err))
 
 	// Output:
-	// 10.0.0.1:443: the server's certificate is not signed by an authority that is trusted here (x509: certificate signed by unknown authority); add the server's CA to the roots, or see whether this is the right server
+	// 10.0.0.1:443: the server's certificate is not signed by a trusted CA (x509: certificate signed by unknown authority); add its CA to the trusted roots, or check that this is the right server
 }

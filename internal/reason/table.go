@@ -15,24 +15,24 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// entry is what is known of a kind.
+// entry describes a kind.
 type entry struct {
 	kind   Kind
-	what   string // is wrong
-	advice string
+	what   string // what is wrong; also marks a text that has been explained already
+	advice string // what to do about it
 
-	// says and advises, if set, make what is wrong, with what in it, and the advice
-	// from an error's words.
+	// says and advises, if set, build the explanation, which contains what, and the
+	// advice from the text of the error.
 	says, advises func(detail string) string
 
-	find  func(error) error // the error in the chain that is of this kind, or nil
-	words []string          // that tell the kind where the types are lost
-	more  []advice          // better advice for some words
+	find  func(error) error // returns the error in the chain that is of this kind, or nil
+	words []string          // identify the kind where the types are lost
+	more  []advice          // better advice for texts with certain words
 }
 
 type advice struct{ words, advice string }
 
-// adviceOn is the advice for an error of these words.
+// adviceOn returns the advice for an error with this text.
 func (e *entry) adviceOn(detail string) string {
 	if e.advises != nil {
 		return e.advises(detail)
@@ -45,13 +45,13 @@ func (e *entry) adviceOn(detail string) string {
 	return e.advice
 }
 
-// entryOf returns what is known of the kind of err, or nil.
+// entryOf returns the table's entry for err, or nil.
 func entryOf(err error) *entry {
 	e, _ := lookUp(err)
 	return e
 }
 
-// entryOfKind returns what is known of a kind, or nil.
+// entryOfKind returns the table's entry for a kind, or nil.
 func entryOfKind(kind Kind) *entry {
 	for i := range table {
 		if table[i].kind == kind {
@@ -61,16 +61,16 @@ func entryOfKind(kind Kind) *entry {
 	return nil
 }
 
-// telling returns the error within err that tells its kind, or nil if that is
-// told by words or not at all.
-func telling(err error) error {
+// typedCause returns the error within err whose type tells the kind, or nil if only
+// its text does, or nothing.
+func typedCause(err error) error {
 	_, inner := lookUp(err)
 	return inner
 }
 
 func lookUp(err error) (*entry, error) {
 	if err == nil {
-		return nil, nil //nolint:nilnil // nothing is known of no error
+		return nil, nil //nolint:nilnil // no error has no kind
 	}
 	for i := range table {
 		if find := table[i].find; find != nil {
@@ -95,12 +95,12 @@ func lookUp(err error) (*entry, error) {
 	return nil, nil //nolint:nilnil // see above
 }
 
-// table is in the order of how much a kind tells: an error may be of several, such
-// as an alert that came with a broken pipe.
+// table starts with the kinds that tell most: an error may match several, such as an
+// alert that came with a broken pipe.
 var table = []entry{
 	{
 		kind: ClientCertificate, what: "the server refused the client certificate",
-		advice: "see the server's log for what it wants",
+		advice: "check the server's log for the reason",
 		find: alerts("bad certificate", "unsupported certificate", "revoked certificate", "expired certificate",
 			"unknown certificate", "unknown certificate authority", "access denied", "certificate required"),
 		words: []string{
@@ -110,11 +110,11 @@ var table = []entry{
 			"No required SSL certificate was sent", "The SSL certificate error",
 		},
 		more: []advice{
-			{"certificate required", "give the client one"},
-			{"No required SSL certificate", "give the client one"},
-			{"expired certificate", "renew it, or set the clocks right"},
-			{"unknown certificate authority", "have it signed by an authority that the server trusts"},
-			{"revoked certificate", "have a new one issued"},
+			{"certificate required", "configure a client certificate"},
+			{"No required SSL certificate", "configure a client certificate"},
+			{"expired certificate", "renew it, or correct the clocks"},
+			{"unknown certificate authority", "use one signed by a CA that the server trusts"},
+			{"revoked certificate", "issue a new one"},
 		},
 	},
 	{
@@ -129,25 +129,25 @@ var table = []entry{
 	},
 	{
 		kind: NoALPN, what: "the server does not offer HTTP/2 in the TLS handshake (ALPN)",
-		advice: "enable HTTP/2 there, or correct the port",
+		advice: "enable HTTP/2 on the server, or check the port",
 		find:   alerts("no application protocol"),
 		words:  []string{"tls: no application protocol", "missing selected ALPN property", "unsupported ALPN", "server selected unadvertised ALPN"},
 	},
 	{
-		kind: TLSVersion, what: "client and server have no version of TLS in common",
+		kind: TLSVersion, what: "client and server have no TLS version in common",
 		advice: "update the server, or allow TLS 1.2 with WithMinTLSVersion",
 		find:   alerts("protocol version not supported"),
 		words:  []string{"tls: protocol version not supported", "tls: server selected unsupported protocol version"},
 	},
 	{
-		kind: HandshakeFailure, what: "the server broke the TLS handshake off",
-		advice: "see its log: it may want a client certificate, or other ciphers",
+		kind: HandshakeFailure, what: "the server aborted the TLS handshake",
+		advice: "check its log: it may require a client certificate or other ciphers",
 		find:   alerts("handshake failure", "insufficient security level", "illegal parameter", "decode error", "internal error"),
 		words:  []string{"remote error: tls: "},
 	},
 	{
 		kind: WrongName, what: "the server's certificate is for another name",
-		advice: "dial a name that is in it, or have it issued for this one",
+		advice: "dial a name in the certificate, or reissue it for this name",
 		find: func(err error) error {
 			var e x509.HostnameError
 			if errors.As(err, &e) {
@@ -158,14 +158,14 @@ var table = []entry{
 		words: []string{"x509: certificate is valid for", "x509: certificate is not valid for any names", "doesn't contain any IP SANs", "remote error: tls: unrecognized name", "relies on legacy Common Name"},
 	},
 	{
-		kind: UnknownCA, what: "the server's certificate is not signed by an authority that is trusted here",
-		advice: "add the server's CA to the roots, or see whether this is the right server",
+		kind: UnknownCA, what: "the server's certificate is not signed by a trusted CA",
+		advice: "add its CA to the trusted roots, or check that this is the right server",
 		find:   typed[x509.UnknownAuthorityError],
 		words:  []string{"certificate signed by unknown authority", "x509: certificate is not trusted"},
 	},
 	{
 		kind: ServerExpired, what: "the server's certificate is not valid at this time",
-		advice: "renew it, or set the clock of this machine",
+		advice: "renew it, or correct this machine's clock",
 		find: func(err error) error {
 			var e x509.CertificateInvalidError
 			if errors.As(err, &e) && e.Reason == x509.Expired {
@@ -177,53 +177,56 @@ var table = []entry{
 	},
 	{
 		kind: ServerCertificate, what: "the server's certificate is not accepted",
-		advice: "have it issued as a server certificate by an authority that is trusted here",
+		advice: "use a server certificate signed by a trusted CA",
 		find:   typed[*tls.CertificateVerificationError],
 		words:  []string{"tls: failed to verify certificate"},
 	},
 	{
 		kind: PlaintextServer, what: "the server does not speak TLS",
-		advice: "give the server TLS, use plaintext credentials here, or correct the port",
+		advice: "enable TLS on the server, use plaintext credentials here, or check the port",
 		find:   typed[tls.RecordHeaderError],
 		words:  []string{"first record does not look like a TLS handshake"},
 	},
 	{
-		kind: TLSServer, what: "the server speaks TLS and this client does not",
-		advice: "use TLS credentials, or correct the port",
+		kind: TLSServer, what: "the server speaks TLS, but this client does not",
+		advice: "use TLS credentials, or check the port",
 		find:   is(tap.ErrTLS),
 		words:  []string{tap.ErrTLS.Error()},
 	},
 	{
-		kind: HTTP1, what: "the server speaks HTTP/1 and not HTTP/2",
-		advice: "correct the port, or have the proxy there pass HTTP/2 on",
+		kind: HTTP1, what: "the server speaks HTTP/1, not HTTP/2",
+		advice: "check the port, or make the proxy forward HTTP/2",
 		find:   is(tap.ErrHTTP1),
 		words:  []string{tap.ErrHTTP1.Error(), "looked like an HTTP/1.1 header"},
 	},
 	{
 		kind: NotHTTP2, what: "the server does not speak HTTP/2",
-		advice: "correct the host and port",
+		advice: "check the host and port",
 		find:   is(tap.ErrNotHTTP2),
 		words:  []string{tap.ErrNotHTTP2.Error(), "initial http2 frame from server is not a settings frame"},
 	},
 	{
-		kind: NoSettings, what: "accepted the connection and did not begin HTTP/2",
-		advice: "see whether it is a gRPC server, and whether it is alive behind its proxy",
-		words:  []string{"did not begin HTTP/2 (no SETTINGS)"},
+		kind: NoSettings, what: "did not begin HTTP/2 (no SETTINGS)",
+		says: func(string) string {
+			return "the server accepted the connection but did not begin HTTP/2 (no SETTINGS)"
+		},
+		advice: "check that it is a gRPC server, and that it is running behind its proxy",
 	},
 	{
-		kind: NoHandshake, what: "accepted the connection and did not finish the handshake",
-		advice: "see whether it speaks TLS, and whether it is alive",
-		words:  []string{"did not finish the handshake", "authentication handshake failed: context deadline exceeded"},
+		kind: NoHandshake, what: "did not finish the handshake",
+		says:   func(string) string { return "the server accepted the connection but did not finish the handshake" },
+		advice: "check that it speaks TLS and is running",
+		words:  []string{"authentication handshake failed: context deadline exceeded"},
 	},
 	{
 		kind: Flood, what: "the server flooded the connection",
-		advice: "see to the server",
+		advice: "check the server",
 		find:   is(tap.ErrFlood),
 		words:  []string{tap.ErrFlood.Error()},
 	},
 	{
-		kind: NoSuchHost, what: "there is no such host",
-		advice: "correct the name, or see to its DNS record",
+		kind: NoSuchHost, what: "the host name does not resolve",
+		advice: "check the name and its DNS record",
 		find: func(err error) error {
 			var e *net.DNSError
 			if errors.As(err, &e) && e.IsNotFound {
@@ -234,8 +237,8 @@ var table = []entry{
 		words: []string{"no such host", "produced zero addresses"},
 	},
 	{
-		kind: NoSuchSocket, what: "there is no such socket",
-		advice: "start the server, or correct the path",
+		kind: NoSuchSocket, what: "the socket does not exist",
+		advice: "check the path, or start the server",
 		find: func(err error) error {
 			var op *net.OpError
 			if errors.As(err, &op) && op.Op == opDial && errors.Is(op, fs.ErrNotExist) {
@@ -246,20 +249,20 @@ var table = []entry{
 		words: []string{"connect: no such file or directory"},
 	},
 	{
-		kind: ConnectionRefused, what: "nobody listens there",
-		advice: "start the server, or correct the host and port",
+		kind: ConnectionRefused, what: "nothing is listening at that address",
+		advice: "check the address, or start the server",
 		find:   dialled(syscall.ECONNREFUSED),
 		words:  []string{"connection refused"},
 	},
 	{
-		kind: Unreachable, what: "there is no way to it through the network",
-		advice: "see to the network between here and there, or correct the address",
+		kind: Unreachable, what: "network unreachable",
+		advice: "check the network and the address",
 		find:   dialled(syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.EADDRNOTAVAIL),
 		words:  []string{"no route to host", "network is unreachable", "network is down", "host is down", "cannot assign requested address"},
 	},
 	{
-		kind: NoAnswer, what: "it does not answer",
-		advice: "see whether the host is up, and whether a firewall drops what is sent there",
+		kind: NoAnswer, what: "the host does not answer",
+		advice: "check the address, that the host is up, and that no firewall drops the connection",
 		find: func(err error) error {
 			var op *net.OpError
 			if errors.As(err, &op) && op.Op == opDial && (op.Timeout() || errors.Is(op, context.DeadlineExceeded) || errors.Is(op, os.ErrDeadlineExceeded)) {
@@ -270,16 +273,16 @@ var table = []entry{
 		words: []string{"connect: connection timed out", "i/o timeout", "no answer within"},
 	},
 	{
-		kind: HungUp, what: "the server closed the connection before HTTP/2 had begun",
-		advice: "see whether it wants TLS, whether a proxy stands before it, and its log",
+		kind: HungUp, what: "the server closed the connection before HTTP/2 began",
+		advice: "check its log, whether it expects TLS, and whether a proxy is in front of it",
 		words: []string{
 			"error reading server preface", "failed to write client preface", "authentication handshake failed: EOF",
-			"authentication handshake failed: read tcp", "authentication handshake failed: write tcp", "closed the connection as soon as it was established",
+			"authentication handshake failed: read tcp", "authentication handshake failed: write tcp", "closed the connection as soon as it",
 		},
 	},
 }
 
-// is finds an error that answers errors.Is for target.
+// is finds an error that matches target with errors.Is.
 func is(target error) func(error) error {
 	return func(err error) error {
 		if !errors.Is(err, target) {
@@ -318,8 +321,8 @@ func typed[E error](err error) error {
 	return nil
 }
 
-// alerts finds an alert of the peer's TLS that says one of the words. crypto/tls
-// has no exported type for what the peer sent, but gives it an operation.
+// alerts finds a TLS alert of the peer with one of these texts. crypto/tls exports no
+// type for an alert, but wraps it in an OpError with an operation of its own.
 func alerts(words ...string) func(error) error {
 	return func(err error) error {
 		var op *net.OpError
@@ -330,10 +333,10 @@ func alerts(words ...string) func(error) error {
 	}
 }
 
-// opDial is the operation of net's errors of a dial.
+// opDial is the Op of a net.OpError from a dial.
 const opDial = "dial"
 
-// dialled finds the failure of a dial for one of the numbers.
+// dialled finds a dial that failed with one of these errnos.
 func dialled(numbers ...syscall.Errno) func(error) error {
 	return func(err error) error {
 		var op *net.OpError

@@ -11,12 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// Escape makes text of a peer fit for a terminal or a log: what is not printable
-// (control characters, overrides of the writing direction, bytes that are not UTF-8)
-// is written as \u001b or \xff. Line breaks and tabs stay. What it makes of JSON is
-// JSON, of the same value.
+// Escape makes a peer's text safe for a terminal or a log: it writes what is not
+// printable (control characters, overrides of the writing direction, bytes that are not
+// UTF-8) as \u001b or \xff. It keeps line breaks and tabs. Escaped JSON is still JSON
+// with the same value.
 func Escape(text string) string {
-	if !strings.ContainsFunc(text, unfit) {
+	if !strings.ContainsFunc(text, unprintable) {
 		return text
 	}
 	var out strings.Builder
@@ -25,7 +25,7 @@ func Escape(text string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&out, `\x%02x`, text[0])
-		case !unfit(r):
+		case !unprintable(r):
 			out.WriteRune(r)
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)
@@ -38,30 +38,31 @@ func Escape(text string) string {
 	return out.String()
 }
 
-// unfit is also true of utf8.RuneError, which stands for bytes that are not UTF-8.
-func unfit(r rune) bool {
+// unprintable also returns true for utf8.RuneError, which stands for bytes that are not
+// UTF-8.
+func unprintable(r rune) bool {
 	return r == utf8.RuneError || !unicode.IsPrint(r) && r != '\n' && r != '\t'
 }
 
-// OneLine is text in one line, escaped.
+// OneLine returns text in one line, escaped.
 func OneLine(text string) string {
 	return Escape(strings.Join(strings.Fields(text), " "))
 }
 
-// httpWords are gRPC's for an answer that is not gRPC. Behind them come the content
-// type, and the beginning of the page as a quoted string.
+// httpWords begin gRPC's error for a response that is not gRPC. The content type follows,
+// and the beginning of the page as a quoted string.
 const httpWords = "unexpected HTTP status code received from server: "
 
 var pageTitle = regexp.MustCompile(`(?i)<title>([^<]{1,100})</title>`)
 
-// connectWords are gRPC's for a proxy's answer to CONNECT, which follows whole and
-// quoted, its page included.
+// connectWords begin gRPC's error for a CONNECT that a proxy refused. The proxy's whole
+// response follows, quoted, with its page.
 const connectWords = "failed to do connect handshake"
 
 var connectAnswer = regexp.MustCompile(connectWords + `, response: \\*"([^\\"]*)\\.*`)
 
-// withoutPage leaves out the page of an HTTP answer, except its title, and all but the
-// first line of a proxy's.
+// withoutPage removes the page of an HTTP response except for its title, and all but the
+// first line of a proxy's response.
 func withoutPage(text string) string {
 	text = connectAnswer.ReplaceAllString(text, connectWords+", response: $1")
 	at := strings.Index(text, httpWords)
@@ -80,15 +81,15 @@ func withoutPage(text string) string {
 	return short
 }
 
-// httpStatus is the HTTP status in gRPC's words for it, or 0.
+// httpStatus returns the HTTP status in gRPC's error, or 0.
 func httpStatus(detail string) int {
 	_, behind, _ := strings.Cut(detail, httpWords)
 	digits, _, _ := strings.Cut(behind, " ")
-	code, _ := strconv.Atoi(digits) // 0 if it is none
+	code, _ := strconv.Atoi(digits) // 0 if it is not a number
 	return code
 }
 
-// saysHTTP is what an answer in HTTP is.
+// saysHTTP describes a response that is HTTP and not gRPC.
 func saysHTTP(detail string) string {
 	code := httpStatus(detail)
 	if name := http.StatusText(code); name != "" {
@@ -97,11 +98,11 @@ func saysHTTP(detail string) string {
 	return fmt.Sprintf("it answers HTTP %d, not gRPC", code)
 }
 
-// adviceOnHTTP is what to do about it.
+// adviceOnHTTP returns what to do about it.
 func adviceOnHTTP(detail string) string {
 	switch code := httpStatus(detail); code {
 	case http.StatusBadRequest:
-		return "check the port, and whether the web server there wants a client certificate"
+		return "check the port, and whether the web server there requires a client certificate"
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 		return "a web server or proxy there rejected the call: check which credentials it needs, and whether it routes this call to a gRPC server"
 	case http.StatusTooManyRequests:

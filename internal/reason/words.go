@@ -7,16 +7,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// connectionError is how grpc-go's transport begins the text of an error. What was
-// found out follows as a quoted string.
+// connectionError is how the text of an error of grpc-go's transport begins. The cause
+// follows as a quoted string.
 const connectionError = "connection error: desc = "
 
-// maxWords bounds the text of grpc-go that is kept: the names in a server's certificate
-// can be many.
+// maxWords is how much of grpc-go's text is kept, in bytes: a server's certificate can
+// have many names.
 const maxWords = 4 << 10
 
-// grpcWords are the words of grpc-go's transport in err, whole; "" if there are none, or
-// they are not one line that may be shown as it is. Package scale puts what the tap has found out behind them.
+// grpcWords returns the whole text of grpc-go's transport in err. It returns "" if there
+// is none, or if it is not a single line that can be shown unescaped. Package scale
+// appends what the tap has found.
 func grpcWords(err error) string {
 	text := err.Error()
 	if st, ok := status.FromError(err); ok {
@@ -39,9 +40,9 @@ func grpcWords(err error) string {
 	return text
 }
 
-// withWords puts grpc-go's words into an explanation of err: programs look for them.
-// They stand in place of the detail if they hold it, and otherwise behind it. The
-// advice stays last.
+// withWords adds grpc-go's text to an explanation of err, because programs match on it.
+// The text replaces the detail if it contains it, and otherwise follows it. The advice
+// stays last.
 func withWords(text string, err error) string {
 	words := grpcWords(err)
 	if words == "" || strings.Contains(text, words) {

@@ -17,7 +17,7 @@ const callTimeout = 30 * time.Second
 type callers struct {
 	client  testpb.BenchmarkServiceClient
 	request *testpb.SimpleRequest
-	book    *book
+	record  *record
 	cfg     Config
 
 	quit    chan struct{}
@@ -25,19 +25,19 @@ type callers struct {
 	running sync.WaitGroup
 }
 
-func newCallers(client testpb.BenchmarkServiceClient, cfg Config, b *book) *callers {
+func newCallers(client testpb.BenchmarkServiceClient, cfg Config, r *record) *callers {
 	request := &testpb.SimpleRequest{Payload: &testpb.Payload{Body: orders(cfg.Payload)}}
-	return &callers{client: client, request: request, book: b, cfg: cfg, quit: make(chan struct{})}
+	return &callers{client: client, request: request, record: r, cfg: cfg, quit: make(chan struct{})}
 }
 
-// start lets them loose. Undone by stop.
+// start starts all callers. Undone by stop.
 func (c *callers) start(ctx context.Context) {
 	for range c.cfg.Callers {
 		c.running.Go(func() { c.loop(ctx) })
 	}
 }
 
-// stop lets the calls under way end, and begins no more.
+// stop begins no more calls and waits for running ones.
 func (c *callers) stop() {
 	c.stopped.Do(func() { close(c.quit) })
 	c.running.Wait()
@@ -47,14 +47,14 @@ func (c *callers) loop(ctx context.Context) {
 	for c.goOn(ctx) {
 		began := time.Now()
 		err := c.call(ctx)
-		c.book.note(began, time.Now(), err)
+		c.record.note(began, time.Now(), err)
 		if err != nil {
 			c.pause(ctx)
 		}
 	}
 }
 
-// goOn reports whether another call is wanted.
+// goOn reports whether to make another call.
 func (c *callers) goOn(ctx context.Context) bool {
 	select {
 	case <-c.quit:
@@ -84,15 +84,14 @@ func (c *callers) call(ctx context.Context) error {
 	}
 	want, got := c.request.GetPayload().GetBody(), answer.GetPayload().GetBody()
 	if string(got) != string(want) {
-		return fmt.Errorf("the server answered with %d bytes that are not the %d that were sent", len(got), len(want))
+		return fmt.Errorf("the answer (%d bytes) differs from the request (%d bytes)", len(got), len(want))
 	}
 	return nil
 }
 
-// orders is text as services send it: n bytes of JSON, with keys that repeat and
-// values that do not.
+// orders returns n bytes of JSON as services send it: keys repeat, values do not.
 func orders(n int) []byte {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same text each time
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the text is the same each time
 	names := []string{"anchor", "binnacle", "capstan", "davit", "fairlead", "halyard", "lanyard", "shackle"}
 	var text strings.Builder
 	for text.Len() < n {

@@ -1,7 +1,15 @@
-// Package demo shows what the pool promises on real input: it mints
-// certificates, starts a mutual TLS server on loopback, runs many callers through
-// one pool against it, stops the server and brings it back, lets the pool go idle
-// and shuts it down, and checks each promise against what was measured.
+// Package demo demonstrates the pool and checks its promises. It creates certificates,
+// starts a mutual TLS server on loopback, runs many callers through one pool, stops and
+// restarts the server, lets the pool go idle, shuts it down, and compares each promise
+// with what was measured.
+//
+//	result, err := demo.Run(ctx, config, demo.Watcher{})
+//	if err != nil {
+//		return err
+//	}
+//	for _, p := range result.Promises {
+//		fmt.Println(p.Promise, p.Kept, p.Found)
+//	}
 package demo
 
 import (
@@ -15,39 +23,39 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// streamLimit is how many streams the server allows on a connection. Many servers
-// and load balancers allow 100 or 128.
+// streamLimit is how many streams the server allows per connection. Many servers and load
+// balancers allow 100 or 128.
 const streamLimit = 128
 
-// maxConnections is what package scale opens at most, unless told otherwise.
+// maxConnections is the default limit of package scale.
 const maxConnections = 10
 
 const (
-	tickInterval = 200 * time.Millisecond // between two calls of Watcher.Tick
-	settle       = 500 * time.Millisecond // of calls after the server is back and has answered
-	minPause     = 50 * time.Millisecond  // of a caller after a call that failed
-	maxPause     = time.Second            // the same, however many they are
-	grace        = 5 * time.Second        // what should happen is waited for this much longer before it counts as broken
+	tickInterval = 200 * time.Millisecond // between calls of Watcher.Tick
+	settle       = 500 * time.Millisecond // how long calls continue after the first that succeeds
+	minPause     = 50 * time.Millisecond  // of a caller after a failed call
+	maxPause     = time.Second            // the same, for any number of callers
+	grace        = 5 * time.Second        // how much longer the demo waits before a promise counts as broken
 )
 
-// Config says how a demo runs. All of it must be set, save Serve.
+// Config configures a demo. All fields but Serve are required.
 type Config struct {
-	Callers       int           // that call one after another, each without a pause
-	Duration      time.Duration // of the calls before the server is stopped
-	Payload       int           // bytes that each call sends and gets back
-	Outage        time.Duration // how long the server is away
+	Callers       int           // concurrent callers, each calling without a pause
+	Duration      time.Duration // how long they call before the server is stopped
+	Payload       int           // bytes that each call sends and receives
+	Outage        time.Duration // how long the server is down
 	Idle          time.Duration // the pool's idle timeout
-	RecoverWithin time.Duration // of the server's return a call must succeed
-	Serve         string        // where the pool's live page is served, "host:port"; "": nowhere
+	RecoverWithin time.Duration // how soon after the server's restart a call must succeed
+	Serve         string        // where to serve the pool's live page, "host:port"; "": nowhere
 }
 
-// retryPause is how long a caller waits after a call that failed: for most
-// demos so long that all of them together fail 2,000 times a second.
+// retryPause is how long a caller waits after a failed call. In most demos all callers
+// together then fail 2,000 times a second.
 func (c Config) retryPause() time.Duration {
 	return min(max(minPause, time.Duration(c.Callers)*time.Second/2000), maxPause)
 }
 
-// Phase is a part of the demo, in the order of the constants.
+// Phase is a part of the demo. The phases run in this order.
 type Phase int
 
 // The phases.
@@ -59,32 +67,32 @@ const (
 )
 
 func (p Phase) String() string {
-	return [...]string{"many callers", "server away", "idle", "shutdown"}[p]
+	return [...]string{"many callers", "server down", "idle", "shutdown"}[p]
 }
 
-// Progress is how a demo stands.
+// Progress is the progress of a demo.
 type Progress struct {
 	Phase       Phase
 	Elapsed     time.Duration // since the demo began
 	Calls       uint64        // answered so far
 	Failed      uint64        // failed so far
-	Rate        float64       // calls answered a second, since the last Tick
+	Rate        float64       // calls answered per second since the last Tick
 	Connections int           // open now, as the server sees it
 }
 
-// Watcher is told how a demo goes. The funcs may be nil. They are called from
-// different goroutines.
+// Watcher observes a demo. The funcs may be nil. They are called from different
+// goroutines.
 type Watcher struct {
-	Serving func(url string)     // the live page can be seen
-	Tick    func(Progress)       // some times a second
-	Ended   func(Phase, *Result) // the phase's part of the result stands
+	Serving func(url string)     // the live page is up
+	Tick    func(Progress)       // several times a second
+	Ended   func(Phase, *Result) // the phase's part of the result is complete
 }
 
-// Run runs a demo. It returns an error if the demo could not be carried out, or
-// if ctx ended first; a promise that does not hold is no error but in the Result.
-// Nothing is left running when it returns.
+// Run runs a demo. It returns an error if the demo could not run, or if ctx ended first. A
+// broken promise is not an error; the Result says so. Nothing is left running when Run
+// returns.
 func Run(ctx context.Context, cfg Config, w Watcher) (*Result, error) {
-	d := &demo{cfg: cfg, watcher: w, result: &Result{}, book: newBook(), began: time.Now()}
+	d := &demo{cfg: cfg, watcher: w, result: &Result{}, record: newRecord(), began: time.Now()}
 	stopTicks := d.tick()
 	defer stopTicks()
 	goroutines := runtime.NumGoroutine()
@@ -106,7 +114,7 @@ type demo struct {
 	cfg     Config
 	watcher Watcher
 	began   time.Time
-	book    *book
+	record  *record
 	result  *Result
 
 	traces  *traces
@@ -115,14 +123,14 @@ type demo struct {
 	callers *callers
 }
 
-// run goes through the phases, and cleans up whichever way they end.
+// run runs the phases, and always cleans up.
 func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.setUp(ctx); err != nil {
 		return err
 	}
 	defer func() { //nolint:contextcheck // Close bounds itself
 		d.callers.stop()
-		// After the shutdown phase both have nothing left to do.
+		// No-ops after the shutdown phase.
 		err = errors.Join(err, d.pool.Close(), d.server.Stop())
 	}()
 	stopPage, err := d.servePage(ctx)
@@ -131,11 +139,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopPage()) }()
 	for phase, do := range []func(context.Context) error{d.load, d.outage, d.idle, d.shutdown} {
-		d.book.enter(Phase(phase))
+		d.record.enter(Phase(phase))
 		if err := do(ctx); err != nil {
 			return err
 		}
-		if Phase(phase) != PhaseShutdown { // whose result stands once everything is gone
+		if Phase(phase) != PhaseShutdown { // its result is complete once everything is closed
 			d.ended(Phase(phase))
 		}
 	}
@@ -148,7 +156,7 @@ func (d *demo) ended(p Phase) {
 	}
 }
 
-// tick begins to tell the watcher of progress until the func it returns is called.
+// tick reports progress to the watcher until stop is called.
 func (d *demo) tick() (stop func()) {
 	if d.watcher.Tick == nil {
 		return func() {}
@@ -165,7 +173,7 @@ func (d *demo) tick() (stop func()) {
 				return
 			case <-ticker.C:
 			}
-			now := d.book.progress()
+			now := d.record.progress()
 			now.Elapsed = time.Since(d.began)
 			now.Rate = float64(now.Calls-last.Calls) / (now.Elapsed - last.Elapsed).Seconds()
 			last = now
@@ -175,8 +183,8 @@ func (d *demo) tick() (stop func()) {
 	return func() { close(quit); <-done }
 }
 
-// awaitGoroutines gives the goroutines that are on their way out a moment, and
-// returns how many more there are than there were.
+// awaitGoroutines waits a moment for goroutines that are about to end, and returns how
+// many more there are than before.
 func awaitGoroutines(ctx context.Context, before int) int {
 	deadline := time.Now().Add(2 * time.Second)
 	for {

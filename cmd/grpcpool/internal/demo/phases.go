@@ -16,8 +16,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/snappy"
 )
 
-// setUp starts the server and makes the pool. What it has started when it fails
-// it stops.
+// setUp starts the server and makes the pool. If it fails it stops what it has started.
 func (d *demo) setUp(ctx context.Context) error {
 	ids, err := pki.NewLocalhost()
 	if err != nil {
@@ -33,10 +32,10 @@ func (d *demo) setUp(ctx context.Context) error {
 		return err
 	}
 	d.result.Server = d.server.Address()
-	d.book.serverCounts(d.server.Counts)
+	d.record.serverCounts(d.server.Counts)
 
 	tracing := otelpool.WithTracerProvider(d.traces.client)
-	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, //nolint:contextcheck // it looks up no more than a port name
+	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, //nolint:contextcheck // it only looks up the name of a port
 		d.server.Address(), 30*time.Second, 10*time.Second, nil,
 		otelpool.Instrument(tracing),
 		grpcpool.WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(snappy.Name))))
@@ -45,12 +44,11 @@ func (d *demo) setUp(ctx context.Context) error {
 		return err
 	}
 	d.pool = shared.New(factory, d.cfg.Idle, shared.WithName("demo"), otelpool.Trace(tracing))
-	d.callers = newCallers(testpb.NewBenchmarkServiceClient(d.pool), d.cfg, d.book)
+	d.callers = newCallers(testpb.NewBenchmarkServiceClient(d.pool), d.cfg, d.record)
 	return nil
 }
 
-// load makes one call in a trace, which opens the connection, and then lets all
-// callers loose.
+// load makes one traced call, which opens the connection, and then starts all callers.
 func (d *demo) load(ctx context.Context) error {
 	traced, span := d.traces.begin(ctx)
 	err := d.callers.call(traced)
@@ -64,7 +62,7 @@ func (d *demo) load(ctx context.Context) error {
 		return err
 	}
 	took, after := time.Since(start), d.server.Counts()
-	d.result.Load = d.book.load(took)
+	d.result.Load = d.record.load(took)
 	d.result.Load.Callers = d.cfg.Callers
 	d.result.Load.Connections = after.Opened
 	d.result.Load.Snappy = newSaving(after.MessageBytes-before.MessageBytes, after.WireBytes-before.WireBytes)
@@ -72,10 +70,10 @@ func (d *demo) load(ctx context.Context) error {
 	return err
 }
 
-// outage stops the server under the callers, and brings it back.
+// outage stops the server during the calls, and restarts it.
 func (d *demo) outage(ctx context.Context) error {
 	opened := d.server.Counts().Opened
-	d.book.serverStops()
+	d.record.serverStops()
 	if err := d.server.Stop(); err != nil {
 		return err
 	}
@@ -85,7 +83,7 @@ func (d *demo) outage(ctx context.Context) error {
 	if err := d.server.Listen(ctx); err != nil {
 		return err
 	}
-	recovered := d.book.serverIsBack()
+	recovered := d.record.serverIsBack()
 	d.server.Serve()
 	limit := time.NewTimer(d.cfg.RecoverWithin + grace)
 	defer limit.Stop()
@@ -99,14 +97,14 @@ func (d *demo) outage(ctx context.Context) error {
 		return err
 	}
 	d.callers.stop()
-	d.result.Outage = d.book.outage()
+	d.result.Outage = d.record.outage()
 	d.result.Outage.Away = Milliseconds(d.cfg.Outage)
 	d.result.Outage.RetryPause = Milliseconds(d.cfg.retryPause())
 	d.result.Outage.Connections = d.server.Counts().Opened - opened
 	return nil
 }
 
-// idle waits for the pool to close its connection, and opens it again.
+// idle waits for the pool to close its connection, and calls once more.
 func (d *demo) idle(ctx context.Context) error {
 	start := time.Now()
 	d.result.Idle = Idle{Timeout: Milliseconds(d.cfg.Idle)}
@@ -138,8 +136,7 @@ func (d *demo) shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// waitClosed reports whether the server sees all connections closed within the
-// given time.
+// waitClosed reports whether the server sees all connections closed in time.
 func (d *demo) waitClosed(ctx context.Context, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -13,7 +13,7 @@ type Promise struct {
 	Found   string `json:"found"` // what was measured
 }
 
-// judge holds the result against the promises.
+// judge compares the result with the promises.
 func (r *Result) judge(cfg Config) {
 	r.Promises = []Promise{
 		r.fewConnections(), r.noFailures(), r.oneTrace(), r.recovery(cfg.RecoverWithin), r.idleClose(), r.nothingLeaked(),
@@ -28,7 +28,7 @@ func (r *Result) fewConnections() Promise {
 	n, most := r.Load.Connections, connectionsFor(r.Load.Callers)
 	text := "one connection serves all callers"
 	if most > 1 {
-		text = fmt.Sprintf("%d connections serve all callers: the server allows %d streams on each", most, streamLimit)
+		text = fmt.Sprintf("%d connections serve all callers (the server allows %d streams on each)", most, streamLimit)
 	}
 	return Promise{
 		"few_connections", text,
@@ -36,7 +36,7 @@ func (r *Result) fewConnections() Promise {
 	}
 }
 
-// connectionsFor is how many connections so many callers need, and may have.
+// connectionsFor is how many connections that many callers need, at most maxConnections.
 func connectionsFor(callers int) int {
 	return min((callers+streamLimit-1)/streamLimit, maxConnections)
 }
@@ -61,7 +61,7 @@ func (r *Result) oneTrace() Promise {
 }
 
 func (r *Result) recovery(within time.Duration) Promise {
-	p := Promise{Name: "recovery", Promise: fmt.Sprintf("calls succeed within %v of the server's return", within)}
+	p := Promise{Name: "recovery", Promise: fmt.Sprintf("calls succeed within %v of the server's restart", within)}
 	if first := r.Outage.FirstGoodCall; first != nil {
 		p.Kept = time.Duration(*first) <= within
 		p.Found = fmt.Sprintf("the first after %v", time.Duration(*first).Round(100*time.Microsecond))
@@ -76,7 +76,7 @@ func (r *Result) idleClose() Promise {
 	timeout := time.Duration(r.Idle.Timeout)
 	if closed := r.Idle.ClosedAfter; closed != nil {
 		p.Kept = true
-		p.Found = fmt.Sprintf("%v after the last call; the timeout is %v", time.Duration(*closed).Round(time.Millisecond), timeout)
+		p.Found = fmt.Sprintf("closed %v after the last call; the timeout is %v", time.Duration(*closed).Round(time.Millisecond), timeout)
 	} else {
 		p.Found = fmt.Sprintf("still open %v after the last call", timeout+grace)
 	}
@@ -88,6 +88,6 @@ func (r *Result) nothingLeaked() Promise {
 	return Promise{
 		"nothing_leaked", "nothing is left after shutdown",
 		s.LeasesLeft == 0 && s.ChannelsLeft == 0 && s.ConnectionsLeft == 0 && s.GoroutinesLeft == 0,
-		fmt.Sprintf("%d leases, %d channels, %d connections, %d goroutines", s.LeasesLeft, s.ChannelsLeft, s.ConnectionsLeft, s.GoroutinesLeft),
+		fmt.Sprintf("leases: %d, channels: %d, connections: %d, goroutines: %d", s.LeasesLeft, s.ChannelsLeft, s.ConnectionsLeft, s.GoroutinesLeft),
 	}
 }

@@ -21,12 +21,12 @@ type Result struct {
 	Outage      Outage    `json:"outage"`
 	Idle        Idle      `json:"idle"`
 	Shutdown    Shutdown  `json:"shutdown"`
-	Connections int       `json:"connections"` // opened in all, as counted by the server
+	Connections int       `json:"connections"` // opened in total, as counted by the server
 	Promises    []Promise `json:"promises"`
-	Kept        bool      `json:"kept"` // all of them
+	Kept        bool      `json:"kept"` // all promises
 }
 
-// Load is many callers on one pool.
+// Load is the phase of many callers.
 type Load struct {
 	Callers        int          `json:"callers"`
 	Took           Milliseconds `json:"took_ms"`
@@ -40,10 +40,10 @@ type Load struct {
 	Snappy         Saving       `json:"snappy"`
 }
 
-// Saving is what compression saved, as measured at the server, both ways.
+// Saving is what compression saved in both directions, as measured at the server.
 type Saving struct {
-	MessageBytes uint64  `json:"message_bytes"` // as the programs see them
-	WireBytes    uint64  `json:"wire_bytes"`    // as sent, gRPC's five bytes a message included
+	MessageBytes uint64  `json:"message_bytes"` // uncompressed
+	WireBytes    uint64  `json:"wire_bytes"`    // as sent, including gRPC's five bytes per message
 	SavedBytes   int64   `json:"saved_bytes"`   // negative if compression does not pay
 	SavedShare   float64 `json:"saved_share"`   // of MessageBytes
 }
@@ -76,29 +76,29 @@ type Span struct {
 	Depth  int          `json:"-"` // how many of the trace's spans are above it
 }
 
-// Outage is the server going away under the callers, and coming back.
+// Outage is the phase in which the server stops and restarts.
 type Outage struct {
 	Away                Milliseconds  `json:"away_ms"`
-	RetryPause          Milliseconds  `json:"retry_pause_ms"`     // of a caller after a call that failed
-	CallsFailed         uint64        `json:"calls_failed"`       // that the outage excuses
-	FirstGoodCall       *Milliseconds `json:"first_good_call_ms"` // after the server's return; null: none came
+	RetryPause          Milliseconds  `json:"retry_pause_ms"`     // of a caller after a failed call
+	CallsFailed         uint64        `json:"calls_failed"`       // because of the outage
+	FirstGoodCall       *Milliseconds `json:"first_good_call_ms"` // after the server's restart; null: there was none
 	Connections         int           `json:"connections"`        // opened since, as counted by the server
 	FailedWhileUp       uint64        `json:"calls_failed_while_up"`
 	FirstFailureWhileUp string        `json:"first_failure_while_up,omitempty"`
 }
 
-// Idle is nobody calling.
+// Idle is the phase without calls.
 type Idle struct {
 	Timeout     Milliseconds  `json:"timeout_ms"`
-	ClosedAfter *Milliseconds `json:"closed_after_ms"` // after the last call, as seen by the server; null: it was not
-	NextCall    Milliseconds  `json:"next_call_ms"`    // how long the next call took, dial included
+	ClosedAfter *Milliseconds `json:"closed_after_ms"` // after the last call, as seen by the server; null: it was not closed
+	NextCall    Milliseconds  `json:"next_call_ms"`    // how long the next call took, including the dial
 }
 
-// Shutdown is the pool's end.
+// Shutdown is the phase of the pool's shutdown.
 type Shutdown struct {
 	Took            Milliseconds `json:"took_ms"`
 	LeasesLeft      int          `json:"leases_left"`
 	ChannelsLeft    int          `json:"channels_left"`
 	ConnectionsLeft int          `json:"connections_left"` // as seen by the server
-	GoroutinesLeft  int          `json:"goroutines_left"`  // more than before the demo
+	GoroutinesLeft  int          `json:"goroutines_left"`  // in excess of those before the demo
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/davidwartell/go-grpcpool/poolz"
 )
 
-// servePage serves the pool's live page at the address that is asked for, if one
-// is, until stop is called.
+// servePage serves the pool's live page, if the configuration has an address for it,
+// until stop is called.
 func (d *demo) servePage(ctx context.Context) (stop func() error, err error) {
 	if d.cfg.Serve == "" {
 		return func() error { return nil }, nil
@@ -20,7 +20,7 @@ func (d *demo) servePage(ctx context.Context) (stop func() error, err error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", d.cfg.Serve)
 	if err != nil {
-		return nil, fmt.Errorf("serving the page: %w", err)
+		return nil, fmt.Errorf("--serve: serving the live page: %w", err)
 	}
 	server := &http.Server{
 		Handler:           poolz.Handler([]poolz.Pool{d.pool}),

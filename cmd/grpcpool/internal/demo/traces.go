@@ -15,12 +15,11 @@ import (
 	"google.golang.org/grpc"
 )
 
-// traces is the tracing of both sides. Neither knows of the other but through
-// the headers of a call. Only the trace that begin starts is recorded; the other
-// calls are traced and dropped, as a program's are that samples few.
+// traces is the tracing of both sides, which are connected only through the headers of a
+// call. Only the trace that begin starts is sampled.
 type traces struct {
 	client, server *sdktrace.TracerProvider
-	caller         *sdktrace.TracerProvider // of the client too, but samples all
+	caller         *sdktrace.TracerProvider // also of the client, but samples all
 
 	mu     sync.Mutex // guards what follows
 	spans  []sdktrace.ReadOnlySpan
@@ -50,7 +49,7 @@ func (t *traces) begin(ctx context.Context) (context.Context, trace.Span) {
 	return t.caller.Tracer("demo").Start(ctx, "demo.first_call") //nolint:spancheck // the caller ends it
 }
 
-// OnEnd and the three that follow implement sdktrace.SpanProcessor.
+// OnEnd and the next three methods implement sdktrace.SpanProcessor.
 func (t *traces) OnEnd(s sdktrace.ReadOnlySpan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,8 +67,8 @@ func (*traces) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 func (*traces) ForceFlush(context.Context) error                { return nil }
 func (*traces) Shutdown(context.Context) error                  { return nil }
 
-// of returns what both sides have seen of a trace. The server ends its span on
-// its own time and is waited for.
+// of returns what both sides have recorded of a trace. It waits for the server to end its
+// span.
 func (t *traces) of(ctx context.Context, id trace.TraceID) (Trace, error) {
 	limit := time.NewTimer(grace)
 	defer limit.Stop()
@@ -93,7 +92,7 @@ func (t *traces) of(ctx context.Context, id trace.TraceID) (Trace, error) {
 	return seen, nil
 }
 
-// add adds the spans under parent, and theirs.
+// add adds the spans below parent, recursively.
 func (t *Trace) add(children map[trace.SpanID][]sdktrace.ReadOnlySpan, parent trace.SpanID, depth int) {
 	slices.SortFunc(children[parent], func(a, b sdktrace.ReadOnlySpan) int {
 		return cmp.Compare(a.StartTime().UnixNano(), b.StartTime().UnixNano())

@@ -18,43 +18,43 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// Config says how much load.
+// Config configures the load.
 type Config struct {
-	Callers  int           // that call at the same time, each without a pause
-	Duration time.Duration // of the whole, all turns of one way together
+	Callers  int           // concurrent callers, each calling without a pause
+	Duration time.Duration // for which each way is measured, over all turns
 	Timeout  time.Duration // of one call
-	Turns    int           // the ways take turns, so that noise falls on all
+	Turns    int           // the ways take turns, so that noise affects all
 }
 
-// Way is one way to the server.
+// Way is a kind of connection to the server.
 type Way struct {
 	Name string
 
-	// Conn makes a connection, or what stands for it. done is called after a turn.
+	// Conn connects. done is called after a turn.
 	Conn func(ctx context.Context) (cc grpc.ClientConnInterface, done func(), err error)
 
-	// Look is called now and then during a turn. It says how many connections there
-	// are and how many calls wait for a stream. Nil: not known.
-	Look func() (connections, waiting int)
+	// Sample is called regularly during a turn. It returns how many connections there
+	// are and how many calls wait for a stream; -1 if that is not known. It may be nil.
+	Sample func() (connections, waiting int)
 }
 
-// Result is what came of one way. Times are in milliseconds.
+// Result is the result of one way. Times are in milliseconds.
 type Result struct {
 	Way            string         `json:"way"`
 	Calls          int64          `json:"calls"`
 	Failed         int64          `json:"failed"`
-	Errors         map[string]int `json:"errors,omitempty"` // by what they say, of at most ten kinds
+	Errors         map[string]int `json:"errors,omitempty"` // by text, at most ten different ones
 	CallsPerSecond float64        `json:"calls_per_second"`
 	P50            float64        `json:"p50_ms"`
 	P90            float64        `json:"p90_ms"`
 	P99            float64        `json:"p99_ms"`
 	P999           float64        `json:"p999_ms"`
 	Max            float64        `json:"max_ms"`
-	Connections    int            `json:"connections"` // at most at a time
-	Waiting        int            `json:"waiting"`     // calls that waited for a stream, at most at a time; -1: not known
+	Connections    int            `json:"connections"` // maximum at a time
+	Waiting        int            `json:"waiting"`     // maximum of calls waiting for a stream at a time; -1: not known
 }
 
-// Progress is where a run is.
+// Progress is the progress of a run.
 type Progress struct {
 	Way   string
 	Done  float64 // of the whole run, from 0 to 1
@@ -62,14 +62,14 @@ type Progress struct {
 }
 
 const (
-	lookEvery     = 10 * time.Millisecond
+	sampleEvery   = 10 * time.Millisecond
 	maxErrorKinds = 10
-	maxAnswer     = 4 << 20 // bytes, as gRPC has it by default
+	maxAnswer     = 4 << 20 // bytes, gRPC's default
 )
 
-// Run lets the ways take turns. Calls that a turn's end cuts short do not count. tick
-// is called about ten times a second, and may be nil. When ctx ends so does Run,
-// with ctx's error.
+// Run measures the ways in turn. It does not count calls that are cut off at the end of a
+// turn. tick is called about ten times a second; it may be nil. When ctx ends, Run returns
+// its error.
 func Run(ctx context.Context, m Method, ways []Way, cfg Config, tick func(Progress)) ([]Result, error) {
 	all := make([]*measure, len(ways))
 	for i, w := range ways {
@@ -97,11 +97,11 @@ func Run(ctx context.Context, m Method, ways []Way, cfg Config, tick func(Progre
 	return results, nil
 }
 
-// measure is what is known of one way so far.
+// measure collects the measurements of one way.
 type measure struct {
 	way   Way
 	spent time.Duration
-	look  Result // Connections and Waiting of it
+	seen  Result // its Connections and Waiting
 
 	mu    sync.Mutex // guards what follows
 	times *hdrhistogram.Histogram
@@ -111,13 +111,13 @@ type measure struct {
 
 func newMeasure(w Way) *measure {
 	return &measure{
-		way: w, look: Result{Way: w.Name, Waiting: -1},
+		way: w, seen: Result{Way: w.Name, Waiting: -1},
 		times: hdrhistogram.New(1, longestCall, 3), fails: make(map[string]int),
 	}
 }
 
-// longestCall is what the histogram can hold, in microseconds; longer ones count
-// as this.
+// longestCall is the longest latency that the histogram holds, in microseconds. Longer
+// calls count as this.
 const longestCall = 3600_000_000
 
 func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time.Duration, int64)) error {
@@ -127,7 +127,7 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	}
 	defer done()
 	first, cancelFirst := context.WithTimeout(ctx, cfg.Timeout)
-	err = tryOut(first, cc, m) // the dial is not what is measured
+	err = tryOut(first, cc, m) // the dial is not measured
 	cancelFirst()
 	if err != nil {
 		return fmt.Errorf("load: over the %s: %w", a.way.Name, err)
@@ -135,17 +135,17 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	length := cfg.Duration / time.Duration(cfg.Turns)
 	calling, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer time.AfterFunc(length, cancel).Stop() // no deadline, which the calls would carry
+	defer time.AfterFunc(length, cancel).Stop() // a deadline would be sent with the calls
 	var calls atomic.Int64
 	var callers sync.WaitGroup
 	start := time.Now()
 	for range cfg.Callers {
 		callers.Go(func() { a.caller(calling, cc, m, cfg.Timeout, &calls) })
 	}
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
 	for n := 0; calling.Err() == nil; n++ {
-		a.lookNow()
+		a.sample()
 		if n%10 == 0 {
 			show(time.Since(start), calls.Load())
 		}
@@ -159,16 +159,16 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	return context.Cause(ctx)
 }
 
-func (a *measure) lookNow() {
-	if a.way.Look == nil {
+func (a *measure) sample() {
+	if a.way.Sample == nil {
 		return
 	}
-	connections, waiting := a.way.Look()
-	a.look.Connections = max(a.look.Connections, connections)
-	a.look.Waiting = max(a.look.Waiting, waiting)
+	connections, waiting := a.way.Sample()
+	a.seen.Connections = max(a.seen.Connections, connections)
+	a.seen.Waiting = max(a.seen.Waiting, waiting)
 }
 
-// caller calls until ctx ends, and hands in what it has seen a few at a time.
+// caller calls until ctx ends, and records latencies in batches.
 func (a *measure) caller(ctx context.Context, cc grpc.ClientConnInterface, m Method, timeout time.Duration, calls *atomic.Int64) {
 	var batch [64]int64 // microseconds
 	n := 0
@@ -179,7 +179,7 @@ func (a *measure) caller(ctx context.Context, cc grpc.ClientConnInterface, m Met
 		took := time.Since(start)
 		cancel()
 		if ctx.Err() != nil {
-			break // cut short
+			break // cut off
 		}
 		calls.Add(1)
 		if err != nil {
@@ -216,7 +216,7 @@ func (a *measure) failed(err error) {
 func (a *measure) result() Result {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.look
+	r := a.seen
 	good := a.times.TotalCount()
 	r.Calls, r.Failed, r.Errors = good+a.bad, a.bad, a.fails
 	if seconds := a.spent.Seconds(); seconds > 0 {
@@ -231,7 +231,7 @@ func call(ctx context.Context, cc grpc.ClientConnInterface, m Method, opts ...gr
 	return cc.Invoke(ctx, m.Path, m.Request, nil, append(opts, grpc.ForceCodecV2(bytesCodec{}))...)
 }
 
-// tryOut calls once. A status that the server has answered comes back as its own.
+// tryOut calls once. It marks a status as the server's if the server has sent it.
 func tryOut(ctx context.Context, cc grpc.ClientConnInterface, m Method) error {
 	var first answer.Call
 	err := call(ctx, cc, m, append(first.Options(), grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(math.MaxInt32))...)
@@ -241,8 +241,8 @@ func tryOut(ctx context.Context, cc grpc.ClientConnInterface, m Method) error {
 	return err
 }
 
-// bytesCodec sends messages that are encoded already and does not read answers, so
-// that what is measured is the way and the server.
+// bytesCodec sends messages that are already encoded, and does not decode answers, so
+// that only the connection and the server are measured.
 type bytesCodec struct{}
 
 func (bytesCodec) Name() string { return "proto" }
@@ -250,7 +250,7 @@ func (bytesCodec) Name() string { return "proto" }
 func (bytesCodec) Marshal(v any) (mem.BufferSlice, error) {
 	data, ok := v.([]byte)
 	if !ok {
-		return nil, errors.New("load: not encoded yet")
+		return nil, errors.New("load: the message is not encoded")
 	}
 	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
 }

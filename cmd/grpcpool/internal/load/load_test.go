@@ -96,7 +96,7 @@ func TestEitherVersionOfReflectionIsEnough(t *testing.T) {
 				t.Errorf("%+v, %v", m, err)
 			}
 			if _, err := load.Find(t.Context(), cc, "no.Such/Method", ""); err == nil || !strings.Contains(err.Error(), "not found") {
-				t.Errorf("a service that there is not: %v", err)
+				t.Errorf("an unknown service: %v", err)
 			}
 		})
 	}
@@ -110,12 +110,12 @@ func TestWhatCannotBeCalledIsExplained(t *testing.T) {
 		method, data string
 		want         string
 	}{
-		{with, "UnaryCall", "", "want package.Service/Method"},
+		{with, "UnaryCall", "", "it must be package.Service/Method"},
 		{with, "no.Such/Method", "", "not found"},
-		{with, "grpc.testing.TestService/Nothing", "", `no method "Nothing", but EmptyCall, UnaryCall`},
+		{with, "grpc.testing.TestService/Nothing", "", `no method "Nothing"; it has: EmptyCall, UnaryCall`},
 		{with, "grpc.testing.TestService/FullDuplexCall", "", "streaming method"},
-		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "no grpc.testing.SimpleRequest"},
-		{with, "grpc.testing.TestService/UnaryCall", `{`, "no grpc.testing.SimpleRequest"},
+		{with, "grpc.testing.TestService/UnaryCall", `{"nothing": 1}`, "--data is not a valid grpc.testing.SimpleRequest"},
+		{with, "grpc.testing.TestService/UnaryCall", `{`, "--data is not a valid grpc.testing.SimpleRequest"},
 		{without, "grpc.testing.TestService/UnaryCall", "", "has no reflection service (load: the server's reflection service: rpc error: code = Unimplemented"},
 	} {
 		if _, err := load.Find(t.Context(), test.cc, test.method, test.data); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -130,7 +130,7 @@ func TestCallsThatFailAreCountedByReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first call of a turn must go well; the others ask for an error.
+	// The first call of a turn must succeed; the others request an error.
 	bad, err := proto.Marshal(&testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: int32(codes.Aborted)}})
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestCallsThatFailAreCountedByReason(t *testing.T) {
 	}
 }
 
-// afterFirst sends another request from the second call on. It is for one caller.
+// afterFirst sends another request from the second call on. It supports one caller.
 type afterFirst struct {
 	grpc.ClientConnInterface
 

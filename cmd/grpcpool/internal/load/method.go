@@ -1,11 +1,16 @@
-// Package load puts load on a server of the user's own, over a plain channel and
-// over a pool in turn, and says what came of it.
+// Package load loads a server over several kinds of connections in turn, such as a plain
+// channel and a pool, and measures them.
 //
-//	method.go  which call, with which message
-//	load.go    callers, and how long their calls take
+//	method, err := load.Find(ctx, cc, "shop.v1.Orders/Get", `{"id": 7}`)
+//	config := load.Config{Callers: 100, Duration: 5 * time.Second, Timeout: time.Second, Turns: 2}
+//	results, err := load.Run(ctx, method, []load.Way{plain, pool}, config, nil)
+//
+//	method.go  the call, and its message
+//	load.go    the callers, and the latencies of their calls
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,15 +36,15 @@ type Method struct {
 	Request []byte // in protobuf
 }
 
-// HealthCheck is the call that most servers answer.
+// HealthCheck returns the call that most servers answer.
 func HealthCheck() Method { return Method{Path: healthpb.Health_Check_FullMethodName} }
 
-// Find asks the server's reflection service what name is, "package.Service/Method",
-// and puts data, a message in JSON, into its form. Empty data is an empty message.
+// Find looks up a method, "package.Service/Method", in the server's reflection service.
+// data is its request in JSON. Empty data is an empty message.
 func Find(ctx context.Context, cc grpc.ClientConnInterface, name, data string) (Method, error) {
 	service, method, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	if !ok || service == "" || method == "" {
-		return Method{}, fmt.Errorf("load: method %q: want package.Service/Method", name)
+		return Method{}, fmt.Errorf("load: --method %q: it must be package.Service/Method", name)
 	}
 	files, err := describe(ctx, cc, service)
 	if err != nil {
@@ -47,18 +52,18 @@ func Find(ctx context.Context, cc grpc.ClientConnInterface, name, data string) (
 	}
 	found, err := files.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
-		return Method{}, fmt.Errorf("load: the server's reflection service describes no %s: %w", service, err)
+		return Method{}, fmt.Errorf("load: the server's reflection service does not know %s: %w", service, err)
 	}
 	sd, ok := found.(protoreflect.ServiceDescriptor)
 	if !ok {
-		return Method{}, fmt.Errorf("load: %s is no service", service)
+		return Method{}, fmt.Errorf("load: %s is not a service", service)
 	}
 	md := sd.Methods().ByName(protoreflect.Name(method))
 	if md == nil {
-		return Method{}, fmt.Errorf("load: %s has no method %q, but %s", service, method, methodNames(sd))
+		return Method{}, fmt.Errorf("load: %s has no method %q; it has: %s", service, method, methodNames(sd))
 	}
 	if md.IsStreamingClient() || md.IsStreamingServer() {
-		return Method{}, fmt.Errorf("load: %s is a streaming method, want a unary one", name)
+		return Method{}, fmt.Errorf("load: %s is a streaming method; choose a unary one", name)
 	}
 	request, err := fill(md.Input(), data)
 	if err != nil {
@@ -79,7 +84,7 @@ func fill(input protoreflect.MessageDescriptor, data string) ([]byte, error) {
 	message := dynamicpb.NewMessage(input)
 	if strings.TrimSpace(data) != "" {
 		if err := protojson.Unmarshal([]byte(data), message); err != nil {
-			return nil, fmt.Errorf("load: the message is no %s: %w", input.FullName(), err)
+			return nil, fmt.Errorf("load: --data is not a valid %s: %w", input.FullName(), err)
 		}
 	}
 	request, err := proto.Marshal(message)
@@ -89,16 +94,15 @@ func fill(input protoreflect.MessageDescriptor, data string) ([]byte, error) {
 	return request, nil
 }
 
-// reflections are the methods of the reflection service, by version. Older servers
-// have only the last. Its messages are the same but for the package's name, which is
-// not on the wire.
+// reflections are the methods of the reflection service, by version. Older servers have
+// only the last. Its messages differ only in the name of the package, which is not sent.
 var reflections = []string{
 	reflectpb.ServerReflection_ServerReflectionInfo_FullMethodName,
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 }
 
-// describe fetches the file that defines a symbol, and all that it needs, by the
-// newest version of the reflection service that the server has.
+// describe fetches the file that defines a symbol and all files that it imports, with
+// the newest version of the reflection service that the server has.
 func describe(ctx context.Context, cc grpc.ClientConnInterface, symbol string) (files *protoregistry.Files, err error) {
 	for _, reflection := range reflections {
 		files, err = describeBy(ctx, cc, reflection, symbol)
@@ -106,7 +110,7 @@ func describe(ctx context.Context, cc grpc.ClientConnInterface, symbol string) (
 			return files, err
 		}
 	}
-	return nil, fmt.Errorf("load: the server has no reflection service (%w); enable reflection there, or leave out --method", err)
+	return nil, fmt.Errorf("load: the server has no reflection service (%w); enable reflection on the server, or leave out --method", err)
 }
 
 func describeBy(ctx context.Context, cc grpc.ClientConnInterface, reflection, symbol string) (*protoregistry.Files, error) {
@@ -132,39 +136,40 @@ func describeBy(ctx context.Context, cc grpc.ClientConnInterface, reflection, sy
 			return nil, err
 		}
 		if !set.have[missing] {
-			return nil, fmt.Errorf("load: the server's reflection service does not give %q", missing)
+			return nil, fmt.Errorf("load: the server's reflection service does not provide the file %q", missing)
 		}
 	}
 	files, err := protodesc.NewFiles(&set.files)
 	if err != nil {
-		return nil, fmt.Errorf("load: what the server's reflection service describes: %w", err)
+		return nil, fmt.Errorf("load: invalid descriptions from the server's reflection service: %w", err)
 	}
 	return files, nil
 }
 
-// fileSet are the files that have come so far.
+// fileSet holds the files that have been fetched.
 type fileSet struct {
 	stream grpc.BidiStreamingClient[reflectpb.ServerReflectionRequest, reflectpb.ServerReflectionResponse]
 	files  descriptorpb.FileDescriptorSet
 	have   map[string]bool
 }
 
-const maxFiles = 10_000 // a server may describe without end
+const maxFiles = 10_000 // a server could send files without end
 
 func (s *fileSet) fetch(request *reflectpb.ServerReflectionRequest) error {
-	// The error of a failed Send is what Recv returns.
+	// Recv returns the error of a failed Send.
 	_ = s.stream.Send(request)
 	answer, err := s.stream.Recv()
 	if err != nil {
 		return fmt.Errorf("load: the server's reflection service: %w", err)
 	}
 	if e := answer.GetErrorResponse(); e != nil {
-		return fmt.Errorf("load: the server's reflection service says: %q", e.GetErrorMessage())
+		return fmt.Errorf("load: the server's reflection service does not know %q: it says %q",
+			cmp.Or(request.GetFileContainingSymbol(), request.GetFileByFilename()), e.GetErrorMessage())
 	}
 	for _, data := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
 		file := new(descriptorpb.FileDescriptorProto)
 		if err := proto.Unmarshal(data, file); err != nil {
-			return fmt.Errorf("load: a description of the server's reflection service: %w", err)
+			return fmt.Errorf("load: invalid description from the server's reflection service: %w", err)
 		}
 		if !s.have[file.GetName()] {
 			s.have[file.GetName()] = true
@@ -177,7 +182,7 @@ func (s *fileSet) fetch(request *reflectpb.ServerReflectionRequest) error {
 	return nil
 }
 
-// missing is a file that one of those here needs, or "".
+// missing returns a file that is imported and not fetched yet, or "".
 func (s *fileSet) missing() string {
 	for _, file := range s.files.GetFile() {
 		for _, needed := range file.GetDependency() {

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 var errNoHTTP2 = errors.New("the server does not offer HTTP/2 in the TLS handshake (ALPN)")
 
-// flags are those of the command that help against something.
+// flags are the flags of the command that help against a problem.
 var flags = map[reason.Kind]string{
 	reason.UnknownCA:         "--ca",
 	reason.WrongName:         "--authority",
@@ -20,10 +21,10 @@ var flags = map[reason.Kind]string{
 	reason.TLSVersion:        "--tls12",
 }
 
-// Explain says why a connection to a server failed, in one line, and what to do.
+// Explain returns one line that says why a connection failed and what to do.
 func Explain(err error) string {
-	if errors.Is(err, io.EOF) && reason.Of(err) == reason.Unknown {
-		err = fmt.Errorf("error reading server preface: %w", err) // gRPC's words for it
+	if hungUp := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET); hungUp && reason.Of(err) == reason.Unknown {
+		err = fmt.Errorf("error reading server preface: %w", err) // gRPC's own text
 	}
 	text := reason.Explain("", err).Error()
 	switch kind := reason.Of(err); {

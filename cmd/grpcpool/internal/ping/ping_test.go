@@ -58,7 +58,7 @@ func TestTargetsAreReadAsGRPCReadsThem(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"", "a:b:c", "xds:///a:1/b", "https://example.com"} {
-		if _, err := ping.Probe(t.Context(), ping.Target{Address: target}); err == nil || !strings.Contains(err.Error(), "want host:port") {
+		if _, err := ping.Probe(t.Context(), ping.Target{Address: target}); err == nil || !strings.Contains(err.Error(), "must be host:port") {
 			t.Errorf("%q: %v", target, err)
 		}
 	}

@@ -1,10 +1,16 @@
-// Package ping finds out what there is to know of a gRPC server from outside, and
-// pings it through a pool.
+// Package ping inspects a gRPC server from outside, and pings it through a pool.
 //
-//	way.go      the way to the server that a channel takes
-//	probe.go    what one connection shows: TLS, HTTP/2 settings, PING
-//	explain.go  why a connection failed, in one line, and what to do
-//	run.go      pings through a pool, and what they come to
+//	findings, err := ping.Probe(ctx, ping.Target{Address: "api:443", TLS: config})
+//	if err != nil {
+//		fmt.Println(ping.Explain(err))
+//	}
+//	summary := ping.Run(ctx, pool, ping.Config{Count: 3, Interval: time.Second, Timeout: time.Second},
+//		func(p ping.Ping) { fmt.Println(p.Seq, p.Time, p.Health, p.Error) })
+//
+//	inspector.go  connects to the server as a channel does
+//	probe.go      what one connection shows: TLS, HTTP/2 settings, PING
+//	explain.go    why a connection failed, in one line, and what to do
+//	run.go        pings through a pool, and their summary
 package ping
 
 import (
@@ -23,12 +29,12 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// Findings are what one connection to the server shows.
+// Findings is what one connection to the server shows.
 type Findings struct {
-	Addresses []string `json:"addresses"`       // what the name resolves to; empty if a proxy does that
+	Addresses []string `json:"addresses"`       // that the name resolves to; empty if an HTTP proxy resolves it
 	Connected string   `json:"connected"`       // the address that answered
-	Proxy     string   `json:"proxy,omitempty"` // of the environment, that the way leads through
-	Connect   float64  `json:"connect_ms"`      // milliseconds until it did, after the name was resolved; through a proxy from the beginning
+	Proxy     string   `json:"proxy,omitempty"` // the HTTP proxy of the environment, if the connection goes through it
+	Connect   float64  `json:"connect_ms"`      // milliseconds to connect, without name resolution; through an HTTP proxy with all
 	TLS       *TLS     `json:"tls,omitempty"`   // nil without TLS
 	HTTP2     *HTTP2   `json:"http2,omitempty"`
 }
@@ -51,12 +57,12 @@ type Certificate struct {
 	Expires time.Time `json:"expires"`
 }
 
-// HTTP2 is what the server says when HTTP/2 begins.
+// HTTP2 is what the server announces when HTTP/2 begins.
 type HTTP2 struct {
 	Limited       bool    `json:"streams_limited"`
-	MaxStreams    uint32  `json:"max_streams"` // at a time on one connection; if limited
+	MaxStreams    uint32  `json:"max_streams"` // at a time per connection, if limited
 	Window        uint32  `json:"initial_window_bytes"`
-	MaxHeaderList uint32  `json:"max_header_list_bytes"` // 0: not said
+	MaxHeaderList uint32  `json:"max_header_list_bytes"` // 0: not announced
 	Ping          float64 `json:"ping_ms"`
 	FrequentPings string  `json:"frequent_pings"` // "answered", or how they were refused
 }
@@ -65,13 +71,12 @@ type HTTP2 struct {
 type Target struct {
 	Address string      // host:port, or any gRPC target
 	TLS     *tls.Config // nil: plaintext
-	Name    string      // to find in the certificate; "": the one that gRPC takes, the host
+	Name    string      // expected in the certificate; "": the host, as gRPC does
 }
 
-// Probe makes one connection, by the way that a channel takes, sees what it shows, and
-// closes it. With an error it returns what it has found until then. It sends five
-// HTTP/2 PINGs in a row, which some servers answer with GOAWAY: that is seen, and does
-// no harm.
+// Probe makes one connection as a channel does, inspects it, and closes it. With an error
+// it returns what it has found until then. It sends five HTTP/2 PINGs in a row. Some
+// servers answer these with GOAWAY, which the findings show and which does no harm.
 func Probe(ctx context.Context, t Target) (*Findings, error) {
 	if err := checkTarget(t.Address); err != nil {
 		return &Findings{}, err
@@ -79,11 +84,11 @@ func Probe(ctx context.Context, t Target) (*Findings, error) {
 	if ctx.Err() != nil {
 		return &Findings{}, fmt.Errorf("ping: %w", context.Cause(ctx))
 	}
-	return (&way{target: t}).take(ctx)
+	return (&inspector{target: t}).inspect(ctx)
 }
 
-// look sees what a connection shows that gRPC has made for authority.
-func (f *Findings) look(ctx context.Context, config *tls.Config, authority string, conn net.Conn) error {
+// inspect inspects a connection that gRPC has made for authority.
+func (f *Findings) inspect(ctx context.Context, config *tls.Config, authority string, conn net.Conn) error {
 	var info credentials.AuthInfo
 	if config != nil {
 		name, _, err := net.SplitHostPort(authority)
@@ -98,7 +103,7 @@ func (f *Findings) look(ctx context.Context, config *tls.Config, authority strin
 	}
 	seen := tap.New(tap.Events{})
 	err := f.begin(seen.Wrap(conn, info))
-	// The tap has looked at what came: an alert of TLS, HTTP/1, nothing.
+	// The tap tells why: a TLS alert, HTTP/1, or nothing received.
 	if cause := seen.Cause(); err != nil && cause != nil {
 		return fmt.Errorf("ping: %w", cause)
 	}
@@ -181,7 +186,7 @@ func (f *Findings) begin(conn net.Conn) error {
 	return h.ping(framer)
 }
 
-// pingsInARow are more than a grpc-go server takes by default (gRFC A8).
+// pingsInARow is more than a grpc-go server accepts by default (gRFC A8).
 const pingsInARow = 5
 
 func (h *HTTP2) ping(framer *http2.Framer) error {
@@ -211,7 +216,7 @@ func (h *HTTP2) ping(framer *http2.Framer) error {
 	return nil
 }
 
-// refused is no error after the first PING was answered.
+// refused notes that PINGs were refused. It is an error if none was answered.
 func (h *HTTP2) refused(answered byte, err error) error {
 	if answered == 0 {
 		return fmt.Errorf("ping: waiting for the answer to an HTTP/2 PING: %w", err)

@@ -20,22 +20,22 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// Config says how to ping.
+// Config configures Run.
 type Config struct {
 	Count    int           // 0: until the context ends
-	Interval time.Duration // from one ping's start to the next one's
-	Timeout  time.Duration // of one ping, the dial included
+	Interval time.Duration // between the starts of two pings
+	Timeout  time.Duration // of one ping, including the dial
 }
 
-// Ping is one ping. It is answered or has an Error.
+// Ping is one ping. If it was not answered it has an Error.
 type Ping struct {
 	Seq    int     `json:"seq"`
-	Time   float64 `json:"ms"`               // of the round trip, without dialling
-	Health string  `json:"health,omitempty"` // what the health service said, or why it said nothing
+	Time   float64 `json:"ms"`               // of the round trip, without the dial
+	Health string  `json:"health,omitempty"` // the answer of the health service, or why there is none
 	Error  string  `json:"error,omitempty"`
 }
 
-// Summary is what pings come to. Times are in milliseconds.
+// Summary summarizes pings. Times are in milliseconds.
 type Summary struct {
 	Sent        int     `json:"sent"`
 	Answered    int     `json:"answered"`
@@ -44,11 +44,11 @@ type Summary struct {
 	P50         float64 `json:"p50_ms"`
 	P99         float64 `json:"p99_ms"`
 	Max         float64 `json:"max_ms"`
-	Connections uint64  `json:"connections"` // that were dialled
+	Connections uint64  `json:"connections"` // successful dials
 }
 
-// Run pings through pool until the count is reached or ctx ends. each is called
-// for every ping, on Run's goroutine.
+// Run pings through pool until the count is reached or ctx ends. It calls each for every
+// ping.
 func Run(ctx context.Context, pool *shared.Pool, cfg Config, each func(Ping)) Summary {
 	var times []float64
 	s := Summary{}
@@ -90,7 +90,7 @@ func rank(sorted []float64, q float64) float64 {
 	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }
 
-// once is one ping. The lease is taken before the clock is started.
+// once pings once. The time starts when it has a lease.
 func once(ctx context.Context, pool *shared.Pool, timeout time.Duration) Ping {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -116,8 +116,8 @@ func once(ctx context.Context, pool *shared.Pool, timeout time.Duration) Ping {
 	return p
 }
 
-// health is what a server says that answers a health check by a status. It is there,
-// whatever that is.
+// health describes the status that a server has answered a health check with. Any status
+// proves that the server is there.
 func health(st *status.Status) string {
 	switch st.Code() {
 	case codes.Unimplemented:
@@ -129,10 +129,10 @@ func health(st *status.Status) string {
 	}
 }
 
-// Alive is a grpcpool.PingFunc for which every answer is life: one in gRPC, whatever
-// the status, a stream that is reset, and one in HTTP, since a proxy may pass on the
-// program's methods and know none of the health service's. What calls come to is then
-// for each to say.
+// Alive is a grpcpool.PingFunc that accepts every answer as a sign of life: any gRPC
+// status, a stream that is reset, and a plain HTTP response, since an HTTP proxy may route
+// the program's methods and not the health service's. Whether calls succeed, they tell
+// themselves.
 func Alive(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	var call answer.Call
 	start := time.Now()
@@ -142,7 +142,7 @@ func Alive(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	case answer.GRPC, answer.Reset:
 		return took, nil
 	case answer.HTTP:
-		if reason.Of(err) != reason.ClientCertificate { // which nginx refuses after the handshake
+		if reason.Of(err) != reason.ClientCertificate { // nginx refuses it after the handshake
 			return took, nil
 		}
 	case answer.Unsent:

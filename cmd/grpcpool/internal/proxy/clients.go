@@ -10,17 +10,17 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/ready"
 )
 
-// clients counts the connections from clients, which each cost a file descriptor and
-// some memory, whoever they are: it counts from before the handshake.
+// clients counts the connections from clients, from before the handshake: each costs a
+// file descriptor and some memory, whoever the client is.
 type clients struct {
 	most    int64
 	logger  *slog.Logger
 	open    atomic.Int64
 	refused atomic.Int64
-	full    atomic.Bool // there was no room for the latest
+	full    atomic.Bool // the last connection was refused
 }
 
-// enter counts one in, or says that there is no room. Undone by leave.
+// enter counts a connection, or reports false if there are too many. Undone by leave.
 func (c *clients) enter() bool {
 	if c.open.Add(1) <= c.most {
 		c.full.Store(false)
@@ -28,15 +28,15 @@ func (c *clients) enter() bool {
 	}
 	c.open.Add(-1)
 	c.refused.Add(1)
-	if !c.full.Swap(true) { // once for all that come while it lasts
-		c.logger.Warn("refusing clients: too many connections", "most", c.most)
+	if !c.full.Swap(true) { // log once until one is accepted again
+		c.logger.Warn("refusing connections from clients: limit reached", "limit", c.most)
 	}
 	return false
 }
 
 func (c *clients) leave() { c.open.Add(-1) }
 
-// countedListener closes the connections that there is no room for.
+// countedListener closes connections in excess of the limit.
 type countedListener struct {
 	*Listener
 
@@ -51,7 +51,7 @@ func (l countedListener) Accept() (net.Conn, error) {
 			return nil, err //nolint:wrapcheck // gRPC looks for its Temporary method
 		}
 		if !l.clients.enter() {
-			_ = conn.Close() // nothing was said on it
+			_ = conn.Close() // nothing was sent on it
 			continue
 		}
 		c := &clientConn{Conn: conn, from: l.Listener, leave: sync.OnceFunc(l.clients.leave)}
@@ -62,12 +62,12 @@ func (l countedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// clientConn is a client's connection, until it is closed.
+// clientConn is a connection from a client. It is counted until it is closed.
 type clientConn struct {
 	net.Conn
 
 	from  *Listener
-	leave func() // once
+	leave func() // runs once
 }
 
 // Close implements net.Conn.
@@ -76,13 +76,13 @@ func (c *clientConn) Close() error {
 	return c.Conn.Close() //nolint:wrapcheck // it is the connection's
 }
 
-// readyClientConn is one that gRPC reads without keeping a buffer for it.
+// readyClientConn is a clientConn that gRPC reads without holding a buffer for it.
 type readyClientConn struct {
 	*clientConn
 	ready.Reader
 }
 
-// clientOf returns what a countedListener accepted.
+// clientOf returns the clientConn that a countedListener accepted as conn.
 func clientOf(conn net.Conn) (*clientConn, error) {
 	switch c := conn.(type) {
 	case *clientConn:
@@ -90,6 +90,6 @@ func clientOf(conn net.Conn) (*clientConn, error) {
 	case *readyClientConn:
 		return c.clientConn, nil
 	default:
-		return nil, fmt.Errorf("proxy: a connection from no Listener of its own, but %T", conn)
+		return nil, fmt.Errorf("proxy: unexpected connection of type %T", conn)
 	}
 }

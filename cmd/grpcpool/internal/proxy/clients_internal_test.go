@@ -10,7 +10,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/ready"
 )
 
-// gRPC keeps 32 KiB for each connection that it cannot read on ready.
+// gRPC holds a buffer of 32 KiB for each connection without ReadOnReady.
 func TestACountedConnectionIsStillReadOnReady(t *testing.T) {
 	l, err := Listen(t.Context(), "unix", filepath.Join(t.TempDir(), "s"), Access{})
 	if err != nil {
@@ -30,7 +30,7 @@ func TestACountedConnectionIsStillReadOnReady(t *testing.T) {
 	if _, ok := conn.(ready.Reader); ok != (runtime.GOOS == "linux") {
 		t.Errorf("ReadOnReady offered: %v, on %s", ok, runtime.GOOS)
 	}
-	for range 2 { // the second time it has left already
+	for range 2 { // the second Close does nothing
 		conn.Close()
 		if n := counted.clients.open.Load(); n != 0 {
 			t.Errorf("%d are open", n)

@@ -44,8 +44,7 @@ func TestThereIsRoomForSoManyClients(t *testing.T) {
 	}
 }
 
-// A connection counts until it is closed, however it ends: before, in or after the
-// handshake.
+// A connection counts until it is closed, whether before, during or after the handshake.
 func TestClientsAreCountedOutAsTheyLeave(t *testing.T) {
 	l, err := pki.NewLocalhost()
 	if err != nil {
@@ -75,7 +74,7 @@ func TestClientsAreCountedOutAsTheyLeave(t *testing.T) {
 	for _, cc := range channels {
 		_, _ = testpb.NewTestServiceClient(cc).UnaryCall(testContext(t), &testpb.SimpleRequest{})
 	}
-	if got := p.Stats().Clients.Open; got < 3 { // the silent one, and the two that may call
+	if got := p.Stats().Clients.Open; got < 3 { // the silent one, and the two that are allowed
 		t.Errorf("%d clients are open, want 3 or more", got)
 	}
 	for _, cc := range channels {

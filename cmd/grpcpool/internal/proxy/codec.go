@@ -10,23 +10,23 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// message is a gRPC message on its way through: its bytes as they came, by
-// reference. Whoever holds a message owns one reference to its buffers.
+// message is a gRPC message on its way through: a reference to its bytes as received.
+// The holder of a message owns one reference to its buffers.
 type message struct {
 	data       mem.BufferSlice
-	compressed bool // data is in the encoding of the stream it came from
+	compressed bool // data is compressed in the encoding of the stream it came from
 }
 
-// free gives up the buffers, if they have not gone on with Marshal.
+// free releases the buffers, unless Marshal has passed them on.
 func (m *message) free() {
 	m.data.Free()
 	m.data = nil
 }
 
-// codec moves messages by reference. What is not a message it leaves to gRPC's
-// codec for protobuf, so that the proxy can answer for itself too.
+// codec passes messages on by reference. It leaves other values to gRPC's protobuf
+// codec, for the calls that the proxy answers itself.
 //
-// Its name is empty: the content-subtype of a call passes through.
+// Its name is empty, so that the content-subtype of a call passes through.
 type codec struct{}
 
 var _ encoding.CodecV2 = codec{}
@@ -34,10 +34,9 @@ var _ encoding.CodecV2 = codec{}
 // Name implements encoding.CodecV2.
 func (codec) Name() string { return "" }
 
-// Marshal implements encoding.CodecV2. The reference of v goes to the caller,
-// which frees it when the message is written; v is empty from then on. What goes
-// into a stream with an encoding as it is, because it came compressed, is marked
-// for the rawCompressor.
+// Marshal implements encoding.CodecV2. It passes v's reference to the caller, which frees
+// it when the message is written, and leaves v empty. It marks a message that is already
+// compressed, so that the rawCompressor writes it as it is.
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	m, ok := v.(*message)
 	if !ok {
@@ -51,15 +50,15 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	return data, nil
 }
 
-// Unmarshal implements encoding.CodecV2. It takes a reference of its own, since
-// gRPC frees data when it returns. v must be empty.
+// Unmarshal implements encoding.CodecV2. It takes its own reference, since gRPC frees
+// data when Unmarshal returns. v must be empty.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(*message)
 	if !ok {
 		return encoding.GetCodecV2(proto.Name).Unmarshal(data, v)
 	}
 	if m.data != nil {
-		return errors.New("proxy: the message before has not been sent on")
+		return errors.New("proxy: the previous message has not been sent")
 	}
 	m.data, m.compressed = unmark(data)
 	if !m.compressed {
@@ -68,7 +67,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// decodeProto reads m, which stays as it is.
+// decodeProto decodes m, without changing it.
 func (m *message) decodeProto(v any) error {
 	if m.compressed {
 		return errors.New("proxy: the message is compressed")

@@ -29,8 +29,8 @@ import (
 	"github.com/davidwartell/go-grpcpool/snappy"
 )
 
-// A proxy that passes compressed messages replaces gRPC's compressors, so here it
-// runs in a process of its own: this test's program, started with these.
+// A proxy that forwards compressed messages replaces gRPC's compressors. So here it runs in
+// a process of its own: the test binary, started with these arguments.
 const (
 	childTarget = "GRPCPOOL_TEST_PROXY_TO"
 	childSocket = "GRPCPOOL_TEST_PROXY_SOCKET"
@@ -49,7 +49,7 @@ func runChild(target string) int {
 		return 1
 	}
 	go func() {
-		io.Copy(io.Discard, os.Stdin) // its end is the test's
+		io.Copy(io.Discard, os.Stdin) // ends with the test
 		p.Shutdown(context.Background())
 	}()
 	fmt.Println("ready")
@@ -60,7 +60,7 @@ func runChild(target string) int {
 	return 0
 }
 
-// newChild is a proxy in a process of its own.
+// newChild starts a proxy in a process of its own.
 func newChild(t *testing.T, target string) *through {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "p.sock")
@@ -91,16 +91,16 @@ func newChild(t *testing.T, target string) *through {
 	return &through{path: path}
 }
 
-// witness notes how the messages of calls were written, as one side sees it.
+// witness records how messages were encoded, as seen by one side.
 type witness struct {
 	mu   sync.Mutex // guards seen
 	seen seen
 }
 
 type seen struct {
-	headers  []string // encodings named in headers that came
-	messages []string // that came: "compressed" or "plain"
-	offered  []string // what grpc-accept-encoding said
+	headers  []string // encodings named in the headers received
+	messages []string // received: "compressed" or "plain"
+	offered  []string // values of grpc-accept-encoding
 }
 
 func (w *witness) HandleRPC(_ context.Context, rs stats.RPCStats) {
@@ -133,8 +133,8 @@ func (w *witness) take() seen {
 	return took
 }
 
-// echoServer answers with what it got, in the encoding that the request asks for
-// in its response status's message.
+// echoServer echoes requests, in the encoding named by the message of the request's
+// response status.
 type echoServer struct {
 	testpb.UnimplementedTestServiceServer
 }
@@ -222,7 +222,7 @@ func TestAStreamsMessagesKeepTheirFlags(t *testing.T) {
 	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, echoServer{}) }, grpc.StatsHandler(atServer))
 	cc := newChild(t, target).client(t)
 	client := testpb.NewTestServiceClient(cc)
-	other, err := client.FullDuplexCall(testContext(t)) // for messages that are not compressed
+	other, err := client.FullDuplexCall(testContext(t)) // for uncompressed messages
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestAServerIsOfferedWhatTheClientCanRead(t *testing.T) {
 			t.Errorf("the server was offered %q, want %q", got, want)
 		}
 	}
-	// What the client did not offer is refused by the server itself.
+	// The server itself refuses an encoding that the client did not offer.
 	_, err := client.UnaryCall(testContext(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Message: "snappy"}},
 		experimental.AcceptCompressors("gzip"))
 	if status.Code(err) != codes.Unknown || !strings.Contains(err.Error(), "snappy") {

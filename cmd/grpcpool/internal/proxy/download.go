@@ -9,14 +9,14 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// download carries headers, messages and trailers to the client. It returns the
-// status of the call.
+// download forwards headers, messages and trailers to the client. It returns the status
+// of the call.
 func (c *call) download() error {
 	header, err := c.server.Header()
 	if err != nil {
 		return err
 	}
-	if header == nil { // the server sent trailers only, and so shall we
+	if header == nil { // the server sent trailers only, and so does the proxy
 		m := new(message)
 		defer m.free()
 		return c.finish(c.server.RecvMsg(m))
@@ -29,7 +29,7 @@ func (c *call) download() error {
 	a := &answer{call: c, header: header, encoding: encoded}
 	began := time.Now()
 	if c.shape.streamsDown.Load() {
-		_ = a.pass() // the next one tells of an error
+		_ = a.pass() // the next message reports an error
 	} else {
 		c.waits.begin(&a.wait, a)
 		defer c.waits.end(&a.wait)
@@ -50,8 +50,7 @@ func (c *call) download() error {
 	}
 }
 
-// finish hands on the trailers and returns the status that the server's stream ended
-// with.
+// finish forwards the trailers and returns the status of the server's stream.
 func (c *call) finish(err error) error {
 	trailer := c.server.Trailer()
 	dropHop(trailer)
@@ -62,21 +61,21 @@ func (c *call) finish(err error) error {
 	return err
 }
 
-// answer is what the server has sent: headers, and the first message, may be held
-// back for a moment.
+// answer is what the server has sent. Its headers and first message may be held back for
+// a moment.
 type answer struct {
 	call     *call
 	encoding string
 	wait     wait
 
-	mu     sync.Mutex // guards what follows, and the order of what goes to the client
+	mu     sync.Mutex // guards what follows, and the order of what is sent to the client
 	header metadata.MD
-	first  *message // held back, or nil
+	first  *message // held back; nil if there is none
 	passed bool     // nothing is held back any more
-	err    error    // of passing it on
+	err    error    // of sending it
 }
 
-// add passes m on, or holds it back if it is the first.
+// add forwards m, or holds it back if it is the first.
 func (a *answer) add(m *message, first bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,7 +90,7 @@ func (a *answer) add(m *message, first bool) error {
 	return send(a.call.client, m, a.encoding)
 }
 
-// pass passes on what is held back.
+// pass forwards what is held back.
 func (a *answer) pass() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,8 +98,8 @@ func (a *answer) pass() error {
 	return a.err
 }
 
-// tooLate implements impatient.
-func (a *answer) tooLate() { _ = a.pass() } // download is told by its own
+// expired implements expirer.
+func (a *answer) expired() { _ = a.pass() } // download's own call returns the error
 
 func (a *answer) passLocked() {
 	if a.passed {

@@ -18,61 +18,61 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// A compressed message passes as it is. gRPC hands messages to codecs after it has
-// decompressed them, by the compressor that is registered under the name in
-// grpc-encoding; so here that compressor does nothing but to put a mark before the
-// bytes, and the codec sees by the mark that they are compressed. On the way out
-// the codec puts the mark back, and the compressor takes it off. Each message
-// keeps its own flag: one without a mark is sent uncompressed, see plain.
+// Compressed messages pass through as they are. gRPC decompresses a message with the
+// compressor registered under the name in grpc-encoding, and then passes it to the codec.
+// The compressors registered here do not decompress: they only put a mark before the
+// bytes, which tells the codec that these are compressed. On the way out the codec puts
+// the mark back and the compressor removes it. Each message keeps its own flag: one
+// without a mark is sent uncompressed, see plain.
 //
-// The mark is random and never leaves the process, so that no peer can send one.
+// The mark is random and never leaves the process, so that no peer can send it.
 
 const markSize = 16
 
 var mark = sync.OnceValue(func() []byte {
 	b := make([]byte, markSize)
-	_, _ = rand.Read(b) // never fails
+	_, _ = rand.Read(b) // it never fails
 	return b
 })
 
 func marker() mem.Buffer { return mem.SliceBuffer(mark()) }
 
-// unmark returns data without its mark, and a reference to it, if it has one. The
-// mark lies within one buffer, as rawReader and gRPC's mem.ReadAll put it there.
+// unmark returns data without its mark, and with a reference, if it has one. The mark is
+// within one buffer: rawReader and gRPC's mem.ReadAll put it there.
 func unmark(data mem.BufferSlice) (_ mem.BufferSlice, marked bool) {
 	if len(data) == 0 || !bytes.HasPrefix(data[0].ReadOnlyData(), mark()) {
 		return data, false
 	}
-	own := slices.Clone(data) // the array is gRPC's
+	own := slices.Clone(data) // gRPC owns the array
 	own[0] = data[0].Slice(markSize, data[0].Len())
 	own[1:].Ref()
 	return own, true
 }
 
-// noEncoding is offered to servers when the client offers nothing: without an
-// offer of its own gRPC would name every compressor that is registered.
+// noEncoding is offered to the server when the client offers nothing: without an offer
+// gRPC would name every registered compressor.
 const noEncoding = "x-uncompressed"
 
-// DefaultEncodings are those that gRPC implementations are known to use.
+// DefaultEncodings returns the encodings that gRPC implementations are known to use.
 func DefaultEncodings() []string { return []string{"gzip", "deflate", "snappy", "zstd", "lz4", "br"} }
 
-// RegisterEncodings makes messages in these encodings pass as they are. It
-// replaces gRPC's compressors of these names, so that nothing else in the process
-// can use them, and must be called before the process uses gRPC. A call in any
-// other encoding is answered UNIMPLEMENTED.
+// RegisterEncodings makes messages in these encodings pass through as they are. It
+// replaces gRPC's compressors of these names, so nothing else in the process can use
+// them. Call it before the process uses gRPC. Calls in any other encoding are answered
+// UNIMPLEMENTED.
 func RegisterEncodings(names ...string) {
 	for _, name := range append(slices.Clone(names), noEncoding) {
 		encoding.RegisterCompressor(rawCompressor(name))
 	}
 }
 
-// rawCompressor is a compressor, by name, that changes nothing.
+// rawCompressor is a compressor of this name that changes nothing.
 type rawCompressor string
 
 // Name implements encoding.Compressor.
 func (c rawCompressor) Name() string { return string(c) }
 
-// Compress implements encoding.Compressor for messages that have a mark.
+// Compress implements encoding.Compressor, for messages with a mark.
 func (c rawCompressor) Compress(w io.Writer) (io.WriteCloser, error) {
 	return &rawWriter{w: w, name: string(c)}, nil
 }
@@ -88,13 +88,13 @@ type rawWriter struct {
 	marked bool
 }
 
-// Write implements io.Writer. The mark comes alone, as codec.Marshal put it.
+// Write implements io.Writer. The mark comes in a Write of its own, see codec.Marshal.
 func (w *rawWriter) Write(p []byte) (int, error) {
 	if w.marked {
 		return w.w.Write(p)
 	}
 	if !bytes.Equal(p, mark()) {
-		return 0, fmt.Errorf("proxy: in this process %s is not for compressing", w.name)
+		return 0, fmt.Errorf("proxy: this process cannot compress with %s, only forward what is compressed", w.name)
 	}
 	w.marked = true
 	return len(p), nil
@@ -105,7 +105,7 @@ func (*rawWriter) Close() error { return nil }
 
 type rawReader struct {
 	r    io.Reader
-	mark []byte // what is left of it
+	mark []byte // the part that is not read yet
 }
 
 // Read implements io.Reader.
@@ -118,9 +118,9 @@ func (r *rawReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// plain prepares m for sending on a stream with an encoding, uncompressed as it
-// came. gRPC compresses every message of such a stream save those that were
-// prepared for another.
+// plain prepares m, which came uncompressed, for sending uncompressed on a stream with an
+// encoding. gRPC compresses every message of such a stream except those that were
+// prepared for another stream.
 func plain(m *message) (*grpc.PreparedMsg, error) {
 	stream, err := uncompressedStream()
 	if err != nil {
@@ -133,9 +133,8 @@ func plain(m *message) (*grpc.PreparedMsg, error) {
 	return prepared, nil
 }
 
-// uncompressedStream is a stream without an encoding, for PreparedMsg.Encode. It
-// is over: what gRPC wants of it stands in its context, and only a stream's
-// context has it.
+// uncompressedStream is a stream without an encoding, for PreparedMsg.Encode. It has
+// ended: Encode only needs its context, which no other context can replace.
 var uncompressedStream = sync.OnceValues(func() (endedStream, error) {
 	lis := bufconn.Listen(4 << 10)
 	found := make(chan endedStream, 1)
@@ -151,20 +150,20 @@ var uncompressedStream = sync.OnceValues(func() (endedStream, error) {
 	if err != nil {
 		return endedStream{}, fmt.Errorf("proxy: %w", err)
 	}
-	defer cc.Close() //nolint:errcheck // it has done its work
+	defer cc.Close() //nolint:errcheck // it is not used any more
 	if err := cc.Invoke(context.Background(), "/self/self", &message{}, &message{}, grpc.ForceCodecV2(codec{})); err != nil {
 		select {
 		case s := <-found:
-			return s, nil // the handler answers nothing, which the client finds wrong
+			return s, nil // the handler sends no answer, which is an error for the client
 		default:
 			return endedStream{}, fmt.Errorf("proxy: %w", err)
 		}
 	}
-	return endedStream{}, errors.New("proxy: the stream did not come")
+	return endedStream{}, errors.New("proxy: the call did not reach the handler")
 })
 
 type endedStream struct {
-	ctx context.Context //nolint:containedctx // it is what the stream is wanted for
+	ctx context.Context //nolint:containedctx // the stream exists for its context
 }
 
 func (s endedStream) Context() context.Context { return s.ctx }

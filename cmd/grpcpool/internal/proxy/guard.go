@@ -19,21 +19,21 @@ import (
 	"google.golang.org/grpc/tap"
 )
 
-// guard says who may be a client of a Listener.
+// guard decides who may connect to a Listener.
 type guard struct {
-	uids  []uint32                         // of processes, on a Unix socket; nil: any
-	token *[sha256.Size]byte               // hash of what calls must bring; nil: none
+	uids  []uint32                         // of the processes that may connect to a Unix socket; nil: any
+	token *[sha256.Size]byte               // hash of the token that calls must send; nil: none
 	tls   credentials.TransportCredentials // nil: plaintext
 }
 
-// guardCredentials lets the guards do the handshakes of their connections. gRPC
-// closes a connection whose handshake fails; nothing has been sent on it before,
-// but what TLS says.
+// guardCredentials lets a Listener's guard do the handshake of its connections. gRPC
+// closes a connection whose handshake fails. Nothing is sent before, except for TLS's own
+// records.
 type guardCredentials struct {
 	logger *slog.Logger
 }
 
-// authInfo is what is known of a client's connection.
+// authInfo describes a client's connection.
 type authInfo struct {
 	credentials.AuthInfo // nil without TLS
 
@@ -56,21 +56,21 @@ func (c guardCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 	}
 	secured, info, err := client.from.guard.Load().handshake(raw, client.Conn)
 	if err != nil {
-		c.logger.Warn("refused a client", "client", raw.RemoteAddr().String(), "why", err.Error())
+		c.logger.Warn("client refused", "client", raw.RemoteAddr().String(), "error", err.Error())
 		return nil, nil, err
 	}
 	return secured, authInfo{info, client.from}, nil
 }
 
-// handshake is done on conn, whose socket is socket.
+// handshake does the handshake on conn, whose socket is socket.
 func (g *guard) handshake(conn, socket net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if g.uids != nil {
 		uid, err := peerUID(socket)
 		if err != nil {
-			return nil, nil, fmt.Errorf("proxy: whose process is not known: %w", err)
+			return nil, nil, fmt.Errorf("proxy: looking up the user of the client's process: %w", err)
 		}
 		if !slices.Contains(g.uids, uid) {
-			return nil, nil, fmt.Errorf("proxy: its process runs as uid %d, want one of %d", uid, g.uids)
+			return nil, nil, fmt.Errorf("proxy: the client's process runs as uid %d; allowed are %d", uid, g.uids)
 		}
 	}
 	if g.tls == nil {
@@ -81,7 +81,7 @@ func (g *guard) handshake(conn, socket net.Conn) (net.Conn, credentials.AuthInfo
 
 // ClientHandshake implements credentials.TransportCredentials.
 func (guardCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("proxy: these credentials are a server's")
+	return nil, nil, errors.New("proxy: these credentials are for servers only")
 }
 
 // Info implements credentials.TransportCredentials.
@@ -95,19 +95,19 @@ func (c guardCredentials) Clone() credentials.TransportCredentials { return c }
 // OverrideServerName implements credentials.TransportCredentials.
 func (guardCredentials) OverrideServerName(string) error { return nil }
 
-// checkToken is asked of every call before gRPC has made anything of it, on the
+// checkToken checks a call's token before gRPC has created a stream for it, on the
 // goroutine that reads the client's connection.
 func (s *Server) checkToken(ctx context.Context, info *tap.Info) (context.Context, error) {
 	p, _ := peer.FromContext(ctx)
 	auth, ok := p.AuthInfo.(authInfo)
 	if !ok {
-		return ctx, status.Error(codes.Internal, "grpcpool proxy: a connection without a guard")
+		return ctx, status.Error(codes.Internal, "grpcpool proxy: internal error: the connection has no guard")
 	}
 	if g := auth.from.guard.Load(); g.token == nil || g.hasToken(info.Header) {
 		return ctx, nil
 	}
 	s.counts.refused.Add(1)
-	return ctx, status.Error(codes.Unauthenticated, "grpcpool proxy: want its token: metadata "+tokenHeader+": Bearer <token>")
+	return ctx, status.Error(codes.Unauthenticated, "grpcpool proxy: the call has no valid token; send the metadata "+tokenHeader+": Bearer <token>")
 }
 
 func (g *guard) hasToken(md metadata.MD) bool {
@@ -119,6 +119,6 @@ func (g *guard) hasToken(md metadata.MD) bool {
 	if !strings.EqualFold(scheme, "bearer") {
 		return false
 	}
-	hash := sha256.Sum256([]byte(token)) // so that the length is not told either
+	hash := sha256.Sum256([]byte(token)) // hides the length too
 	return subtle.ConstantTimeCompare(hash[:], g.token[:]) == 1
 }

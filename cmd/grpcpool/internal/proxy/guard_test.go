@@ -26,7 +26,7 @@ import (
 
 const goodToken = "0123456789abcdef-secret"
 
-// guarded is a proxy that listens on loopback TCP.
+// guarded starts a proxy that listens on loopback TCP.
 func guarded(t *testing.T, access proxy.Access) (address string, calls func() int64) {
 	t.Helper()
 	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, echoServer{}) })
@@ -166,14 +166,14 @@ func TestASocketLeftBehindIsRemovedAndOneInUseIsNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := proxy.Listen(t.Context(), "unix", path, proxy.Access{}); err == nil || !strings.Contains(err.Error(), "another process listens") {
+	if _, err := proxy.Listen(t.Context(), "unix", path, proxy.Access{}); err == nil || !strings.Contains(err.Error(), "another process is listening") {
 		t.Errorf("listening twice: %v", err)
 	}
 	l.Close()
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := proxy.Listen(t.Context(), "unix", path, proxy.Access{}); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := proxy.Listen(t.Context(), "unix", path, proxy.Access{}); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("listening on a file: %v", err)
 	}
 	if data, _ := os.ReadFile(path); string(data) != "precious" {
@@ -187,8 +187,8 @@ func TestWhatWouldLetStrangersInIsRefused(t *testing.T) {
 		access           proxy.Access
 		want             string
 	}{
-		{"tcp", "127.0.0.1:0", proxy.Access{}, "token or mutual TLS"},
-		{"tcp", "127.0.0.1:0", proxy.Access{Token: "short"}, "16 or more"},
+		{"tcp", "127.0.0.1:0", proxy.Access{}, "needs --token-file"},
+		{"tcp", "127.0.0.1:0", proxy.Access{Token: "short"}, "at least 16"},
 		{"tcp", "0.0.0.0:0", proxy.Access{Token: goodToken}, "not a loopback address"},
 		{"tcp", "[::]:0", proxy.Access{Token: goodToken}, "not a loopback address"},
 		{"tcp", ":0", proxy.Access{Token: goodToken}, "not a loopback address"},

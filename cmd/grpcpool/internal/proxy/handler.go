@@ -14,19 +14,18 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The two forms of a call to the server. What is not known to be anything else may
-// be streaming in both directions; a request that has come to its end is sent with
-// that end, in one frame.
+// The two kinds of a call to the server. Any call may be streaming in both directions,
+// unless its request has already ended: then message and end are sent in one frame.
 var (
 	anyStream  = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true, ClientStreams: true}
 	oneRequest = &grpc.StreamDesc{StreamName: "proxy", ServerStreams: true}
 )
 
-// handle is every call's handler.
+// handle is the handler of every call.
 func (s *Server) handle(_ any, client grpc.ServerStream) error {
 	method, ok := grpc.Method(client.Context())
 	if !ok {
-		return status.Error(codes.Internal, "grpcpool proxy: the call has no method")
+		return status.Error(codes.Internal, "grpcpool proxy: internal error: the call has no method")
 	}
 	if err := s.admit(); err != nil {
 		return err
@@ -39,24 +38,24 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 	}
 	s.release(err)
 	if err != nil {
-		s.cfg.Logger.Debug("a call failed", "method", method, "why", err)
+		s.cfg.Logger.Debug("call failed", "method", method, "error", err)
 	}
 	return err
 }
 
-// call is a call on its way through. The goroutine that gRPC gave the handler carries
-// what the client sends. If that comes in one piece, as a unary call's request does, it
-// then opens the server's stream, sends the piece, and carries the answer. Otherwise
-// a second goroutine takes that over, since each side may wait for the other.
+// call is a call on its way through. The handler's goroutine reads what the client sends.
+// If that comes in one piece, as a unary call's request does, the goroutine then opens the
+// server's stream, sends the piece, and forwards the answer. Otherwise a second goroutine
+// does these, since each side may wait for the other.
 //
 //	client --RecvMsg--> upload   --SendMsg--> server
 //	client <--SendMsg-- download <--RecvMsg-- server
 //
-// The client's context is the call's: its deadline, its cancellation, the loss of
-// its connection, and the end of the handler end the server's stream. The end of
-// the server's stream ends download, and with the server's status the client's
-// stream, and so upload. Messages go on one at a time: who does not read makes the
-// other side wait, through gRPC's flow control.
+// The client's context is the call's: its deadline, its cancellation, the loss of its
+// connection, and the end of the handler end the server's stream. The end of the server's
+// stream ends download, then the client's stream with the server's status, and so upload.
+// Messages are forwarded one at a time: a side that does not read makes the other wait,
+// through gRPC's flow control.
 type call struct {
 	client   grpc.ServerStream
 	shape    *shape
@@ -67,16 +66,16 @@ type call struct {
 	options  []grpc.CallOption
 
 	ctx    context.Context //nolint:containedctx // of the server's stream
-	note   note            // ctx has it
+	note   note            // the parent of ctx
 	begin  beginning
 	wait   wait              // for begin
 	server grpc.ClientStream // nil if it could not be opened
-	ready  chan struct{}     // closed when server is set, or will never be
+	ready  chan struct{}     // closed when server is set, or the stream could not be opened
 	ended  chan struct{}     // closed when takeOver has written the status
-	err    error             // of takeOver; to be read when ended is closed
+	err    error             // of takeOver; read it when ended is closed
 }
 
-// pass passes a call through. first is its first message, if that has been read.
+// pass forwards a call. first is its first message, if that has been read already.
 func (s *Server) pass(client grpc.ServerStream, method string, first *message) error {
 	md, _ := metadata.FromIncomingContext(client.Context()) // a copy
 	w := wireOf(client.Context(), md)
@@ -92,7 +91,7 @@ func (s *Server) pass(client grpc.ServerStream, method string, first *message) e
 	defer cancel()
 	c.ctx = ctx
 	if c.shape.streamsUp.Load() {
-		c.tooLate()
+		c.expired()
 	} else {
 		s.waits.begin(&c.wait, c)
 	}
@@ -101,24 +100,24 @@ func (s *Server) pass(client grpc.ServerStream, method string, first *message) e
 	if whole {
 		return c.answer(c.begin.first, true)
 	}
-	if !c.begin.taken { // nor will it be
+	if !c.begin.taken { // and it cannot be any more
 		if m := c.begin.first; m != nil {
 			m.free()
 		}
-		return err // the client's stream has failed, and gRPC has written why
+		return err // the client's stream has failed, and gRPC has sent its status
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		cancel() // a stream that failed has a status of its own, which takeOver writes
+		cancel() // the client gets the status of the failed stream, from takeOver
 	}
 	<-c.ended
 	return c.err
 }
 
-// tooLate implements impatient.
-func (c *call) tooLate() { c.takeOver() }
+// expired implements expirer.
+func (c *call) expired() { c.takeOver() }
 
-// takeOver starts a goroutine that opens the server's stream with what has come so
-// far, and carries what the server sends. pass waits for its end.
+// takeOver starts a goroutine that opens the server's stream with what has been received
+// so far, and forwards what the server sends. pass waits for its end.
 func (c *call) takeOver() {
 	first, ok := c.begin.take()
 	if !ok {
@@ -129,19 +128,19 @@ func (c *call) takeOver() {
 		c.err = c.answer(first, false)
 		// This ends upload, which may wait for the client.
 		if stream, ok := grpc.ServerTransportStreamFromContext(c.client.Context()).(statusWriter); ok {
-			_ = stream.WriteStatus(status.Convert(c.err)) // fails with the client's connection
+			_ = stream.WriteStatus(status.Convert(c.err)) // fails only if the client's connection is lost
 		}
 	}()
 }
 
-// statusWriter is what gRPC's stream to a client is too, see transportStream. It ends
-// the stream before the handler returns, which then has no say any more.
+// statusWriter is implemented by gRPC's stream to a client, see transportStream. It ends
+// the stream before the handler returns, whose own status is then ignored.
 type statusWriter interface {
 	WriteStatus(st *status.Status) error
 }
 
-// answer opens the server's stream and carries what it answers. It returns the status
-// of the call.
+// answer opens the server's stream and forwards the answer. It returns the status of the
+// call.
 func (c *call) answer(first *message, whole bool) error {
 	err := c.open(first, whole)
 	if err == nil {
@@ -150,7 +149,7 @@ func (c *call) answer(first *message, whole bool) error {
 	return explain(c.client.Context(), err)
 }
 
-// open opens the server's stream, sends what has come so far, and lets upload go on.
+// open opens the server's stream, sends what has been received, and lets upload continue.
 func (c *call) open(first *message, whole bool) error {
 	defer close(c.ready)
 	desc := anyStream
@@ -169,22 +168,22 @@ func (c *call) open(first *message, whole bool) error {
 		err = send(server, first, c.encoding)
 	}
 	if whole && (err == nil || errors.Is(err, io.EOF)) {
-		err = server.CloseSend() // which does nothing after the one request
+		err = server.CloseSend() // a no-op after oneRequest
 	}
 	if errors.Is(err, io.EOF) {
-		return nil // the stream has ended; download finds out how
+		return nil // the stream has ended; download reads its status
 	}
 	return err
 }
 
-// sender is a stream of either side.
+// sender is a stream to the client or to the server.
 type sender interface{ SendMsg(m any) error }
 
-// send passes m on, which is empty then.
+// send forwards m and leaves it empty.
 func send(to sender, m *message, encoded string) error {
-	defer m.free() // if it did not come to Marshal
+	defer m.free() // unless Marshal has passed it on
 	if m.compressed && encoded == "" {
-		return status.Error(codes.Internal, "grpcpool proxy: a compressed message in a stream that announced no encoding")
+		return status.Error(codes.Internal, "grpcpool proxy: compressed message on a stream without grpc-encoding")
 	}
 	if encoded == "" || m.compressed || m.data.Len() == 0 {
 		return to.SendMsg(m)
@@ -196,8 +195,7 @@ func send(to sender, m *message, encoded string) error {
 	return to.SendMsg(prepared)
 }
 
-// answerIn makes the messages to the client be announced in an encoding. gRPC has
-// settled for that of the request.
+// answerIn sets the encoding announced to the client. gRPC has chosen the request's.
 func answerIn(ctx context.Context, name, requestEncoding string) error {
 	if name == requestEncoding {
 		return nil
@@ -206,13 +204,13 @@ func answerIn(ctx context.Context, name, requestEncoding string) error {
 		name = encoding.Identity
 	}
 	if err := grpc.SetSendCompressor(ctx, name); err != nil {
-		return status.Errorf(codes.Internal, "grpcpool proxy: the server answered in the encoding %q, which the client did not offer", name)
+		return status.Errorf(codes.Internal, "grpcpool proxy: the server answered in the encoding %q, which the client does not accept", name)
 	}
 	return nil
 }
 
-// lost are grpc-go's words for the end of a connection under a call. They do not say
-// between whom, and the client would think of its own.
+// lost are grpc-go's texts for a connection that was lost during a call. They do not say
+// which connection, and the client would take it for its own.
 var lost = []string{"error reading from server: ", "closing transport due to: ", "transport is closing", "keepalive ping failed"}
 
 func isLost(st *status.Status) bool {
@@ -220,7 +218,7 @@ func isLost(st *status.Status) bool {
 		slices.ContainsFunc(lost, func(words string) bool { return strings.HasPrefix(st.Message(), words) })
 }
 
-// explain makes an error fit for being a call's status.
+// explain turns an error into the status of the client's call.
 func explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil

@@ -22,12 +22,12 @@ func isHealth(method string) bool {
 	return method == healthpb.Health_Check_FullMethodName || method == healthpb.Health_Watch_FullMethodName
 }
 
-// handleHealth answers health checks of the proxy itself and passes on all others.
-// Which one it is stands in the first message.
+// handleHealth answers health checks for the proxy itself and forwards all others. The
+// first message says which service is checked.
 func (s *Server) handleHealth(client grpc.ServerStream, method string) error {
 	first := new(message)
 	if err := client.RecvMsg(first); errors.Is(err, io.EOF) {
-		return status.Error(codes.Internal, "grpcpool proxy: a health check without a request")
+		return status.Error(codes.Internal, "grpcpool proxy: the health check has no request")
 	} else if err != nil {
 		return err
 	}
@@ -46,18 +46,18 @@ func (s *Server) handleHealth(client grpc.ServerStream, method string) error {
 	return client.SendMsg(answer)
 }
 
-// watchHealth ends the watch when the proxy shuts down, which waits for it.
+// watchHealth serves a watch. A shutdown ends the watch, and waits for it.
 func (s *Server) watchHealth(client grpc.ServerStream, request *healthpb.HealthCheckRequest) error {
 	ctx, cancel := context.WithCancel(client.Context())
 	defer cancel()
 	return s.health.Watch(request, &watch{client, ctx, cancel})
 }
 
-// watch is the stream of a health watch that ends after NOT_SERVING.
+// watch is the stream of a health watch. It ends after NOT_SERVING.
 type watch struct {
 	grpc.ServerStream
 
-	ctx    context.Context //nolint:containedctx // grpc.ServerStream has it
+	ctx    context.Context //nolint:containedctx // as in grpc.ServerStream
 	cancel context.CancelFunc
 }
 

@@ -57,7 +57,7 @@ func TestCallsBeyondTheLimitAreRefusedAndSaidSo(t *testing.T) {
 		defer s.Recv()
 	}
 	_, err := client.UnaryCall(testContext(t), &testpb.SimpleRequest{})
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "3 calls are under way") {
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "too many concurrent calls (limit 3)") {
 		t.Errorf("a fourth call: %v", err)
 	}
 	close(release)
@@ -178,7 +178,7 @@ func TestShutdownEndsWithItsContextAndSaysHowManyCallsItCut(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := p.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 calls under way") {
+	if err := p.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "calls were running (1)") {
 		t.Errorf("shut down with %v", err)
 	}
 	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {

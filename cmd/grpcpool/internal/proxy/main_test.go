@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// upstreamTo makes pools to a server without TLS.
+// upstreamTo returns an Upstream to a server without TLS.
 func upstreamTo(target string) func() (*shared.Pool, error) {
 	return func() (*shared.Pool, error) {
 		factory, err := grpcpool.NewFactory(target, insecure.NewCredentials(), grpcpool.WithDialOptions(proxy.DialOptions()...))
@@ -35,7 +35,7 @@ func upstreamTo(target string) func() (*shared.Pool, error) {
 	}
 }
 
-// through is a proxy to a server, on a Unix socket of this user's.
+// through starts a proxy to a server, on a Unix socket of this user.
 type through struct {
 	*proxy.Server
 
@@ -57,7 +57,7 @@ func newProxy(t testing.TB, target string, change ...func(*proxy.Config)) *throu
 	return &through{p, path}
 }
 
-// serve makes p listen until the test's end, when it is shut down.
+// serve makes p listen until the test ends, and then shuts it down.
 func serve(t testing.TB, p *proxy.Server, network, address string, access proxy.Access) net.Addr {
 	t.Helper()
 	l, err := proxy.Listen(t.Context(), network, address, access)
@@ -89,7 +89,7 @@ func dial(t testing.TB, target string, opts ...grpc.DialOption) *grpc.ClientConn
 	return cc
 }
 
-// client is a channel to the proxy.
+// client returns a channel to the proxy.
 func (p *through) client(t testing.TB, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	return dial(t, "unix:"+p.path, opts...)

@@ -2,24 +2,24 @@ package proxy
 
 import "sync"
 
-// memo remembers a value for each key: what is the same for many calls, and depends on
-// what clients say. It is bounded, as clients may say anything.
+// memo caches a value for each key that clients send. It is bounded, since clients may
+// send anything.
 type memo[K comparable, V any] struct {
 	mu    sync.RWMutex // guards what follows
 	known map[K]V
 }
 
 const (
-	// maxMemo bounds what is remembered. It is more than what well-behaved clients say.
+	// maxMemo is the number of keys. Well-behaved clients use fewer.
 	maxMemo = 4096
 
-	// maxMemoKey bounds what a key says, in bytes; the memo's user sees to that.
+	// maxMemoKey is the size of a key in bytes. Users of a memo check it.
 	maxMemoKey = 256
 )
 
-// get returns what is remembered for key, or else what create makes, which may be
-// called at the same time for the same key. Beyond the bound create's is not kept, and
-// kept is false.
+// get returns the value for key, or the one that create makes, which may be called
+// concurrently for the same key. If there are too many keys the new value is not kept,
+// and kept is false.
 func (m *memo[K, V]) get(key K, create func(K) V) (value V, kept bool) {
 	m.mu.RLock()
 	value, kept = m.known[key]

@@ -11,16 +11,16 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// tokenHeader is where a client shows the proxy's token. The authorization header
-// is the server's (RFC 9110, section 11.7).
+// tokenHeader is the header with the proxy's token. The authorization header is for the
+// server (RFC 9110, section 11.7).
 const tokenHeader = "proxy-authorization"
 
-// acceptHeader is where a client says which encodings it can read.
+// acceptHeader lists the encodings that a client can read.
 const acceptHeader = "grpc-accept-encoding"
 
-// isHop says of a header that it speaks of one connection (RFC 9113, section 8.2.2) or
-// that gRPC writes it anew on each: it does not pass. gRPC itself keeps back the others
-// of its own (grpc-timeout, grpc-encoding, grpc-status and so on).
+// isHop reports whether a header is not forwarded, because it belongs to one connection
+// (RFC 9113, section 8.2.2) or gRPC writes its own. gRPC itself hides its other headers
+// (grpc-timeout, grpc-encoding, grpc-status and so on).
 func isHop(key string) bool {
 	switch key {
 	case ":authority", "host", "content-type", "user-agent", acceptHeader, tokenHeader,
@@ -39,21 +39,21 @@ func dropHop(md metadata.MD) {
 	}
 }
 
-// transportStream is what gRPC knows of a call that a client made and has no
-// function for. grpc.ServerTransportStreamFromContext returns one of these.
+// transportStream gives access to properties of a client's call for which gRPC has no
+// function. grpc.ServerTransportStreamFromContext returns one.
 type transportStream interface {
 	RecvCompress() string
 	ContentSubtype() string
 }
 
-// wire is how the messages of a call are written.
+// wire describes how the messages of a call are encoded.
 type wire struct {
-	encoding string // of the client's compressed messages; "" if it compresses none
-	accepts  string // encodings that the client can read, with commas between
-	subtype  string // of the content type, which names the codec
+	encoding string // of the client's compressed messages; "" if it does not compress
+	accepts  string // encodings that the client can read, comma-separated
+	subtype  string // of the content type; it names the codec
 }
 
-// wireOf takes md as the client sent it.
+// wireOf describes a call. md is its metadata as the client sent it.
 func wireOf(ctx context.Context, md metadata.MD) wire {
 	w := wire{}
 	if ts, ok := grpc.ServerTransportStreamFromContext(ctx).(transportStream); ok {
@@ -72,7 +72,7 @@ func wireOf(ctx context.Context, md metadata.MD) wire {
 	return w
 }
 
-// optionsFor are those of a call to the server that is written as w, the client's.
+// optionsFor returns the options of a call to the server, for a client's call w.
 func (s *Server) optionsFor(w wire) []grpc.CallOption {
 	if len(w.accepts)+len(w.subtype)+len(w.encoding) > maxMemoKey {
 		return w.callOptions(s.callOptions)
@@ -81,8 +81,8 @@ func (s *Server) optionsFor(w wire) []grpc.CallOption {
 	return opts
 }
 
-// callOptions adds to fixed. The result has no room for more, so that who appends to
-// it gets a copy.
+// callOptions adds w's options to fixed. The result has no spare capacity, so that an
+// append copies it.
 func (w wire) callOptions(fixed []grpc.CallOption) []grpc.CallOption {
 	opts := slices.Clone(fixed)
 	if w.subtype != "" {
@@ -98,14 +98,15 @@ func (w wire) callOptions(fixed []grpc.CallOption) []grpc.CallOption {
 	if w.encoding != "" {
 		opts = append(opts, grpc.UseCompressor(w.encoding))
 		if !slices.Contains(accepts, w.encoding) {
-			// Who writes it reads it: gRPC servers answer in the request's encoding.
+			// The client can read what it writes, and gRPC servers answer in the request's
+			// encoding.
 			accepts = append(accepts, w.encoding)
 		}
 	}
 	return slices.Clip(append(opts, accept(accepts)))
 }
 
-// accept offers the server these encodings, and none if there are none.
+// accept offers these encodings to the server, possibly none.
 func accept(names []string) grpc.CallOption {
 	if len(names) > 0 {
 		return experimental.AcceptCompressors(names...)

@@ -9,15 +9,15 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// note is a call's context, in which is written what the server's headers say and
-// grpc.ClientStream does not: the encoding of its compressed messages. gRPC tells it
-// to stats handlers.
+// note is the context of a call to the server. It records the encoding of the server's
+// compressed messages, which gRPC reports to stats handlers and not in
+// grpc.ClientStream.
 type note struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context //nolint:containedctx // a note is a context
 
-	tagged  atomic.Bool // a noteHandler is there; set before the stream is made, and by each retry
+	tagged  atomic.Bool // the channel has a noteHandler; set before the stream is created, and by each retry
 	written sync.Once
-	told    sync.WaitGroup // of name
+	named   sync.WaitGroup // until name is set
 	name    string
 }
 
@@ -25,7 +25,7 @@ type noteKey struct{}
 
 func (n *note) init(ctx context.Context) {
 	n.Context = ctx
-	n.told.Add(1)
+	n.named.Add(1)
 }
 
 // Value implements context.Context.
@@ -36,20 +36,20 @@ func (n *note) Value(key any) any {
 	return n.Context.Value(key)
 }
 
-// encoding returns the name, "" for none. To be called when there are headers: gRPC
-// shows them a moment before it tells of them.
+// encoding returns the name of the encoding, "" for none. Call it when the headers have
+// arrived: it may wait for a moment, since stats handlers learn of them later.
 func (n *note) encoding() string {
 	if !n.tagged.Load() {
-		return "" // a channel without DialOptions: nothing is compressed
+		return "" // the channel was made without DialOptions: nothing is compressed
 	}
-	n.told.Wait()
+	n.named.Wait()
 	if n.name == encoding.Identity {
 		return ""
 	}
 	return n.name
 }
 
-// noteHandler writes the notes of a channel's calls.
+// noteHandler fills in the notes of a channel's calls.
 type noteHandler struct{}
 
 var _ stats.Handler = noteHandler{}
@@ -63,7 +63,7 @@ func (noteHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	if n, ok := ctx.Value(noteKey{}).(*note); ok {
 		n.written.Do(func() {
 			n.name = header.Compression
-			n.told.Done()
+			n.named.Done()
 		})
 	}
 }

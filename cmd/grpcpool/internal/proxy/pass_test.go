@@ -20,7 +20,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
 )
 
-// scripted is a server whose streaming handler is the test's.
+// scripted is a server whose streaming handler is a func of the test.
 type scripted struct {
 	testpb.UnimplementedTestServiceServer
 
@@ -31,7 +31,7 @@ func (s scripted) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer)
 	return s.full(stream)
 }
 
-// script is a client of such a server, through a proxy.
+// script starts such a server and returns a client that reaches it through a proxy.
 func script(t *testing.T, full func(testpb.TestService_FullDuplexCallServer) error, change ...func(*proxy.Config)) testpb.TestServiceClient {
 	t.Helper()
 	target := backend(t, func(s *grpc.Server) { testpb.RegisterTestServiceServer(s, scripted{full: full}) })
@@ -117,7 +117,7 @@ func TestAStatusPassesWithItsDetails(t *testing.T) {
 	}
 }
 
-// Nothing has been sent by the client, and no message by the server.
+// The client has sent nothing, and the server no message.
 func TestHeadersComeAsSoonAsTheServerSendsThem(t *testing.T) {
 	client := script(t, func(s testpb.TestService_FullDuplexCallServer) error {
 		s.SendHeader(metadata.Pairs("soon", "yes"))
@@ -225,8 +225,8 @@ func TestADeadlinePassesOn(t *testing.T) {
 	}
 }
 
-// A server that does not read makes the client wait, and what lies between them is
-// bounded by the flow-control windows of both hops.
+// A server that does not read makes the client wait. The data between them is bounded by
+// the flow-control windows of both hops.
 func TestWhoDoesNotReadMakesTheOtherWait(t *testing.T) {
 	read := make(chan struct{})
 	got := make(chan int, 1)

@@ -5,45 +5,45 @@ import (
 	"time"
 )
 
-// patience is how long a message waits for what is likely to come with it, so that
-// both go on in one piece: a request for its end, headers and the first answer for
-// what follows. In a unary call these come together, and passing them on one by one
-// would double what the call costs. Where they do not come together, the first call
-// of a method loses up to twice this time, and the method's shape is remembered.
+// patience is how long a part of a call is held back for the next, so that both are sent
+// together: a request for its end, headers and the first answer for what follows. In a
+// unary call these arrive together, and sending them one by one would double the cost of
+// the call. Where they do not, the first call of a method is delayed by up to twice this
+// time, and the method's shape is remembered.
 const patience = 2 * time.Millisecond
 
-// impatient is who waits.
-type impatient interface {
-	// tooLate is called once, on a goroutine of its own, if the wait was in vain.
+// expirer is told when its wait has expired.
+type expirer interface {
+	// expired is called once, on its own goroutine, if the wait was not ended in time.
 	// It may also be called when the wait has just been ended.
-	tooLate()
+	expired()
 }
 
-// wait is one wait, from begin to end. It must not be copied or used again.
+// wait is one wait, from begin to end. It must not be copied or reused.
 type wait struct {
-	// These belong to waits.mu.
-	who        impatient // nil: it has not begun, or is over
-	since      uint64    // the round that it began in
+	// Guarded by waits.mu.
+	who        expirer // nil: it has not begun, or has ended
+	since      uint64  // the round in which it began
 	prev, next *wait
 }
 
-// waits are all that wait. One ticker looks after them. A timer for each would cost a
-// call two system calls: Go wakes the thread that waits for the network whenever
-// something is due before what that thread knows of.
+// waits holds all waits. One ticker serves them. A timer for each would cost two system
+// calls per call: Go wakes the thread that polls the network whenever a timer is due
+// earlier than that thread expects.
 type waits struct {
-	goroutines sync.WaitGroup // the ticker's, and those of tooLate
+	goroutines sync.WaitGroup // the ticker's, and those of expired
 
 	mu      sync.Mutex // guards what follows; held for moments
-	first   *wait      // the longest
+	first   *wait      // the oldest
 	last    *wait
 	round   uint64 // counts ticks
-	newest  uint64 // the round that the last wait began in
+	newest  uint64 // the round in which the last wait began
 	ticking bool
 	closed  bool
 }
 
-// begin lets who wait for as long as patience lasts. Undone by end.
-func (ws *waits) begin(w *wait, who impatient) {
+// begin begins w: who is told when patience has passed. Undone by end.
+func (ws *waits) begin(w *wait, who expirer) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	w.who, w.since, w.prev = who, ws.round, ws.last
@@ -59,7 +59,7 @@ func (ws *waits) begin(w *wait, who impatient) {
 	}
 }
 
-// end ends w, unless it is over or never began.
+// end ends w. It does nothing if w has expired or never began.
 func (ws *waits) end(w *wait) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -82,14 +82,14 @@ func (ws *waits) removeLocked(w *wait) {
 	w.who, w.prev, w.next = nil, nil, nil
 }
 
-// tick runs for as long as there are waits.
+// tick runs while there are waits.
 func (ws *waits) tick() {
 	t := time.NewTicker(patience)
 	defer t.Stop()
 	for range t.C {
 		late, goOn := ws.turn()
 		for _, who := range late {
-			ws.goroutines.Go(who.tooLate)
+			ws.goroutines.Go(who.expired)
 		}
 		if !goOn {
 			return
@@ -97,8 +97,8 @@ func (ws *waits) tick() {
 	}
 }
 
-// turn returns who has waited for a whole round, and whether another is needed.
-func (ws *waits) turn() (late []impatient, goOn bool) {
+// turn returns the waiters whose time has passed, and whether another round is needed.
+func (ws *waits) turn() (late []expirer, goOn bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.round++
@@ -106,12 +106,12 @@ func (ws *waits) turn() (late []impatient, goOn bool) {
 		late = append(late, w.who)
 		ws.removeLocked(w)
 	}
-	// Without waits for a round there are no calls, and the next begins another ticker.
+	// After a round without waits there are no calls. The next wait starts a new ticker.
 	ws.ticking = !ws.closed && (ws.first != nil || ws.newest+2 > ws.round)
 	return late, ws.ticking
 }
 
-// close waits for the end of all goroutines. No call may be under way.
+// close waits for the end of all goroutines. No call may be running.
 func (ws *waits) close() {
 	ws.mu.Lock()
 	ws.closed = true

@@ -9,30 +9,30 @@ import (
 	"time"
 )
 
-// waiter notes when it was told that its wait was in vain.
+// waiter notes when its wait has expired.
 type waiter struct {
 	wait wait
 	at   chan time.Time
 }
 
-func (w *waiter) tooLate() { w.at <- time.Now() }
+func (w *waiter) expired() { w.at <- time.Now() }
 
 func newWaiter() *waiter { return &waiter{at: make(chan time.Time, 1)} }
 
-func (w *waiter) told() bool { return len(w.at) > 0 }
+func (w *waiter) isExpired() bool { return len(w.at) > 0 }
 
 func TestAWaitInVainEndsAfterOneToTwoPatiences(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ws waits
 		for offset := time.Duration(0); offset < 4*patience; offset += patience / 4 {
-			time.Sleep(offset) // virtual: so that the wait begins anywhere in a round
+			time.Sleep(offset) // virtual time; the wait begins anywhere in a round
 			begun := time.Now()
 			w := newWaiter()
 			ws.begin(&w.wait, w)
 			if took := (<-w.at).Sub(begun); took < patience || took > 2*patience {
 				t.Errorf("it took %v, want %v to %v", took, patience, 2*patience)
 			}
-			ws.end(&w.wait) // which is over
+			ws.end(&w.wait) // it has expired
 		}
 		ws.close()
 	})
@@ -51,12 +51,12 @@ func TestAWaitThatEndsInTimeIsNotTold(t *testing.T) {
 		ws.end(&last.wait) // again
 		time.Sleep(10 * patience)
 		synctest.Wait()
-		if !kept.told() {
-			t.Error("the one that went on waiting was not told")
+		if !kept.isExpired() {
+			t.Error("the remaining wait did not expire")
 		}
 		for _, w := range []*waiter{first, last} {
-			if w.told() {
-				t.Error("one was told whose wait had ended")
+			if w.isExpired() {
+				t.Error("a wait expired that had ended")
 			}
 		}
 		ws.close()
@@ -74,7 +74,7 @@ func TestTheTickerEndsWithTheWaits(t *testing.T) {
 			synctest.Wait()
 			ws.mu.Lock()
 			if ws.ticking {
-				t.Error("it ticks on for nobody")
+				t.Error("it ticks without waits")
 			}
 			ws.mu.Unlock()
 		}
@@ -82,20 +82,20 @@ func TestTheTickerEndsWithTheWaits(t *testing.T) {
 	})
 }
 
-// Each wait is either ended or told, and nothing is left in the list, whatever the order.
+// Each wait either ends or expires, and nothing is left in the list, in any order.
 func TestWaitsAreCountedExactlyUnderConcurrentUse(t *testing.T) {
 	var ws waits
-	var told atomic.Int64
+	var expired atomic.Int64
 	var callers sync.WaitGroup
 	for i := range 8 {
 		callers.Go(func() {
 			r := rand.New(rand.NewPCG(1, uint64(i)))
 			for range 200 {
-				w := &counted{told: &told, done: make(chan struct{})}
+				w := &counted{expiries: &expired, done: make(chan struct{})}
 				ws.begin(&w.wait, w)
-				if r.IntN(20) == 0 { // in vain
+				if r.IntN(20) == 0 { // expires
 					<-w.done
-					told.Add(-1)
+					expired.Add(-1)
 					continue
 				}
 				ws.end(&w.wait)
@@ -107,19 +107,19 @@ func TestWaitsAreCountedExactlyUnderConcurrentUse(t *testing.T) {
 	if ws.first != nil || ws.last != nil {
 		t.Error("a wait is left")
 	}
-	if n := told.Load(); n < 0 { // one that ended at the same moment may have been told too
-		t.Errorf("%d waits were told less often than they were in vain", -n)
+	if n := expired.Load(); n < 0 { // one that ended at the same moment may have expired too
+		t.Errorf("%d waits have not expired", -n)
 	}
 }
 
 type counted struct {
-	wait wait
-	told *atomic.Int64
-	done chan struct{}
+	wait     wait
+	expiries *atomic.Int64
+	done     chan struct{}
 }
 
-func (c *counted) tooLate() {
-	c.told.Add(1)
+func (c *counted) expired() {
+	c.expiries.Add(1)
 	close(c.done)
 }
 

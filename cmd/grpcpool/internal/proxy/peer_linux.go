@@ -6,16 +6,15 @@ import (
 	"syscall"
 )
 
-// canCheckUID says whether this system tells who is at the other end of a Unix
-// socket.
+// canCheckUID reports whether this system tells which user connects to a Unix socket.
 const canCheckUID = true
 
-// peerUID is the effective user of the process that connected (unix(7),
+// peerUID returns the effective user of the process that connected (unix(7),
 // SO_PEERCRED).
 func peerUID(conn net.Conn) (uint32, error) {
 	unix, ok := conn.(*net.UnixConn)
 	if !ok {
-		return 0, fmt.Errorf("proxy: %T is no Unix socket", conn)
+		return 0, fmt.Errorf("proxy: %T is not a Unix socket", conn)
 	}
 	raw, err := unix.SyscallConn()
 	if err != nil {

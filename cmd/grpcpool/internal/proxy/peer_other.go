@@ -10,5 +10,5 @@ import (
 const canCheckUID = false
 
 func peerUID(net.Conn) (uint32, error) {
-	return 0, errors.New("proxy: this system does not tell")
+	return 0, errors.New("proxy: this system does not tell which user connects")
 }

@@ -1,28 +1,33 @@
-// Package proxy passes gRPC calls through: whatever a client calls, unary or
-// streaming, goes on over the connections of one pool, and what the server answers
-// comes back. Messages are passed by reference and never decoded, nor decompressed.
+// Package proxy forwards gRPC calls, unary and streaming, over the connections of one
+// pool. It passes messages on by reference, and neither decodes nor decompresses them.
 //
-// What passes: the method, the deadline, metadata (binary too), messages with
-// their compression, the content subtype, headers as soon as they come, trailers,
-// the status with its details, half-close, cancellation, and who waits for whom.
-// What does not: what belongs to a connection, see isHop.
+//	server, err := proxy.New(proxy.Config{Upstream: newPool})
+//	l, err := proxy.Listen(ctx, "unix", "/run/api.sock", proxy.Access{})
+//	go server.Serve(l)
+//	...
+//	err = server.Shutdown(ctx)
+//
+// These pass through: the method, the deadline, metadata (binary too), messages with
+// their compression, the content subtype, headers as soon as they arrive, trailers, the
+// status with its details, half-close, cancellation, and flow control. Headers that
+// belong to one connection do not.
 //
 //	server.go    New, Serve, Reload, Shutdown; limits
-//	handler.go   a call's way
+//	handler.go   the way of a call
 //	upload.go    what the client sends
 //	download.go  what the server sends
 //	patience.go  how long a part of a call waits for the next
-//	metadata.go  what is said about a call, and what of it goes on
+//	metadata.go  the headers of a call, and which are forwarded
 //	codec.go     messages by reference
-//	encoding.go  compressed messages, as they are
-//	note.go      the encoding that the server answers in
-//	memo.go      what is the same for many calls
-//	upstream.go  the pool that calls go to
-//	listen.go    where clients are listened to
-//	guard.go     who is a client: uid, token, certificate
-//	clients.go   how many there are
+//	encoding.go  compressed messages, unchanged
+//	note.go      the encoding of the server's answer
+//	memo.go      a bounded cache
+//	upstream.go  the pool
+//	listen.go    where the proxy listens
+//	guard.go     who may connect: uid, token, certificate
+//	clients.go   how many connect
 //	health.go    the health of the proxy itself
-//	stats.go     what it has done so far
+//	stats.go     counts and metrics
 package proxy
 
 import (
@@ -40,19 +45,19 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// Config says how a Server works. Upstream is needed, the rest has defaults.
+// Config configures a Server. Upstream is required; the rest has defaults.
 type Config struct {
 	// Upstream makes the pool that calls go to. Its channels must be made with
-	// DialOptions. New calls it, and Reload.
+	// DialOptions. New and Reload call it.
 	Upstream func() (*shared.Pool, error)
 
-	MaxClients          int // connections from clients at a time; 0: 10,000
-	MaxStreams          int // calls at a time; 0: 10,000
-	MaxStreamsPerClient int // of these, on one client's connection; 0: 1,000
-	MaxMessage          int // bytes of a message as it comes, compressed or not; 0: 64 MiB
+	MaxClients          int // connections from clients; 0: 10,000
+	MaxStreams          int // concurrent calls; 0: 10,000
+	MaxStreamsPerClient int // concurrent calls on one client's connection; 0: 1,000
+	MaxMessage          int // bytes of a message as sent, compressed or not; 0: 64 MiB
 
-	// HealthService is the name under which grpc.health.v1.Health answers for the
-	// proxy itself: SERVING until Shutdown. "": all health checks pass through.
+	// HealthService is the name of the service whose health checks the proxy answers
+	// for itself: SERVING until Shutdown. It forwards all others. "": it forwards all.
 	HealthService string
 
 	Logger *slog.Logger // nil: discard
@@ -66,48 +71,48 @@ const (
 
 	maxHeaderListSize = 64 << 10 // of a call's metadata, as RFC 9113 section 6.5.2 counts
 
-	// How much may be on its way on a stream ahead of who reads it, from a client and
-	// from the server, and on a connection. Left alone, gRPC finds out what the network
-	// takes with a PING for every few messages, which costs small calls a wake-up on
-	// either side. On one machine there is nothing to find out; for the server it is
-	// 40 MB/s of a stream at 100 ms.
+	// Flow control windows: of a stream from a client, of a stream from the server, and
+	// of a connection. By default gRPC measures the bandwidth with a PING for every few
+	// messages, which costs small calls a wake-up on each side. Clients are on the same
+	// machine, where there is nothing to measure. For the server the window allows
+	// 40 MB/s per stream at 100 ms.
 	clientWindow = 1 << 20
 	serverWindow = 4 << 20
 	connWindow   = 16 << 20
 
-	maxConnectionIdle = 15 * time.Minute // of a client's
+	maxConnectionIdle = 15 * time.Minute // of a client's connection
 
-	// streamWorkers are goroutines whose stacks have grown, for short calls. When
-	// all are busy each call gets a goroutine of its own.
+	// streamWorkers is the number of goroutines that are reused for short calls, so that
+	// their stacks need not grow again. When all are busy each call gets a new one.
 	streamWorkers = 128
 )
 
-// Server is a proxy. Its methods may be called concurrently.
+// Server is a proxy. Its methods are safe for concurrent use.
 type Server struct {
 	cfg         Config
 	grpc        *grpc.Server
 	upstream    upstream
 	health      *health.Server    // nil: all health checks pass through
-	callOptions []grpc.CallOption // of every call to the server
+	callOptions []grpc.CallOption // for every call to the server
 
 	clients clients
 	shapes  shapes
-	options memo[wire, []grpc.CallOption] // callOptions, and what else a call needs
+	options memo[wire, []grpc.CallOption] // callOptions, and those that depend on the call
 	waits   waits
 	counts  counts
 }
 
-// DialOptions are what the channels of Config.Upstream need.
+// DialOptions returns the options that the channels of Config.Upstream must have.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStatsHandler(noteHandler{}),
 		grpc.WithStaticStreamWindowSize(serverWindow), grpc.WithStaticConnWindowSize(connWindow),
-		// The pool's own calls cannot read what passes through as it is.
+		// The pool's own calls cannot decompress, see RegisterEncodings.
 		grpc.WithDefaultCallOptions(accept(nil)),
 	}
 }
 
-// New makes a proxy that does not listen yet.
+// New makes a proxy. It does not listen yet, see Serve.
 func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -123,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 		{"MaxMessage", &cfg.MaxMessage, defaultMaxMessage},
 	} {
 		if *limit.value < 0 || *limit.value > math.MaxInt32-markSize {
-			return nil, fmt.Errorf("proxy: %s is %d, want 0 for the default, or up to 2 Gi", limit.name, *limit.value)
+			return nil, fmt.Errorf("proxy: %s is %d; it must be positive and less than 2 Gi, or 0 for the default", limit.name, *limit.value)
 		}
 		if *limit.value == 0 {
 			*limit.value = limit.otherwise
@@ -159,16 +164,15 @@ func (s *Server) serverOptions() []grpc.ServerOption {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true),
 		grpc.ConnectionTimeout(10 * time.Second), // until HTTP/2 has begun
-		// Who makes no calls costs a file descriptor. A client notices nothing: its
-		// next call opens another connection.
+		// A client without calls costs a file descriptor. It does not notice that the
+		// connection is closed: its next call opens another.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: maxConnectionIdle}),
-		// Clients on this machine may ping as they like.
+		// Clients on this machine may ping often.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 }
 
-// Serve serves the clients of l until Shutdown or Stop, when it returns nil. It
-// closes l.
+// Serve serves the clients of l until Shutdown, and then returns nil. It closes l.
 func (s *Server) Serve(l *Listener) error {
 	if err := s.grpc.Serve(countedListener{l, &s.clients}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("proxy: serving %s: %w", l.Addr(), err)
@@ -176,23 +180,23 @@ func (s *Server) Serve(l *Listener) error {
 	return nil
 }
 
-// Reload makes a new pool and sends calls there from now on. The calls on the old
-// one go on to their end. If it cannot be made the old one stays.
+// Reload makes a new pool for all calls from now on. Calls on the old pool continue. If
+// the new one cannot be made, the old one stays.
 func (s *Server) Reload() error {
 	pool, err := s.cfg.Upstream()
 	if err != nil {
 		return err
 	}
 	if err := s.upstream.replace(pool); err != nil {
-		_ = pool.Close() // new, and unused
+		_ = pool.Close() // it is new and unused
 		return err
 	}
 	return nil
 }
 
-// Shutdown takes no more calls, waits for those under way, and for no longer than
-// ctx: then they end with Unavailable, and the error says how many there were.
-// Health watches of the proxy itself are told NOT_SERVING, and ended.
+// Shutdown stops accepting calls and waits for running ones. When ctx ends, these end
+// with Unavailable, and the error says how many there were. Health watches of the proxy
+// itself receive NOT_SERVING and end.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.health != nil {
 		s.health.Shutdown()
@@ -207,11 +211,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-drained:
 	case <-ctx.Done():
 		if n := s.counts.active.Load(); n > 0 {
-			err = fmt.Errorf("proxy: shut down with %d calls under way: %w", n, context.Cause(ctx))
+			err = fmt.Errorf("proxy: shut down while calls were running (%d): %w", n, context.Cause(ctx))
 		}
 		s.grpc.Stop()
 		<-drained
 	}
 	s.waits.close()
-	return errors.Join(err, s.upstream.close()) //nolint:contextcheck // no call is left, so that there is nothing to wait for
+	return errors.Join(err, s.upstream.close()) //nolint:contextcheck // no call is left to wait for
 }

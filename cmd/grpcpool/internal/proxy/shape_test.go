@@ -8,9 +8,9 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// What usually comes together is passed on together (see patience in upload.go);
-// what does not must not be waited for. Each call finds the method's shape as the
-// one before left it.
+// Parts that usually arrive together are sent together (see patience.go). The proxy must
+// not wait for parts that do not. Each call finds the method's shape as the call before
+// left it.
 func TestNoMessageWaitsForTheNext(t *testing.T) {
 	got := make(chan struct{})
 	client := script(t, func(s testpb.TestService_FullDuplexCallServer) error {
@@ -31,7 +31,7 @@ func TestNoMessageWaitsForTheNext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range messages { // the server has each one before the next is sent
+		for range messages { // the server receives each before the next is sent
 			if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
 				t.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func TestNoMessageWaitsForTheNext(t *testing.T) {
 	}
 }
 
-// The server speaks first, and the client has not said anything yet.
+// The server sends first; the client has sent nothing yet.
 func TestAServerMaySpeakFirst(t *testing.T) {
 	release := make(chan struct{})
 	client := script(t, func(s testpb.TestService_FullDuplexCallServer) error {

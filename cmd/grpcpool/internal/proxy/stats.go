@@ -12,20 +12,20 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// lastCode is the highest of gRPC's own status codes. Others count as Unknown.
+// lastCode is the highest of gRPC's status codes. Higher ones count as Unknown.
 const lastCode = codes.Unauthenticated
 
-// counts are what Stats shows.
+// counts are the counters behind Stats.
 type counts struct {
 	active, refused atomic.Int64
 	ended           [lastCode + 1]atomic.Int64 // by status code
 }
 
-// Stats is what a proxy has done so far.
+// Stats are a proxy's counters.
 type Stats struct {
-	Active  int64            `json:"active"`  // calls under way
-	Ended   map[string]int64 `json:"ended"`   // calls that have ended, by status code; codes that none ended with are left out
-	Refused int64            `json:"refused"` // calls beyond MaxStreams, or without the token
+	Active  int64            `json:"active"`  // running calls
+	Ended   map[string]int64 `json:"ended"`   // calls that have ended, by status code, without codes that have not occurred
+	Refused int64            `json:"refused"` // calls in excess of MaxStreams, or without the token
 	Clients Clients          `json:"clients"`
 	Pool    shared.Stats     `json:"-"`
 }
@@ -33,10 +33,10 @@ type Stats struct {
 // Clients are connections from clients.
 type Clients struct {
 	Open    int64 `json:"open"`
-	Refused int64 `json:"refused"` // those beyond MaxClients
+	Refused int64 `json:"refused"` // those in excess of MaxClients
 }
 
-// Calls is how many calls were taken.
+// Calls returns the number of calls that were accepted.
 func (s Stats) Calls() int64 {
 	n := s.Active
 	for _, ended := range s.Ended {
@@ -45,7 +45,7 @@ func (s Stats) Calls() int64 {
 	return n
 }
 
-// Stats may be called at any time.
+// Stats returns the counters. It may be called at any time.
 func (s *Server) Stats() Stats {
 	stats := Stats{
 		Active:  s.counts.active.Load(),
@@ -62,10 +62,10 @@ func (s *Server) Stats() Stats {
 	return stats
 }
 
-// Pool is the pool that calls go to. After a Reload it is another.
+// Pool returns the current pool. Reload replaces it.
 func (s *Server) Pool() *shared.Pool { return s.upstream.current.Load() }
 
-// WriteMetrics writes the counts in Prometheus's text format.
+// WriteMetrics writes the counters in Prometheus's text format.
 func (s *Server) WriteMetrics(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("# HELP grpcpool_proxy_calls_total Calls that have ended, by status code.\n" +
@@ -85,26 +85,26 @@ func (s *Server) WriteMetrics(w io.Writer) error {
 		name, kind, help string
 		value            int64
 	}{
-		{"grpcpool_proxy_refused_total", counter, "Calls beyond the limit, or without the token.", stats.Refused},
+		{"grpcpool_proxy_refused_total", counter, "Calls refused: over the limit, or without a valid token.", stats.Refused},
 		{"grpcpool_proxy_clients", gauge, "Connections from clients.", stats.Clients.Open},
-		{"grpcpool_proxy_clients_refused_total", counter, "Connections from clients beyond the limit.", stats.Clients.Refused},
-		{"grpcpool_proxy_active", gauge, "Calls under way.", stats.Active},
+		{"grpcpool_proxy_clients_refused_total", counter, "Connections from clients refused: over the limit.", stats.Clients.Refused},
+		{"grpcpool_proxy_active", gauge, "Running calls.", stats.Active},
 		{"grpcpool_proxy_connections", gauge, "Connections to the server.", int64(connections)},
-		{"grpcpool_proxy_waiting", gauge, "Calls that wait for a stream on one of them.", int64(waiting)},
+		{"grpcpool_proxy_waiting", gauge, "Calls waiting for a stream on a connection to the server.", int64(waiting)},
 	} {
 		fmt.Fprintf(&text, "# HELP %[1]s %[3]s\n# TYPE %[1]s %[2]s\n%[1]s %[4]d\n", m.name, m.kind, m.help, m.value)
 	}
 	_, err := io.WriteString(w, text.String())
-	return err //nolint:wrapcheck // it is the writer's
+	return err //nolint:wrapcheck // it is the writer's own error
 }
 
-// admit counts a call in, or says why not. Undone by release.
+// admit counts a call, or returns the error to refuse it with. Undone by release.
 func (s *Server) admit() error {
 	if n := s.counts.active.Add(1); n > int64(s.cfg.MaxStreams) {
 		s.counts.active.Add(-1)
 		s.counts.refused.Add(1)
 		return status.Errorf(codes.ResourceExhausted,
-			"grpcpool proxy: %d calls are under way, which is all that it takes at a time", s.cfg.MaxStreams)
+			"grpcpool proxy: too many concurrent calls (limit %d); try again later, or raise --max-streams", s.cfg.MaxStreams)
 	}
 	return nil
 }

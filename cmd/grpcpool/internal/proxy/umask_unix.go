@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// umask sets the process's mask for the modes of new files until restore.
+// umask sets the process's file mode creation mask until restore is called.
 func umask(mask fs.FileMode) (restore func()) {
 	old := syscall.Umask(int(mask.Perm()))
 	return func() { syscall.Umask(old) }

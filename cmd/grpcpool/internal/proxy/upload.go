@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// flag is an atomic.Bool that is written only when it changes: all calls of a
+// flag is an atomic.Bool that is written only when it changes, since all calls of a
 // method share it.
 type flag struct{ atomic.Bool }
 
@@ -18,13 +18,14 @@ func (f *flag) set(v bool) {
 	}
 }
 
-// shape is what the latest call of a method was like.
+// shape describes the last call of a method.
 type shape struct {
-	streamsUp   flag // its request did not come in one piece
-	streamsDown flag // nor did its answer
+	streamsUp   flag // its request did not arrive in one piece
+	streamsDown flag // its answer did not arrive in one piece
 }
 
-// shapes are those of all methods. The methods beyond the bounds have one together.
+// shapes holds the shape of every method. Methods in excess of the memo's bounds share
+// one.
 type shapes struct {
 	memo[string, *shape]
 
@@ -42,15 +43,16 @@ func (s *shapes) of(method string) *shape {
 	return found
 }
 
-// beginning is what has come of a request before the server's stream is open.
+// beginning is the part of a request received before the server's stream is open.
 type beginning struct {
 	mu    sync.Mutex // guards what follows; held for assignments only
-	first *message   // nil until it has come
-	whole bool       // there will be no more
-	taken bool       // the above belongs to takeOver; what follows is sent by upload
+	first *message   // nil until it is received
+	whole bool       // the request has ended
+	taken bool       // takeOver has taken first; upload sends the rest
 }
 
-// hand keeps the first message for whoever opens the stream, if nobody has.
+// hand keeps the first message for the goroutine that opens the stream, and reports
+// false if the stream has been opened already.
 func (b *beginning) hand(m *message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,8 +62,8 @@ func (b *beginning) hand(m *message) bool {
 	return !b.taken
 }
 
-// end notes that there will be no more, and reports whether nobody has opened the
-// stream yet. Nobody will, but the caller.
+// end notes that the request has ended. It reports true if the stream has not been
+// opened; then the caller must open it.
 func (b *beginning) end() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,7 +71,7 @@ func (b *beginning) end() bool {
 	return !b.taken
 }
 
-// take is for takeOver. It reports whether there is anything to take over.
+// take is for takeOver. It reports whether takeOver must open the stream.
 func (b *beginning) take() (first *message, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -80,9 +82,9 @@ func (b *beginning) take() (first *message, ok bool) {
 	return b.first, true
 }
 
-// upload reads what the client sends. It returns true if all of it came before
-// anybody took over: then the first message, or none, is all there is. Otherwise it
-// has carried the rest to the server, whose stream says how the call ends.
+// upload reads what the client sends. It returns true if the request ended before
+// takeOver: then it consists of the first message, or of none. Otherwise it has forwarded
+// the rest to the server, and the server's stream has the status of the call.
 func (c *call) upload() (whole bool, err error) {
 	n := 0
 	if c.begin.first != nil {
@@ -124,9 +126,9 @@ func (c *call) endUpload(onePiece bool) (whole bool, err error) {
 	return false, c.server.CloseSend()
 }
 
-// sendNext sends a message after the first, or the first if that was not waited for.
+// sendNext sends a message after the first, or the first if it came too late for hand.
 func (c *call) sendNext(m *message) error {
-	c.takeOver() // unless it has been
+	c.takeOver() // a no-op if it has been called
 	<-c.ready
 	if c.server == nil {
 		m.free()

@@ -12,28 +12,28 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// upstream is the pool that calls go to, and may be exchanged for another.
+// upstream holds the pool that calls go to. It can be replaced.
 type upstream struct {
 	current atomic.Pointer[shared.Pool]
 
-	mu     sync.Mutex // guards what follows; held while pools change places
+	mu     sync.Mutex // guards what follows; held while a pool is replaced
 	closed bool
 	old    sync.WaitGroup // pools that drain
 }
 
-// newStream begins a call on the pool that is current.
+// newStream begins a call on the current pool.
 func (u *upstream) newStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	for {
 		pool := u.current.Load()
 		stream, err := pool.NewStream(ctx, desc, method, opts...)
 		if err != nil && errors.Is(err, grpcpool.ErrClosed) && u.current.Load() != pool {
-			continue // it made way for another between two lines
+			continue // it was replaced since it was loaded
 		}
 		return stream, err
 	}
 }
 
-// replace makes pool the current one. The one before ends with its last call.
+// replace makes pool the current one. The old one closes after its last call.
 func (u *upstream) replace(pool *shared.Pool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -41,12 +41,12 @@ func (u *upstream) replace(pool *shared.Pool) error {
 		return errClosed
 	}
 	if old := u.current.Swap(pool); old != nil {
-		u.old.Go(func() { _ = old.Shutdown(context.Background()) }) // without an end there is no error
+		u.old.Go(func() { _ = old.Shutdown(context.Background()) }) // it only fails when its context ends
 	}
 	return nil
 }
 
-// close closes all pools. No calls may be under way.
+// close closes all pools. No calls may be running.
 func (u *upstream) close() error {
 	u.mu.Lock()
 	u.closed = true
@@ -56,4 +56,4 @@ func (u *upstream) close() error {
 	return err
 }
 
-var errClosed = errors.New("proxy: closed")
+var errClosed = errors.New("proxy: the proxy is shut down")

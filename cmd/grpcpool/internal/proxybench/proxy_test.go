@@ -35,10 +35,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildDir is where program has built it; "" if it has not.
+// buildDir is the directory in which program has built the command; "" before that.
 var buildDir string
 
-// program is the path of the command. It is built the first time.
+// program returns the path of the command. The first call builds it.
 func program(b *testing.B) string {
 	b.Helper()
 	if *command != "" {
@@ -57,7 +57,7 @@ func program(b *testing.B) string {
 	return *command
 }
 
-// cpu measures the CPU time of a benchmark's loop, in all processes.
+// cpu measures the CPU time of a benchmark's loop in all processes.
 func (s *site) cpu(b *testing.B, loop func()) {
 	b.Helper()
 	before := s.used(b)
@@ -81,7 +81,7 @@ func (s *site) each(b *testing.B, name string, run func(b *testing.B, client tes
 	}
 }
 
-// BenchmarkUnary is a warm unary call, one at a time and 32 at a time.
+// BenchmarkUnary measures warm unary calls, one at a time and 32 at a time.
 func BenchmarkUnary(b *testing.B) {
 	s := newSite(b)
 	for _, size := range []int{0, 16 << 10, 1 << 20} {
@@ -89,9 +89,8 @@ func BenchmarkUnary(b *testing.B) {
 	}
 }
 
-// BenchmarkUnaryInOneProcess is the same for empty messages, with client, proxy and
-// server in this process: without what it costs the system to go from one process to
-// another.
+// BenchmarkUnaryInOneProcess is BenchmarkUnary for empty messages, with client, proxy and
+// server in this process: without the cost of switching between processes.
 func BenchmarkUnaryInOneProcess(b *testing.B) {
 	newSiteInOneProcess(b).unary(b, 0)
 }
@@ -127,7 +126,7 @@ func (s *site) unary(b *testing.B, size int) {
 	}
 }
 
-// BenchmarkStream is messages from the server on one stream.
+// BenchmarkStream measures messages from the server on one stream.
 func BenchmarkStream(b *testing.B) {
 	s := newSite(b)
 	for _, size := range []int{16 << 10, 1 << 20} {
@@ -153,8 +152,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// BenchmarkFirstCall is a program that makes one call: a channel, its first call, and
-// the channel's end.
+// BenchmarkFirstCall measures a program that makes one call: it opens a channel, calls, and
+// closes the channel.
 func BenchmarkFirstCall(b *testing.B) {
 	s := newSite(b)
 	for _, w := range s.ways() {

@@ -19,7 +19,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// limit is more than any message here.
+// limit is larger than any message here.
 const limit = 8 << 20
 
 // service echoes payloads.
@@ -40,7 +40,7 @@ func (service) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, stream
 	}
 }
 
-// decoding is the plain way to write a proxy: a server of the same service.
+// decoding is a simple proxy: a server of the same service that decodes every message.
 type decoding struct {
 	testpb.UnimplementedTestServiceServer
 
@@ -70,8 +70,8 @@ func (d decoding) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, str
 	}
 }
 
-// relay copies bytes: what any process in between costs at the least. What passes is
-// the client's own TLS.
+// relay copies bytes, which is the least that any process in between costs. The TLS
+// session is the client's own.
 type relay struct{ target string }
 
 func (r relay) serve(l net.Listener) error {
@@ -85,28 +85,28 @@ func (r relay) serve(l net.Listener) error {
 			near.Close()
 			return err
 		}
-		// Go would let the kernel move the bytes between two sockets, which helps with
-		// many of them and costs more for few.
+		// Without this Go would splice the sockets in the kernel, which pays off for many
+		// bytes and costs more for few.
 		go func() { defer far.Close(); io.Copy(struct{ io.Writer }{far}, struct{ io.Reader }{near}) }()
 		go func() { defer near.Close(); io.Copy(struct{ io.Writer }{near}, struct{ io.Reader }{far}) }()
 	}
 }
 
-// The names of the files in a site's folder.
+// Names of the files in a site's directory.
 const (
 	caFile, certFile, keyFile = "ca.pem", "cert.pem", "key.pem"
 	serverCert, serverKey     = "server.pem", "server-key.pem"
 )
 
-// The roles that this program can have in a process of its own.
+// The roles of this program in a process of its own.
 const (
 	roleServer   = "server"
 	roleRelay    = "relay"
 	roleDecoding = "decoding"
 )
 
-// run serves in a role until standard input ends. It writes its address to standard
-// output. args are the folder, and what serving wants.
+// run serves in a role until standard input ends, and writes its address to standard
+// output. args are the directory and the arguments of the role.
 func run(role string, args []string) error {
 	l, serve, err := prepare(role, args)
 	if err != nil {
@@ -123,7 +123,7 @@ func run(role string, args []string) error {
 	return nil
 }
 
-// prepare listens, and says how to serve.
+// prepare listens, and returns a func that serves.
 func prepare(role string, args []string) (l net.Listener, serve func(net.Listener) error, err error) {
 	switch role {
 	case roleServer:
@@ -144,7 +144,7 @@ func prepare(role string, args []string) (l net.Listener, serve func(net.Listene
 		l, err = net.Listen("unix", filepath.Join(args[0], role))
 		return l, newServer(decoding{next: testpb.NewTestServiceClient(next)}).Serve, err
 	default:
-		return nil, nil, fmt.Errorf("no role is called %q", role)
+		return nil, nil, fmt.Errorf("unknown role %q", role)
 	}
 }
 
@@ -178,7 +178,7 @@ func readRoots(dir string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// direct is the way without anything in between.
+// direct connects without anything in between.
 func direct(dir, target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, certFile), filepath.Join(dir, keyFile))
 	if err != nil {
@@ -194,14 +194,14 @@ func direct(dir, target string, opts ...grpc.DialOption) (*grpc.ClientConn, erro
 		})))...)
 }
 
-// relayed is the same over a relay.
+// relayed connects over a relay.
 func relayed(dir, target string) (*grpc.ClientConn, error) {
 	return direct(dir, "passthrough:///"+target, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, roleRelay))
 	}))
 }
 
-// local is over a proxy.
+// local connects over a proxy.
 func local(path string) (*grpc.ClientConn, error) {
 	return grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(limit)))

@@ -25,13 +25,13 @@ import (
 // asRole is the environment variable that makes this program a server; see run.
 const asRole = "GRPCPOOL_BENCH_ROLE"
 
-// roleProxy is the command's, whose socket is called so.
+// roleProxy is the command. Its socket has this name too.
 const roleProxy = "proxy"
 
-// site is a server with mutual TLS, and the ways to it.
+// site is a server with mutual TLS, and the ways to reach it.
 type site struct {
 	dir, target string
-	processes   []int // beside this one
+	processes   []int // in addition to this one
 }
 
 type way struct {
@@ -39,7 +39,7 @@ type way struct {
 	dial func() (*grpc.ClientConn, error)
 }
 
-// ways are in another order each round.
+// ways returns them in a different order each round.
 func (s *site) ways() []way {
 	socket := func(role string) func() (*grpc.ClientConn, error) {
 		return func() (*grpc.ClientConn, error) { return local(filepath.Join(s.dir, role)) }
@@ -54,7 +54,7 @@ func (s *site) ways() []way {
 	return append(append([]way(nil), all[k:]...), all[:k]...)
 }
 
-// newSite gives each part a process of its own, as in use.
+// newSite runs each part in a process of its own, as in production.
 func newSite(b *testing.B) *site {
 	b.Helper()
 	s := &site{dir: folder(b)}
@@ -67,7 +67,7 @@ func newSite(b *testing.B) *site {
 	return s
 }
 
-// newSiteInOneProcess has all parts in this process.
+// newSiteInOneProcess runs all parts in this process.
 func newSiteInOneProcess(b *testing.B) *site {
 	b.Helper()
 	s := &site{dir: folder(b)}
@@ -104,7 +104,7 @@ func (s *site) pool() (*shared.Pool, error) {
 	return shared.New(factory, time.Minute), nil
 }
 
-// folder has the certificates, and room for sockets.
+// folder creates a directory with the certificates, for the sockets too.
 func folder(b *testing.B) string {
 	b.Helper()
 	certs, err := pki.NewLocalhost()
@@ -168,9 +168,9 @@ func (s *site) startCommand(b *testing.B, cmd *exec.Cmd) {
 	}
 	s.processes = append(s.processes, cmd.Process.Pid)
 	b.Cleanup(func() {
-		stdin.Close()                        // ends this program's roles
-		_ = cmd.Process.Signal(os.Interrupt) // and this the command, if it has not ended
-		_ = cmd.Wait()                       // says which of the two it was
+		stdin.Close()                        // ends a role of this program
+		_ = cmd.Process.Signal(os.Interrupt) // ends the command
+		_ = cmd.Wait()                       // the error depends on which of the two it was
 	})
 }
 
@@ -194,7 +194,7 @@ func awaitSocket(b *testing.B, path string) {
 	}
 }
 
-// used is the CPU time of all processes together.
+// used returns the CPU time of all processes together.
 func (s *site) used(b *testing.B) time.Duration {
 	b.Helper()
 	sum := time.Duration(0)

@@ -45,7 +45,7 @@ func serveHealth(t *testing.T, l net.Listener, opts ...grpc.ServerOption) {
 	t.Cleanup(func() { server.Stop(); <-served })
 }
 
-// scheme is of targets whose name has several addresses.
+// scheme is for targets whose name has several addresses.
 const scheme = "pingtest"
 
 func resolvesTo(t *testing.T, addresses ...string) (target string) {
@@ -60,8 +60,8 @@ func resolvesTo(t *testing.T, addresses ...string) (target string) {
 	return scheme + ":///several"
 }
 
-// A name has an IPv6 and an IPv4 address and the server is reached by one of them
-// only, as in networks where IPv6 leads nowhere.
+// A name has an IPv6 and an IPv4 address, and only one of them reaches the server, as in
+// networks where IPv6 does not work.
 func TestAServerIsReachedByTheAddressThatWorks(t *testing.T) {
 	for name, dead := range map[string]string{"IPv6 leads nowhere": "[::1]:0", "IPv4 leads nowhere": "127.0.0.1:0"} {
 		for _, kind := range []string{"refused", "silent"} {
@@ -93,7 +93,7 @@ func TestWhenNoAddressWorksTheLastErrorIsTold(t *testing.T) {
 	if err == nil || findings.Connected != "" || len(findings.Addresses) != 2 {
 		t.Fatalf("%+v, %v", findings, err)
 	}
-	if text := ping.Explain(err); !strings.HasPrefix(text, "nobody listens there (") || !strings.Contains(text, "dial tcp 127.0.0.1:") {
+	if text := ping.Explain(err); !strings.HasPrefix(text, "nothing is listening at that address (") || !strings.Contains(text, "dial tcp 127.0.0.1:") {
 		t.Error(text)
 	}
 }
@@ -162,7 +162,7 @@ func TestAProbeOfManySilentAddressesEndsWithItsContext(t *testing.T) {
 	for range cap(addresses) {
 		addresses = append(addresses, listen(t, "tcp", "127.0.0.1:0").Addr().String())
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond) // a few of them are tried at once
+	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond) // several are tried at once
 	defer cancel()
 	if findings, err := ping.Probe(ctx, ping.Target{Address: resolvesTo(t, addresses...)}); err == nil || findings.Connected == "" {
 		t.Errorf("%+v, %v", findings, err)

@@ -16,36 +16,36 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var errCall = errors.New("the call failed")
 
 func TestOnlyCallsThatTheOutageExcusesMayFail(t *testing.T) {
-	b := newBook()
+	r := newRecord()
 	start := time.Now()
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
 
-	b.note(at(0), at(10), nil)
-	b.note(at(10), at(20), errCall) // not excused: the server is up
-	b.serverStops()
-	b.note(at(15), at(30), errCall) // excused: the server stopped under it
-	b.note(at(31), at(40), errCall) // excused: it is away
-	b.note(at(15), at(41), nil)     // was answered before the server stopped: no recovery
-	recovered := b.serverIsBack()
-	back := b.backAt
-	b.note(at(50), at(60), errCall) // excused: the pool has not found it again
+	r.note(at(0), at(10), nil)
+	r.note(at(10), at(20), errCall) // not excused: the server is up
+	r.serverStops()
+	r.note(at(15), at(30), errCall) // excused: the server stopped during the call
+	r.note(at(31), at(40), errCall) // excused: the server is down
+	r.note(at(15), at(41), nil)     // answered before the server stopped: not a recovery
+	recovered := r.serverIsBack()
+	back := r.backAt
+	r.note(at(50), at(60), errCall) // excused: the pool has not reconnected yet
 	select {
 	case <-recovered:
 		t.Fatal("recovered without a good call")
 	default:
 	}
 	good := back.Add(70 * time.Millisecond)
-	b.note(back, good, nil)
+	r.note(back, good, nil)
 	select {
 	case <-recovered:
 	default:
 		t.Fatal("not recovered after a good call")
 	}
-	b.note(back, good.Add(1), errCall)                               // excused: it began before that
-	b.note(good.Add(time.Millisecond), good.Add(time.Hour), errCall) // not excused
-	b.note(good, good.Add(time.Hour), nil)                           // is not the first
+	r.note(back, good.Add(1), errCall)                               // excused: it began before the recovery
+	r.note(good.Add(time.Millisecond), good.Add(time.Hour), errCall) // not excused
+	r.note(good, good.Add(time.Hour), nil)                           // not the first good call
 
-	got := b.outage()
+	got := r.outage()
 	if got.CallsFailed != 4 || got.FailedWhileUp != 2 || got.FirstFailureWhileUp != errCall.Error() {
 		t.Errorf("%+v, want 4 excused failures and 2 others", got)
 	}
@@ -55,16 +55,16 @@ func TestOnlyCallsThatTheOutageExcusesMayFail(t *testing.T) {
 }
 
 func TestLatenciesAreThoseOfTheLoadPhase(t *testing.T) {
-	b := newBook()
+	r := newRecord()
 	start := time.Now()
 	for i := range 100 {
-		b.note(start, start.Add(time.Duration(i+1)*time.Millisecond), nil)
+		r.note(start, start.Add(time.Duration(i+1)*time.Millisecond), nil)
 	}
-	b.note(start, start.Add(24*time.Hour), nil) // counts as a minute
-	got := b.load(2 * time.Second)
-	b.enter(PhaseOutage)
-	b.note(start, start.Add(time.Microsecond), nil)
-	if again := b.load(2 * time.Second); again.P50 != got.P50 {
+	r.note(start, start.Add(24*time.Hour), nil) // counts as a minute
+	got := r.load(2 * time.Second)
+	r.enter(PhaseOutage)
+	r.note(start, start.Add(time.Microsecond), nil)
+	if again := r.load(2 * time.Second); again.P50 != got.P50 {
 		t.Errorf("a call of another phase changed p50 from %v to %v", got.P50, again.P50)
 	}
 	if got.Calls != 101 || got.CallsPerSecond != 50.5 {
@@ -102,7 +102,7 @@ func TestThePayloadHasTheLengthAskedFor(t *testing.T) {
 	}
 }
 
-// kept is a result that keeps every promise.
+// kept returns a result in which every promise is kept.
 func kept() *Result {
 	good, closed := Milliseconds(time.Second), Milliseconds(time.Second)
 	return &Result{
