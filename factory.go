@@ -139,7 +139,7 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 }
 
 // NewInspectedConnection is NewConnection, and a hold on the inside of the channel.
-func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error) {
+func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
 	start := time.Now()
 	progress, observer := new(dialProgress), new(scale.Observer)
 	conn, err := f.newChannel(progress.watch(f.creds), observer, eventOptions(ctx)...)

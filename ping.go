@@ -63,7 +63,7 @@ func HealthPing(ctx context.Context, conn *grpc.ClientConn) (time.Duration, erro
 		return took, notGRPC(how, err)
 	case answer.Unsent:
 		if conn.GetState() == connectivity.Ready {
-			return took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent, which says nothing about the connection: " + told(err)}
+			return took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent, which says nothing about the connection: " + describe(err)}
 		}
 	case answer.None:
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// told is what cause says to a person: the explanation of why there is no
-// connection, where one is known. Else it is cause's text without the frame that
-// grpc-go puts around it; the code is left out where it is the Unavailable that
-// the error carries anyway.
-func told(cause error) string {
+// describe returns cause's text for a person: the explanation of why there is no
+// connection, if one is known. Otherwise it is cause's text without the frame that
+// grpc-go puts around it, and without the code Unavailable, which the error carries
+// anyway.
+func describe(cause error) string {
 	var unsent *answer.NoVerdictError
 	if errors.As(cause, &unsent) {
 		return unsent.Error()

@@ -30,6 +30,7 @@ var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
 	"spark":      spark,
 	"sparkEnd":   sparkEnd,
 	"tookWord":   tookWord,
+	"words":      words,
 	"told":       told,
 	"latest":     latest,
 	"longest":    longest,

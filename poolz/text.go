@@ -168,6 +168,9 @@ func sparkEnd(probes []seconds) point { return sparkAt(probes, len(probes)-1) }
 // told reports whether an event, if there is one, says that already.
 func told(e *eventView, text string) bool { return e != nil && e.Text == text }
 
+// words is a kind of event for a reader: "dial failed" for dial_failed.
+func words(k shared.EventKind) string { return strings.ReplaceAll(string(k), "_", " ") }
+
 // tookWord says what the time of an event is.
 func tookWord(k shared.EventKind) string {
 	switch k {

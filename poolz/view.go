@@ -172,7 +172,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 }
 
 // add adds the inside of a channel.
-func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
+func (v *poolView) add(channel scale.Channel, retired bool, now time.Time) {
 	for i := range channel.Subchannels {
 		s := &channel.Subchannels[i]
 		sub := newSubchannelView(s, v.Identity, now)

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/davidwartell/go-grpcpool/internal/event"
 )
 
 // NewClient is grpc.NewClient for a channel that opens further connections to an
@@ -119,7 +121,8 @@ type channel struct {
 	logger    *slog.Logger // nil: grpc-go's own log
 	memory    *Memory
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
-	events    events
+	hooks     []func(Event)                                         // of WithEvents
+	events    event.Queue
 	replacers []*Replacer
 
 	connections atomic.Uint64 // made so far; numbers them
@@ -137,15 +140,17 @@ func newChannel(o *clientOptions) *channel {
 	if memory == nil {
 		memory = new(Memory)
 	}
-	return &channel{
+	ch := &channel{
 		memory:    memory,
 		ask:       o.ask,
 		settings:  o.settings,
 		logger:    o.logger,
-		events:    events{hooks: o.onEvent},
+		hooks:     o.onEvent,
 		replacers: o.replacers,
 		policies:  make(map[*policy]struct{}),
 	}
+	ch.events.Deliver = ch.callHooks
+	return ch
 }
 
 var grpcLogger = grpclog.Component("grpcpool-scale")

@@ -98,7 +98,7 @@
 //	childPolicy.calls   while the child is told a state, or closed
 //	policy.mu           while gRPC is handed a picker
 //	subchannel.mu       never while gRPC or the child is called
-//	tasks.mu, channel.mu, Memory.mu, Replacer.mu, events.mu   innermost
+//	tasks.mu, channel.mu, Memory.mu, Replacer.mu, event.Queue.mu   innermost
 //
 // No lock is held during I/O. The tap calls from the transport's reader; it takes
 // subchannel.mu for a few assignments, and everything else happens elsewhere.
