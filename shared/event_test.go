@@ -135,7 +135,7 @@ func TestTheKindsOfConnectionsAreScales(t *testing.T) {
 	}
 }
 
-// tellingFactory is an Inspector whose channels tell what the test says.
+// tellingFactory is an InspectableFactory whose channels tell what the test says.
 type tellingFactory struct {
 	fakeFactory
 

@@ -42,13 +42,13 @@ func (f *checkedFactory) NewInspectedConnection(ctx context.Context) (*grpc.Clie
 	}
 	defer f.dialing.Add(-1)
 	time.Sleep(rand.N(50 * time.Millisecond))
-	conn, inside, err := f.Factory.NewInspectedConnection(ctx)
+	conn, inspector, err := f.Factory.NewInspectedConnection(ctx)
 	if err == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.conns = append(f.conns, conn)
 	}
-	return conn, inside, err
+	return conn, inspector, err
 }
 
 func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
