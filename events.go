@@ -14,7 +14,7 @@ type eventsKey struct{}
 // InspectableFactory. The channel that is made with it calls f for each of its
 // events, from the first dial until its Close returns; a dial that fails is reported
 // too. f is called for one event at a time, in order, with no lock held. It must not
-// block, and must not close the channel.
+// block, and must not close the channel. A nil f is the same as no func.
 //
 // Pools call this function. Otherwise it is only for those who write a
 // ConnectionFactory.

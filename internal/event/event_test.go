@@ -2,7 +2,10 @@ package event_test
 
 import (
 	"encoding/json"
+	"os"
+	"reflect"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +57,34 @@ func TestKindsAreSnakeCaseWords(t *testing.T) {
 	}
 	if len(kinds) != 22 {
 		t.Errorf("%d kinds, two of them are the same word", len(kinds))
+	}
+}
+
+// The packages alias Event, so their documentation shows no fields. Their comments list
+// them instead, with the types that they have here.
+func TestThePackagesDocumentTheFieldsOfAnEvent(t *testing.T) {
+	for file, fields := range map[string][]string{
+		"../../shared/event.go": {"Time", "Kind", "Channel", "Address", "Connection", "Took", "Connections", "Count", "Text", "Stack"},
+		"../../scale/event.go":  {"Time", "Kind", "Address", "Connection", "Took", "Count", "Text"},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		typ := reflect.TypeFor[event.Event]()
+		if n := typ.NumField(); file == "../../shared/event.go" && n != len(fields) {
+			t.Errorf("Event has %d fields, this test knows %d", n, len(fields))
+		}
+		for _, name := range fields {
+			f, ok := typ.FieldByName(name)
+			if !ok {
+				t.Fatalf("there is no field %s", name)
+			}
+			want := strings.ReplaceAll(f.Type.String(), "event.Kind", "EventKind")
+			if !regexp.MustCompile(`(?m)^//\t` + name + ` +` + regexp.QuoteMeta(want) + `( |$)`).Match(text) {
+				t.Errorf("%s does not list %s %s", file, name, want)
+			}
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package event_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -286,14 +285,16 @@ func randomQueue(t *testing.T, seed uint64, join bool, many int) {
 		}
 		r.deliver(e)
 	}}
-	const tellers = 4
+	const channels = 4
 	var last owner
-	owners := make([]*owner, tellers)
-	var added [tellers]int
+	owners := make([]*owner, channels)
+	var added [channels]int
 	var wg sync.WaitGroup
 	for i := range owners {
 		owners[i] = new(owner)
-		wg.Go(func() { added[i] = addAtRandom(&q, owners[i], rand.New(rand.NewPCG(seed, uint64(i)+2)), uint64(i)+1, many) })
+		wg.Go(func() {
+			added[i] = addAtRandom(&q, owners[i], rand.New(rand.NewPCG(seed, uint64(i)+2)), uint64(i)+1, many)
+		})
 	}
 	wg.Wait()
 	for _, o := range owners {
@@ -320,7 +321,7 @@ func addAtRandom(q *event.Queue, o *owner, r *rand.Rand, channel uint64, many in
 		case 2:
 			q.Latest()
 		}
-		q.Add(event.Event{Kind: all[r.IntN(len(all))], Channel: channel, Connection: uint64(n) + 1, Address: fmt.Sprint(channel)}, o.run)
+		q.Add(event.Event{Kind: all[r.IntN(len(all))], Channel: channel, Connection: uint64(n) + 1, Address: strconv.FormatUint(channel, 10)}, o.run)
 		added++
 	}
 	return added
@@ -336,7 +337,7 @@ func checkDelivered(t *testing.T, q *event.Queue, got []event.Event, added []int
 	for _, e := range got {
 		sum += e.Count
 		if e.Channel != 0 && e.Connection <= before[e.Channel] {
-			t.Errorf("event %d of teller %d was delivered after its event %d", e.Connection, e.Channel, before[e.Channel])
+			t.Errorf("event %d of channel %d was delivered after its event %d", e.Connection, e.Channel, before[e.Channel])
 		}
 		before[e.Channel] = e.Connection
 		if !q.JoinFloods && e.Count != 1 {
