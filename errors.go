@@ -18,7 +18,8 @@ var (
 	ErrClosed error = &sentinel{codes.Canceled, "grpcpool: the pool is closed"}
 
 	// ErrConnectionNotOK means that there is no usable connection. Its status code is
-	// Unavailable. An error that matches it also wraps the cause.
+	// Unavailable. An error that matches it also wraps the cause, if there is one, and
+	// may carry the code of a cause that no retry can help.
 	ErrConnectionNotOK error = &sentinel{codes.Unavailable, "grpcpool: connection not OK"}
 )
 

@@ -38,9 +38,9 @@ type PoolClientConn interface {
 // that does not, and reports it; what the call holds stays in use until it returns.
 //
 // A factory that makes channels with grpc.NewClient should bound their backoff with
-// grpc.WithConnectParams. It otherwise grows to two minutes and holds up RPCs on
-// leases that are older than an outage. An InspectableFactory needs no such bound:
-// the pool ends the backoff itself.
+// grpc.WithConnectParams. It otherwise grows to two minutes (connection-backoff.md in
+// grpc/grpc's doc) and holds up RPCs on leases that are older than an outage. An
+// InspectableFactory needs no such bound: the pool ends the backoff by its Inspector.
 type ConnectionFactory interface {
 	// NewConnection returns a channel that is connected and tested, or an error that
 	// says why there is none.

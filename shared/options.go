@@ -154,8 +154,9 @@ func WithTracer(tracer Tracer) Option {
 }
 
 // WithWaitForReady makes Get, and RPCs made on the pool, try again until their context
-// ends. Without it they return the error of a dial that fails. The call option
-// grpc.WaitForReady decides for one RPC made on the pool.
+// ends, as gRPC's wait-for-ready does (wait-for-ready.md in grpc/grpc's doc). Without it
+// they return the error of a dial that fails. The call option grpc.WaitForReady decides
+// for one RPC made on the pool.
 func WithWaitForReady() Option {
 	return func(cfg *config) { cfg.waitForReady = true }
 }

@@ -70,8 +70,8 @@ func (s *stream) callReturns(over *bool) {
 }
 
 // checkEnded finds out whether the stream that has ended was the caller's. It was if
-// the caller's context has ended. Otherwise the context of a stream of gRPC's own tells.
-// That of an interceptor's stream may not be ready to be asked from here; such a stream
+// the caller's context has ended. If the caller's stream is gRPC's own, its context ends
+// with it. An interceptor's stream may not be ready to be asked for its context here; it
 // ends in the other ways.
 func (s *stream) checkEnded() {
 	if !s.ended.Swap(false) || s.lease.returned.Load() {
