@@ -172,6 +172,7 @@ func TestAPingThatIgnoresItsContextIsLeftAlone(t *testing.T) {
 		if s := p.Stats(); s.Stuck != 1 || s.TestsFailed != 1 {
 			t.Errorf("%d stuck, %d tests failed, want 1 and 1", s.Stuck, s.TestsFailed)
 		}
+		synctest.Wait() // events are delivered on a goroutine of the pool
 		if e := find(seen.all(), shared.EventStuck); !strings.Contains(e.Text, "has not returned though its context has ended") {
 			t.Errorf("the event says %q", e.Text)
 		}
