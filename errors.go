@@ -11,19 +11,20 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// Errors that a pool's users compare with errors.Is. Each carries a gRPC status,
-// so that status.Code works on every error that wraps one.
+// Errors to match with errors.Is. Each carries a gRPC status, so status.Code works on
+// every error that wraps one.
 var (
-	// ErrClosed says that the pool has been closed, or is being closed. Its
-	// status code is Canceled, as grpc-go's own for a closing channel.
+	// ErrClosed means that the pool is closed or is being closed. Its status code is
+	// Canceled, which grpc-go uses for a closing channel.
 	ErrClosed error = &sentinel{codes.Canceled, "grpcpool: the pool is closed"}
 
-	// ErrConnectionNotOK says that no usable connection could be had. Its status
-	// code is Unavailable. What wraps it also wraps the cause.
+	// ErrConnectionNotOK means that there is no usable connection. Its status code is
+	// Unavailable. An error that matches it also wraps the cause, if there is one, and
+	// may carry the code of a cause that no retry can help.
 	ErrConnectionNotOK error = &sentinel{codes.Unavailable, "grpcpool: connection not OK"}
 )
 
-// sentinel is an error that is compared by identity and carries a status.
+// sentinel is an error that callers compare by identity. It carries a status.
 type sentinel struct {
 	code codes.Code
 	text string
@@ -32,8 +33,8 @@ type sentinel struct {
 func (s *sentinel) Error() string              { return s.text }
 func (s *sentinel) GRPCStatus() *status.Status { return status.New(s.code, s.text) }
 
-// connectionError is an ErrConnectionNotOK that says what was being done, to
-// which target, and why it failed.
+// connectionError matches ErrConnectionNotOK. It says what failed, for which target,
+// and why.
 type connectionError struct {
 	doing  string // connecting or pinging
 	target string
@@ -46,7 +47,7 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	text := strings.TrimPrefix(reason.OneLine(health.Describe(e.cause)), e.target+": ") // once is enough
+	text := strings.TrimPrefix(reason.OneLine(health.Describe(e.cause)), e.target+": ") // not twice
 	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }
 

@@ -8,32 +8,29 @@ import (
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
-// Event is something that happened to a connection inside a channel, or to the
-// calls that wait for one.
-type Event = scale.Event
-
-// EventKind says what happened; package scale lists the kinds.
-type EventKind = scale.EventKind
-
 type eventsKey struct{}
 
-// ContextWithEvents returns a context that has an Inspector tell f every event of
-// the channel that it makes with it, for as long as the channel lives: those of
-// the dial, also if it fails, and the last before the channel's Close returns. f
-// is called one event at a time, in order, under no lock; it must not block and
-// must not close the channel. It is for pools.
-func ContextWithEvents(ctx context.Context, f func(Event)) context.Context {
+// ContextWithEvents returns a context for NewInspectedConnection of an
+// InspectableFactory. The channel that is made with it calls f for each of its
+// events, from the first dial until its Close returns; a dial that fails is reported
+// too. f is called for one event at a time, in order, with no lock held. It must not
+// block, and must not close the channel. A nil f is the same as no func.
+//
+// Pools call this function. Otherwise it is only for those who write a
+// ConnectionFactory.
+func ContextWithEvents(ctx context.Context, f func(scale.Event)) context.Context {
 	return context.WithValue(ctx, eventsKey{}, f)
 }
 
-// EventsFromContext returns what ContextWithEvents was given, or nil. It is for
-// implementations of Inspector; those that embed a Factory need it not.
-func EventsFromContext(ctx context.Context) func(Event) {
-	f, _ := ctx.Value(eventsKey{}).(func(Event))
+// EventsFromContext returns the func that ContextWithEvents was given, or nil. It is
+// only for those who write a ConnectionFactory: an InspectableFactory that does not
+// embed a *Factory passes the func to scale.WithEvents.
+func EventsFromContext(ctx context.Context) func(scale.Event) {
+	f, _ := ctx.Value(eventsKey{}).(func(scale.Event))
 	return f
 }
 
-// eventOptions has a channel made with ctx tell its events.
+// eventOptions makes a channel report its events to the func in ctx, if there is one.
 func eventOptions(ctx context.Context) []grpc.DialOption {
 	if f := EventsFromContext(ctx); f != nil {
 		return []grpc.DialOption{scale.WithEvents(f)}
@@ -41,5 +38,5 @@ func eventOptions(ctx context.Context) []grpc.DialOption {
 	return nil
 }
 
-// Target is the address that the factory was made with.
+// Target returns the address that the factory was made with.
 func (f *Factory) Target() string { return f.target }

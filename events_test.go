@@ -16,16 +16,16 @@ import (
 // heard are the kinds of the events that a hook was told.
 type heard struct {
 	mu    sync.Mutex // guards kinds
-	kinds []grpcpool.EventKind
+	kinds []scale.EventKind
 }
 
-func (h *heard) note(e grpcpool.Event) {
+func (h *heard) note(e scale.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kinds = append(h.kinds, e.Kind)
 }
 
-func (h *heard) all() []grpcpool.EventKind {
+func (h *heard) all() []scale.EventKind {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.kinds)
@@ -52,7 +52,7 @@ func TestAContextsHookIsToldOfTheChannelThatIsMadeWithIt(t *testing.T) {
 	conn.Close()
 	another.Close() // by then all is told
 	for name, h := range map[string]*heard{"first": &one, "second": &other} {
-		if got := h.all(); !slices.Equal(got, []grpcpool.EventKind{scale.EventDialled}) {
+		if got := h.all(); !slices.Equal(got, []scale.EventKind{scale.EventDialled}) {
 			t.Errorf("the %s hook was told %q", name, got)
 		}
 	}

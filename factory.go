@@ -132,7 +132,7 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 }
 
 // NewInspectedConnection is NewConnection, and returns an inspector of the channel as well.
-func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inside, error) {
+func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
 	start := time.Now()
 	progress, observer := new(handshake.Progress), new(scale.Observer)
 	conn, err := f.newChannel(progress.Watch(f.creds, f.serverName), observer, eventOptions(ctx)...)

@@ -6,45 +6,47 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Pool lends a channel to a server to many callers at a time. Its methods may
-// be called concurrently.
+// Pool lends one channel to many callers at a time. Its methods may be called
+// concurrently. Package shared has the implementation.
 type Pool interface {
-	// Get borrows the pool's channel, opening it first when there is none. It
-	// waits no longer than ctx. The caller must call Return on what it got.
+	// Get borrows the pool's channel. If there is none it opens one first. It waits
+	// no longer than ctx allows. The caller must call Return on the result.
 	//
-	// The error answers errors.Is for ErrClosed, for ErrConnectionNotOK, or for
-	// the cause of ctx's end.
+	// The error matches ErrClosed, ErrConnectionNotOK, or the cause of ctx's end with
+	// errors.Is, and carries a gRPC status.
 	Get(ctx context.Context) (PoolClientConn, error)
 
-	// Close ends the pool: no lease is handed out from here on, and the channel
-	// is closed. Closing a closed pool does nothing and returns nil.
+	// Close closes the channel and makes every later Get return ErrClosed. Closing a
+	// closed pool does nothing and returns nil.
 	Close() error
 }
 
-// PoolClientConn is a lease: one borrowed use of a pool's channel. Its methods
-// may be called concurrently.
+// PoolClientConn is a lease: one borrowed use of a pool's channel. Its methods may
+// be called concurrently.
 type PoolClientConn interface {
-	// Connection returns the borrowed channel, or nil once the lease has been
-	// returned. The channel is shared: never close it.
+	// Connection returns the borrowed channel, or nil after Return. Other callers
+	// share the channel: never close it.
 	Connection() *grpc.ClientConn
 
-	// Return ends the lease. Calling it again does nothing. Streams begun on the
-	// channel should have ended by then: the pool may close it once nobody
-	// holds a lease.
+	// Return ends the lease. Later calls do nothing. End the streams that you began on
+	// the channel first: the pool may close the channel when no lease is out.
 	Return()
 }
 
 // ConnectionFactory makes and tests the channels of a pool. Its methods may be
-// called concurrently and must return when ctx ends: a pool leaves those alone that
-// do not, and says so, but each keeps what it holds. One that makes channels with grpc.NewClient should bound their
-// backoff (grpc.WithConnectParams), which else grows to two minutes and holds up
-// RPCs on leases that are older than an outage; see Inspector.
+// called concurrently and must return when ctx ends. A pool stops waiting for a call
+// that does not, and reports it; what the call holds stays in use until it returns.
+//
+// A factory that makes channels with grpc.NewClient should bound their backoff with
+// grpc.WithConnectParams. It otherwise grows to two minutes (connection-backoff.md in
+// grpc/grpc's doc) and holds up RPCs on leases that are older than an outage. An
+// InspectableFactory needs no such bound: the pool ends the backoff by its Inspector.
 type ConnectionFactory interface {
-	// NewConnection returns a channel that is connected and has been tested, or
-	// the reason why there is none.
+	// NewConnection returns a channel that is connected and tested, or an error that
+	// says why there is none.
 	NewConnection(ctx context.Context) (*grpc.ClientConn, error)
 
-	// ConnectionOk reports why conn cannot be used, or nil when its server has
-	// answered. It must not close conn, which others are using.
+	// ConnectionOk returns nil if conn's server has answered, or an error that says
+	// why conn cannot be used. It must not close conn, which others are using.
 	ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 }

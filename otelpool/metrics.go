@@ -10,7 +10,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -255,7 +254,7 @@ type current struct {
 	expires                                        time.Time
 }
 
-func (now *current) add(channel grpcpool.Channel) {
+func (now *current) add(channel scale.Channel) {
 	for _, s := range channel.Subchannels {
 		now.connecting += s.Dialling
 		now.most += s.MaxConnections

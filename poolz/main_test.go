@@ -62,7 +62,7 @@ func busy(text string) fakePool {
 	return fakePool{
 		stats: shared.Stats{
 			Name: text, Target: text, State: shared.StateReady, Leases: 12345, Waiting: 7, Channels: 2, LastError: errors.New(text),
-			Current: grpcpool.Channel{Subchannels: []scale.Subchannel{sub}}, Retired: []grpcpool.Channel{{Subchannels: []scale.Subchannel{sub}}},
+			Current: scale.Channel{Subchannels: []scale.Subchannel{sub}}, Retired: []scale.Channel{{Subchannels: []scale.Subchannel{sub}}},
 			Events: events, Dials: 9, DialsFailed: 2, Tests: 1234, TestsFailed: 3, Replaced: 1, IdleClosed: 4, Leaked: 2,
 			Identity: identity.Info{
 				Generation: 3, Subject: text, Serial: text, NotAfter: now.Add(90*time.Minute + time.Second), Expiry: identity.ExpiryUrgent,

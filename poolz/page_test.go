@@ -243,7 +243,7 @@ func TestJSONHasTheSameData(t *testing.T) {
 	}
 	want(p.Name == "orders:8443" && p.State == "ready" && p.LastError == p.Name, "the pool", p)
 	want(p.Leases == 12345 && p.Waiting == 7 && p.CallsWaiting == 84 && p.Connections == 6 && p.Streams == 348, "the figures", p)
-	want(p.LastClosed.Kind == "closed retired", "the end of the last connection", p.LastClosed)
+	want(p.LastClosed.Kind == "closed_retired", "the end of the last connection", p.LastClosed)
 	if len(p.Subchannels) != 2 || p.Subchannels[0].State != "READY" || p.Subchannels[0].Retired || !p.Subchannels[1].Retired {
 		t.Fatalf("the subchannels: %+v", p.Subchannels)
 	}
@@ -256,5 +256,5 @@ func TestJSONHasTheSameData(t *testing.T) {
 	want(c[0].EarlierIdentity && !c[1].EarlierIdentity && !c[2].EarlierIdentity, "who shows an earlier one", c)
 	want(p.Settings.IdleTimeoutSeconds == 300, "the settings", p.Settings)
 	e := p.Events
-	want(len(e) == 12 && e[0].Kind == "closed retired" && e[11].Kind == "dialled" && e[0].AgoSeconds < e[1].AgoSeconds, "the events, the latest first", e)
+	want(len(e) == 12 && e[0].Kind == "closed_retired" && e[11].Kind == "dialled" && e[0].AgoSeconds < e[1].AgoSeconds, "the events, the latest first", e)
 }

@@ -31,6 +31,7 @@ var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
 	"sparkEnd":   sparkEnd,
 	"tookWord":   tookWord,
 	"shown":      alreadyShown,
+	"words":      words,
 	"latest":     latest,
 	"longest":    longest,
 	"recent":     func(events []eventView) []eventView { return events[:min(shownEvents, len(events))] },

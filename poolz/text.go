@@ -168,6 +168,9 @@ func sparkEnd(probes []seconds) point { return sparkAt(probes, len(probes)-1) }
 // alreadyShown reports whether the text of an event, if there is one, is this text.
 func alreadyShown(e *eventView, text string) bool { return e != nil && e.Text == text }
 
+// words is a kind of event for a reader: "dial failed" for dial_failed.
+func words(k shared.EventKind) string { return strings.ReplaceAll(string(k), "_", " ") }
+
 // tookWord returns the word before the duration of an event.
 func tookWord(k shared.EventKind) string {
 	switch k {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -173,7 +172,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 }
 
 // add adds the subchannels of a channel.
-func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
+func (v *poolView) add(channel scale.Channel, retired bool, now time.Time) {
 	for i := range channel.Subchannels {
 		s := &channel.Subchannels[i]
 		sub := newSubchannelView(s, v.Identity, now)

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
+
+	"github.com/davidwartell/go-grpcpool/internal/event"
 )
 
 // NewClient makes a channel as grpc.NewClient does, with the difference that this
@@ -122,7 +124,8 @@ type channel struct {
 	logger    *slog.Logger // nil: grpc-go's own log
 	memory    *Memory
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
-	events    events
+	hooks     []func(Event)                                         // of WithEvents
+	events    event.Queue
 	replacers []*Replacer
 
 	connections atomic.Uint64 // made so far; the ID of the latest
@@ -140,15 +143,17 @@ func newChannel(o *clientOptions) *channel {
 	if memory == nil {
 		memory = new(Memory)
 	}
-	return &channel{
+	ch := &channel{
 		memory:    memory,
 		ask:       o.ask,
 		settings:  o.settings,
 		logger:    o.logger,
-		events:    events{hooks: o.onEvent},
+		hooks:     o.onEvent,
 		replacers: o.replacers,
 		policies:  make(map[*policy]struct{}),
 	}
+	ch.events.Deliver = ch.callHooks
+	return ch
 }
 
 var grpcLogger = grpclog.Component("grpcpool-scale")

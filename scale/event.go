@@ -2,43 +2,48 @@ package scale
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool/internal/event"
 )
 
-// EventKind says what happened.
-type EventKind string
+// EventKind says what happened: a snake_case word.
+type EventKind = event.Kind
 
-// What is told by events.
+// The kinds of events of a channel. What Took is depends on the kind.
 const (
-	EventDialled    EventKind = "dialled"     // a connection is READY; Took is the time from the dial
-	EventDialFailed EventKind = "dial failed" // Took is the time from the dial
-	EventGrew       EventKind = "grew"        // further connections are dialled for calls that wait
-	EventShrank     EventKind = "shrank"      // a connection was closed that was not needed; Took is its age
-	EventReplaced   EventKind = "replaced"    // a connection made way for its successor; Took is its age
-	EventEjected    EventKind = "ejected"     // a connection failed its probe; Took is its age
-	EventLost       EventKind = "lost"        // the server or the network ended a connection; Took is its age
-	EventStarved    EventKind = "starved"     // a call ended before it had a stream; Took is how long it waited
+	EventDialled    = event.Dialled    // "dialled": a connection is READY; Took is the time since its dial began
+	EventDialFailed = event.DialFailed // "dial_failed": a dial failed; Took is the time since it began
+	EventGrew       = event.Grew       // "grew": further connections are being dialled for calls that wait
+	EventShrank     = event.Shrank     // "shrank": a connection was closed because it was not needed; Took is its age
+	EventReplaced   = event.Replaced   // "replaced": a connection was replaced by its successor; Took is its age
+	EventEjected    = event.Ejected    // "ejected": a connection failed its probe and was closed; Took is its age
+	EventLost       = event.Lost       // "lost": the server or the network ended a connection; Took is its age
+	EventStarved    = event.Starved    // "starved": a call ended before it got a stream; Took is how long it waited
 )
 
-// Event is something that happened to a connection or a subchannel. They are rare:
-// none is about a call that goes well.
-type Event struct {
-	Time       time.Time     `json:"time"`
-	Kind       EventKind     `json:"kind"`
-	Address    string        `json:"address"`
-	Connection uint64        `json:"connection,omitempty"` // its ID; 0 where the event is not about one
-	Took       time.Duration `json:"took,omitempty"`
-	Text       string        `json:"text,omitempty"` // why, in one line; text of the peer is quoted in it
-}
+// Event is something that happened to a connection or to a subchannel. Events are
+// rare: no call that goes well makes one. The fields of a channel's events:
+//
+//	Time       time.Time
+//	Kind       EventKind
+//	Address    string        // of the subchannel
+//	Connection uint64        // its ID, as in a snapshot; 0 where the event is not about one
+//	Took       time.Duration // see the kinds
+//	Count      int           // 1
+//	Text       string        // why, in one line; the peer's words are quoted in it
+//
+// The others (Channel, Connections, Stack) are for the events of a pool; see package
+// shared.
+type Event = event.Event
 
-// WithEvents has f called for every event of the channel: in order, one at a time, on
-// a goroutine of the channel that holds no lock. A slow f delays the events after
-// it, and the closing of the channel, which f must not close itself; when it falls
-// far behind, the oldest events are dropped. The option may be given several
-// times. A nil f is an error of [NewClient].
+// WithEvents makes the channel call f for each of its events: in order, one at a
+// time, on a goroutine of the channel that holds no lock. A slow f delays the events
+// after it, and the closing of the channel; when it is 1024 events behind, the oldest
+// are dropped. f must not close the channel. The option may be given several times.
+// A nil f is an error of [NewClient].
 func WithEvents(f func(Event)) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if f == nil {
@@ -49,98 +54,26 @@ func WithEvents(f func(Event)) grpc.DialOption {
 	})
 }
 
-const (
-	maxPendingEvents = 1024 // not yet told
-	keptEvents       = 64   // for snapshots
-)
-
-// events are a channel's: the latest, for snapshots, and those on their way to
-// the hooks.
-type events struct {
-	hooks []func(Event)
-
-	mu      sync.Mutex // guards all below; never held while a hook runs
-	latest  []Event    // a ring once it is full
-	next    int        // where the ring goes on
-	pending []Event
-	telling bool // somebody tells what is pending
-}
-
-// add notes e, and reports whether tell must be called, by somebody who holds no
-// lock.
-func (ev *events) add(e Event) (tell bool) {
-	ev.mu.Lock()
-	defer ev.mu.Unlock()
-	if len(ev.latest) < keptEvents {
-		ev.latest = append(ev.latest, e)
-	} else {
-		ev.latest[ev.next] = e
-		ev.next = (ev.next + 1) % keptEvents
-	}
-	if len(ev.hooks) == 0 {
-		return false
-	}
-	if len(ev.pending) == maxPendingEvents {
-		ev.pending = ev.pending[1:]
-	}
-	ev.pending = append(ev.pending, e)
-	tell = !ev.telling
-	ev.telling = true
-	return tell
-}
-
-// tell calls the hooks until nothing is pending.
-func (ev *events) tell() {
-	for {
-		ev.mu.Lock()
-		batch := ev.pending
-		ev.pending = nil
-		ev.telling = len(batch) > 0
-		ev.mu.Unlock()
-		if len(batch) == 0 {
-			return
-		}
-		for _, e := range batch {
-			for _, hook := range ev.hooks {
-				hook(e)
-			}
-		}
-	}
-}
-
-// abandon is called when telling could not begin: the next add asks for it again.
-func (ev *events) abandon() {
-	ev.mu.Lock()
-	defer ev.mu.Unlock()
-	ev.telling = false
-}
-
-// tellRest tells what is left when a policy closes.
-func (ev *events) tellRest() {
-	ev.mu.Lock()
-	mine := !ev.telling && len(ev.pending) > 0
-	ev.telling = ev.telling || mine
-	ev.mu.Unlock()
-	if mine {
-		ev.tell()
-	}
-}
-
-// kept are the latest events, oldest first.
-func (ev *events) kept() []Event {
-	ev.mu.Lock()
-	defer ev.mu.Unlock()
-	return append(append([]Event(nil), ev.latest[ev.next:]...), ev.latest[:ev.next]...)
-}
-
-// event notes that something happened to s. It may be called with s.mu held.
+// event reports that something happened to s. It may be called with s.mu held.
 func (s *subchannel) event(kind EventKind, c *connection, took time.Duration, text string) {
 	e := Event{Time: time.Now(), Kind: kind, Address: s.addr(), Took: took, Text: text}
 	if c != nil {
 		e.Connection = c.id
 	}
-	p := s.policy
-	if p.channel.events.add(e) && !p.tasks.run(p.channel.events.tell) {
-		p.channel.events.abandon()
+	s.policy.channel.report(e, s.policy.tasks.run)
+}
+
+// report keeps e, and has run deliver it to the channel's hooks, if it has any.
+func (ch *channel) report(e Event, run func(deliver func()) bool) {
+	if len(ch.hooks) == 0 {
+		run = nil
+	}
+	ch.events.Add(e, run)
+}
+
+// callHooks delivers one event.
+func (ch *channel) callHooks(e Event) {
+	for _, hook := range ch.hooks {
+		hook(e)
 	}
 }

@@ -121,7 +121,7 @@ func (p *policy) Close() {
 	p.cancel()
 	p.tasks.wait()
 	if p.channel != nil {
-		p.channel.events.tellRest()
+		p.channel.events.Flush()
 		p.channel.remove(p)
 	}
 }

@@ -104,7 +104,7 @@ func (o *Observer) Snapshot() Channel {
 			snapshot.Subchannels = append(snapshot.Subchannels, s.snapshot())
 		}
 	}
-	snapshot.Events = ch.events.kept()
+	snapshot.Events = ch.events.Latest()
 	slices.SortFunc(snapshot.Subchannels, func(a, b Subchannel) int { return cmp.Compare(a.Address, b.Address) })
 	return snapshot
 }

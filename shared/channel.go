@@ -11,34 +11,34 @@ import (
 	"github.com/davidwartell/go-grpcpool"
 )
 
-// channel is one *grpc.ClientConn of the pool and the count of its leases.
+// channel is one *grpc.ClientConn of the pool, and the count of its leases.
 //
-// INVARIANT: conn is closed by whoever sets the closing bit of tally, and the
-// bit is set only while no lease is out, or by Close past its drain timeout.
+// INVARIANT: who sets the closing bit of tally closes conn. The bit is set only while
+// no lease is out, or by Close after its drain timeout.
 type channel struct {
-	pool   *Pool
-	conn   *grpc.ClientConn
-	inside grpcpool.Inside // nil if the factory does not offer it
-	told   *inside         // what conn has told of its connections
-	id     uint64          // among the pool's, from 1
-	born   time.Duration   // on the pool's clock, when it was dialled
+	pool      *Pool
+	conn      *grpc.ClientConn
+	inspector grpcpool.Inspector // nil if the factory offers none
+	ledger    *ledger            // what is known of conn's connections
+	id        uint64             // the pool's number for it, from 1
+	born      time.Duration      // on the pool's clock, when it was dialled
 
-	// tally packs the leases out, the flags and the leases ever granted into one
-	// word, so that Get and Return cost one atomic each, and so that the
-	// watchdog can tell "no lease since I last looked" from "none right now".
+	// tally packs three things into one word: the leases out, the flags, and the leases
+	// ever granted. So Get and Return need one atomic operation each, and the watchdog
+	// can tell "no lease since the last look" from "no lease now".
 	tally atomic.Uint64
-	batch atomic.Pointer[batch] // where the leases of the next grants are; nil at first
+	batch atomic.Pointer[batch] // has the leases of the next grants; nil at first
 
 	health   atomic.Int32 // a health
 	provenAt atomic.Int64 // on the pool's clock: the latest known sign of life
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
-	doubted  atomic.Bool  // an RPC has ended with Unavailable since then
+	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
 	idle idleness // owned by the watchdog
 }
 
-// The parts of channel.tally. The count of grants wraps around at 2^34, which
-// matters only if all of them come between two looks of the watchdog.
+// The parts of channel.tally. The count of grants wraps around at 2^34. That would
+// matter only if all of them came between two looks of the watchdog.
 const (
 	oneLease uint64 = 1
 	leases   uint64 = 1<<28 - 1 // bits 0 to 27: leases out
@@ -49,17 +49,17 @@ const (
 	grantShift = 30
 )
 
-// health is what a Get may make of a channel.
+// health is whether a channel may be lent.
 type health = int32
 
 const (
-	unproven health = iota // lend it if leases are out, test it first if none is
+	unproven health = iota // lend it if leases are out; otherwise test it first
 	proven                 // lend it
 	failed                 // it failed its test: do not lend it
 )
 
-// acquire takes a lease and returns the tally with it, or false when the channel
-// is retired. Undone by release.
+// acquire takes a lease and returns the tally with it. It returns false if the channel
+// is retired. release gives the lease back.
 func (c *channel) acquire() (t uint64, ok bool) {
 	t = c.tally.Add(oneGrant + oneLease)
 	if t&retired != 0 {
@@ -73,15 +73,15 @@ func (c *channel) acquire() (t uint64, ok bool) {
 func (c *channel) release() {
 	t := c.tally.Add(^uint64(0)) // - oneLease
 	if t&leases == leases {
-		panic("grpcpool: a lease was released twice") // would be a bug of this package: lease.Return is idempotent
+		panic("grpcpool: a lease was released twice") // a bug of this package: lease.Return is idempotent
 	}
 	if t&(leases|retired) == retired {
 		c.closeOnce()
 	}
 }
 
-// retire ends the lending of c: the last lease out, or this call, closes it.
-// It reports whether leases are out.
+// retire ends the lending of c. The last lease out closes it, or this call if none is
+// out. It reports whether leases are out.
 func (c *channel) retire() bool {
 	t := c.tally.Or(retired)
 	if t&leases != 0 {
@@ -91,8 +91,8 @@ func (c *channel) retire() bool {
 	return false
 }
 
-// retireIfStill retires and closes c, provided that nothing has happened to its
-// tally since it was seen with no lease out.
+// retireIfStill retires and closes c, if its tally is still what it was when it was
+// seen, with no lease out.
 func (c *channel) retireIfStill(seen uint64) bool {
 	if seen&leases != 0 || !c.tally.CompareAndSwap(seen, seen|retired|closing) {
 		return false
@@ -115,8 +115,8 @@ func (c *channel) closeOnce() {
 
 func (c *channel) leasesOut() int { return int(c.tally.Load() & leases) }
 
-// lendable reports whether c may be lent without a test, going by its health and
-// by whether other leases are out.
+// lendable reports whether c may be lent without a test, by its health and by whether
+// other leases are out.
 func (c *channel) lendable() bool {
 	switch c.health.Load() {
 	case proven:
@@ -134,15 +134,15 @@ func (c *channel) prove(at time.Duration) {
 	c.health.Store(proven)
 }
 
-// heardSince reports whether there was a sign of life after the given time, give
-// or take a look of the watchdog.
+// heardSince reports whether there was a sign of life after the given time, to within
+// one look of the watchdog.
 func (c *channel) heardSince(at time.Duration) bool {
 	return c.heard.Load() || time.Duration(c.provenAt.Load()) >= at
 }
 
-// noteResult notes what the end of a unary RPC says about c. A good end is a sign
-// of life; it is noted without asking the clock, and the load keeps the cache line
-// shared while there is traffic.
+// noteResult notes what the result of a unary RPC says about c. A success is a sign of
+// life. It is noted without reading the clock, and the load before the store keeps the
+// cache line shared while there is traffic.
 func (c *channel) noteResult(err error) {
 	switch {
 	case err == nil:
@@ -154,15 +154,14 @@ func (c *channel) noteResult(err error) {
 	}
 }
 
-// doubt has c tested soon, if leases are out, and before it is lent again, if
-// none is. A server that answers Unavailable of its own accord is not tested more
-// often than every doubtPause.
+// doubt makes the pool test c soon if leases are out, and before the next lease if none
+// is. A server that answers Unavailable itself is tested at most once in minDoubtAge.
 func (c *channel) doubt() {
-	if c.pool.now()-time.Duration(c.provenAt.Load()) < doubtPause {
+	if c.pool.now()-time.Duration(c.provenAt.Load()) < minDoubtAge {
 		return
 	}
 	c.health.CompareAndSwap(proven, unproven)
 	if !c.doubted.Swap(true) {
-		c.pool.poke()
+		c.pool.wakeWatchdog()
 	}
 }

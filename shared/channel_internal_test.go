@@ -19,7 +19,7 @@ func lone(t *testing.T) (*Pool, *channel) {
 		t.Fatal(err)
 	}
 	p := New(nil, 0)
-	if err := p.install(&channel{pool: p, conn: conn, told: &inside{p: p}, id: 1, born: p.now()}, 0); err != nil {
+	if err := p.install(&channel{pool: p, conn: conn, ledger: &ledger{pool: p}, id: 1, born: p.now()}, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
@@ -120,11 +120,11 @@ func TestALeaseTakenInTheInstantOfExpiryKeepsTheWatchdogLooking(t *testing.T) {
 		p.cancel() // no watchdog but this test
 		synctest.Wait()
 		now := p.now() + proofLasts
-		if next := p.inspectChannel(c, now, now-tickInterval); next != tickInterval {
+		if next := p.checkChannel(c, now, now-tickInterval); next != tickInterval {
 			t.Errorf("the watchdog sleeps for %v after an expiry, want one more tick", next)
 		}
 		now += tickInterval
-		if next := p.inspectChannel(c, now, now-tickInterval); next != never {
+		if next := p.checkChannel(c, now, now-tickInterval); next != never {
 			t.Errorf("the watchdog looks again in %v at a channel that only an attempt can change", next)
 		}
 	})

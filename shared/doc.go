@@ -1,24 +1,46 @@
-// Package shared is a pool that lends one channel to many callers at a time.
-// Their RPCs multiplex over the channel's connections; nobody waits for another
-// to give a connection back.
+// Package shared is a pool for one server: it lends one gRPC channel to many callers
+// at a time.
 //
-// The pool opens the channel when it is first wanted and closes it when nobody
-// has held a lease for the idle timeout. It tests the channel before lending it
-// when nothing has proved it alive for half a second, and in the background
-// while leases are out. A channel that fails its test is replaced, never closed
-// under a lease: the replacement is dialled and tested first, new leases go to
-// it, and the last lease out closes the old channel.
+//	factory, err := grpcpool.NewFactory("dns:///orders:443", credentials.NewTLS(nil))
+//	if err != nil {
+//		return err
+//	}
+//	pool := shared.New(factory, 5*time.Minute) // closes the channel after 5 idle minutes
+//	defer pool.Close()
 //
-// *Pool is a grpc.ClientConnInterface, so generated clients work on it directly
-// and take and return the lease around each call:
+//	client := pb.NewOrdersClient(pool) // borrows the channel for each call
+//	order, err := client.Get(ctx, &pb.GetRequest{Id: "4711"})
 //
-//	client := pb.NewGreeterClient(pool)
+// [Pool.Get] borrows the channel for several calls:
 //
-// What happens to a pool and to the connections inside its channels is told as
-// events, in order: to hooks (WithEvents, WithHooks), to the log, and, the latest,
-// in Stats.
+//	lease, err := pool.Get(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	defer lease.Return()
+//	client := pb.NewOrdersClient(lease.Connection())
 //
-// Lock order: no two of Pool.mu, borrows.mu, events.mu and inside.mu are held
-// together, and none is held over a dial, a test, a close, a log line or a
-// callback.
+// # What the pool does
+//
+// The pool opens the channel when a caller first needs it, and closes it when no lease
+// has been out for the idle timeout. RPCs of all callers share the channel's
+// connections, so no caller waits until another returns a lease.
+//
+// The pool tests the channel before it lends it if nothing has proved it alive for
+// half a second, and in the background while leases are out. If a test fails, the pool
+// dials and tests another channel, lends that one from then on, and closes the old one
+// when its last lease comes back. It never closes a channel under a lease, except when
+// Close has waited for the drain timeout.
+//
+// # What the pool reports
+//
+// What happens to the pool and to the connections in its channels is reported as
+// events, in order: to hooks ([WithEvents], [WithHooks]) and to the log ([WithLogger]).
+// [Pool.Stats] has the latest events, gauges and counters; [Pool.Holders] names the
+// places in the program that hold leases.
+//
+// # Mistakes
+//
+// A nil or out-of-range argument of [New] or of an option does not panic. The pool is
+// made, and every Get, Invoke and NewStream returns an error that names each mistake.
 package shared

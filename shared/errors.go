@@ -4,13 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 )
 
-var errNoFactory = fmt.Errorf("%w: shared.New was given a nil ConnectionFactory", grpcpool.ErrConnectionNotOK)
+// misuseError names the mistakes in the arguments of New. It matches
+// grpcpool.ErrConnectionNotOK, as there will be no connection. Its code is not
+// Unavailable but FailedPrecondition: the program has to change before a retry can
+// help.
+type misuseError struct{ mistakes []string }
+
+func (e *misuseError) Error() string {
+	return "grpcpool: shared.New: " + strings.Join(e.mistakes, "; ")
+}
+
+func (*misuseError) Is(target error) bool { return target == grpcpool.ErrConnectionNotOK }
+
+func (e *misuseError) GRPCStatus() *status.Status {
+	return status.New(codes.FailedPrecondition, e.Error())
+}
 
 // waitError says that a caller's context ended before there was a connection.
 type waitError struct {
@@ -44,13 +60,13 @@ func (e *waitError) Unwrap() []error {
 	return errs
 }
 
-// GRPCStatus is what an RPC whose context ends gets from grpc-go too.
+// GRPCStatus is the status that grpc-go gives an RPC whose context ends.
 func (e *waitError) GRPCStatus() *status.Status {
 	return status.New(status.FromContextError(e.end).Code(), e.Error())
 }
 
-// notOK makes an error of a factory one that answers for ErrConnectionNotOK.
-func notOK(err error) error {
+// asNotOK makes an error of the factory match ErrConnectionNotOK.
+func asNotOK(err error) error {
 	if errors.Is(err, grpcpool.ErrConnectionNotOK) || errors.Is(err, grpcpool.ErrClosed) {
 		return err
 	}

@@ -64,7 +64,7 @@ func story(events []shared.Event) string {
 func TestEventsTellTheLifeOfAPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, log := &fakeFactory{}, &told{}
-		p := shared.New(f, time.Minute, shared.WithEvents(log.note), shared.WithEvents(nil), shared.WithHooks(nil))
+		p := shared.New(f, time.Minute, shared.WithEvents(log.note))
 		borrow(t, p)
 		time.Sleep(2 * time.Second)
 		borrow(t, p) // tested first
@@ -86,8 +86,8 @@ func TestEventsTellTheLifeOfAPool(t *testing.T) {
 		}
 		got := log.story()
 		for _, part := range []string{
-			"1:dialled, 1:opened, 1:tested", "1:test failed", "2:dialled, 2:opened, 1:retired", "1:closed retired", "2:closed idle", "3:dial failed, 3:open failed, failing",
-			"4:dialled, 4:opened, recovered", "4:closed at shutdown, shut down",
+			"1:dialled, 1:opened, 1:tested", "1:test_failed", "2:dialled, 2:opened, 1:retired", "1:closed_retired", "2:closed_idle", "3:dial_failed, 3:open_failed, failing",
+			"4:dialled, 4:opened, recovered", "4:closed_at_shutdown, shut_down",
 		} {
 			if !strings.Contains(got, part) {
 				t.Errorf("the story does not have %q:\n%s", part, got)
@@ -135,20 +135,20 @@ func TestTheKindsOfConnectionsAreScales(t *testing.T) {
 	}
 }
 
-// tellingFactory is an Inspector whose channels tell what the test says.
+// tellingFactory is an InspectableFactory whose channels tell what the test says.
 type tellingFactory struct {
 	fakeFactory
 
-	tell func(grpcpool.Event) // of the latest channel
+	tell func(scale.Event) // of the latest channel
 	fail error
 }
 
 func (f *tellingFactory) Target() string { return "dns:///orders.example:443" }
 
-func (f *tellingFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inside, error) {
+func (f *tellingFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
 	f.tell = grpcpool.EventsFromContext(ctx)
 	if f.fail != nil {
-		f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: 1})
+		f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: 1})
 		return nil, nil, f.fail
 	}
 	conn, err := grpc.NewClient("passthrough:///nowhere", grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -170,16 +170,16 @@ func TestEventsOfAChannelsInsideArePassedOn(t *testing.T) {
 		borrow(t, p)
 		at := time.Now()
 		for id := range uint64(4) {
-			f.tell(grpcpool.Event{Time: at, Kind: scale.EventDialled, Address: "10.0.0.1:443", Connection: id + 1, Took: time.Millisecond})
+			f.tell(scale.Event{Time: at, Kind: scale.EventDialled, Address: "10.0.0.1:443", Connection: id + 1, Took: time.Millisecond})
 		}
-		f.tell(grpcpool.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 1, Took: time.Hour, Text: "bad\nnews\x1b[31m"})
-		f.tell(grpcpool.Event{Time: at, Kind: scale.EventReplaced, Address: "10.0.0.1:443", Connection: 2})
-		f.tell(grpcpool.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 2}) // ends once
+		f.tell(scale.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 1, Took: time.Hour, Text: "bad\nnews\x1b[31m"})
+		f.tell(scale.Event{Time: at, Kind: scale.EventReplaced, Address: "10.0.0.1:443", Connection: 2})
+		f.tell(scale.Event{Time: at, Kind: scale.EventLost, Address: "10.0.0.1:443", Connection: 2}) // ends once
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
-		want := "1:dialled, 1:open failed, failing, 2:opened, recovered, " +
-			"2:dialled, 2:dialled, 2:dialled, 2:dialled, 2:lost, 2:replaced, 2:closed at shutdown, shut down"
+		want := "1:dialled, 1:open_failed, failing, 2:opened, recovered, " +
+			"2:dialled, 2:dialled, 2:dialled, 2:dialled, 2:lost, 2:replaced, 2:closed_at_shutdown, shut_down"
 		if got := log.story(); got != want {
 			t.Errorf("the story is\n%s\nwant\n%s", got, want)
 		}
@@ -211,7 +211,7 @@ func TestAFloodOfEventsIsToldTogether(t *testing.T) {
 		}
 		callers.Wait()
 		synctest.Wait()
-		if got := story(p.Stats().Events); got != "waited too long×1000" {
+		if got := story(p.Stats().Events); got != "waited_too_long×1000" {
 			t.Errorf("Stats has %q", got)
 		}
 		n := 0
@@ -227,7 +227,7 @@ func TestAFloodOfEventsIsToldTogether(t *testing.T) {
 		gone, leave := context.WithCancel(t.Context())
 		leave()
 		_, _ = p.Get(gone)
-		if got := story(p.Stats().Events); got != "waited too long×1000" {
+		if got := story(p.Stats().Events); got != "waited_too_long×1000" {
 			t.Errorf("a caller that was called off counts as one that waited too long: %q", got)
 		}
 	})
@@ -239,7 +239,7 @@ func TestStatsKeepsTheLatestEvents(t *testing.T) {
 		p := newPool(t, f, 0)
 		borrow(t, p)
 		for id := range uint64(200) {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id})
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id})
 		}
 		events := p.Stats().Events
 		if len(events) != 64 || events[0].Connection != 136 || events[63].Connection != 199 {
@@ -258,7 +258,7 @@ func TestASlowHookLosesTheOldestAndHoldsUpNobody(t *testing.T) {
 		}))
 		borrow(t, p)
 		for id := range uint64(5000) {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id + 1})
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled, Connection: id + 1})
 		}
 		borrow(t, p)
 		done := make(chan error)
@@ -338,8 +338,8 @@ func TestTheLogHasALineASecondOfAKindAndCountsTheRest(t *testing.T) {
 		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 		borrow(t, p)
 		lose := func() {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled, Address: "a:1"}) // at Debug
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost, Address: "a:1", Text: "why\nnot"})
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled, Address: "a:1"}) // at Debug
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventLost, Address: "a:1", Text: "why\nnot"})
 		}
 		for range 100 {
 			lose()
@@ -369,8 +369,8 @@ func TestTheLastLineSaysWhatWasSuppressed(t *testing.T) {
 		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 		borrow(t, p)
 		for range 10 {
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventDialled})
-			f.tell(grpcpool.Event{Time: time.Now(), Kind: scale.EventLost})
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled})
+			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventLost})
 		}
 		if err := p.Close(); err != nil {
 			t.Error(err)

@@ -65,6 +65,35 @@ func ExamplePool_Invoke() {
 	// leases out: 0
 }
 
+// Events say what happens in the pool. The kinds are constants of this package.
+func ExampleWithEvents() {
+	address, stop := startHealthServer()
+	defer stop()
+	factory, err := grpcpool.NewFactory(address, insecure.NewCredentials())
+	if err != nil {
+		log.Panic(err)
+	}
+	pool := shared.New(factory, 5*time.Minute, shared.WithEvents(func(e shared.Event) {
+		switch e.Kind {
+		case shared.EventFailing, shared.EventRecovered:
+			log.Print(e.Kind, ": ", e.Text)
+		case shared.EventOpened, shared.EventShutdown:
+			fmt.Println(e.Kind)
+		default: // see the constants
+		}
+	}))
+	conn, err := pool.Get(context.Background())
+	if err != nil {
+		log.Panic(err)
+	}
+	conn.Return()
+	fmt.Println(pool.Close()) // by then all events have been delivered
+	// Output:
+	// opened
+	// shut_down
+	// <nil>
+}
+
 func startHealthServer() (address string, stop func()) {
 	lis, err := net.Listen("tcp", "localhost:0")
 	if err != nil {

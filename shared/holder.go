@@ -12,27 +12,27 @@ import (
 	"time"
 )
 
-// watchedLease is a lease under leak detection, or one that Hooks.Used is told of.
-type watchedLease struct {
+// trackedLease is a lease that leak detection watches, or whose end Hooks.Used sees.
+type trackedLease struct {
 	lease
 
 	at time.Duration // on the pool's clock, when it was taken
 	b  *borrow       // nil without leak detection
 }
 
-// newWatchedLease is for Get only: it looks for Get's caller.
-func (p *Pool) newWatchedLease(c *channel) *watchedLease {
-	l := &watchedLease{lease: lease{c: c}, at: p.now()}
+// newTrackedLease must be called by Get itself: it looks for Get's caller.
+func (p *Pool) newTrackedLease(c *channel) *trackedLease {
+	l := &trackedLease{lease: lease{c: c}, at: p.now()}
 	if p.cfg.leakAfter > 0 {
 		l.b = p.borrows.add(l.at)
 	}
 	return l
 }
 
-func (l *watchedLease) Return() { l.end() }
+func (l *trackedLease) Return() { l.end() }
 
-// end is Return. It is false if the lease has been returned before.
-func (l *watchedLease) end() bool {
+// end is Return. It returns false if the lease was returned before.
+func (l *trackedLease) end() bool {
 	if !l.returned.CompareAndSwap(false, true) {
 		return false
 	}
@@ -42,32 +42,32 @@ func (l *watchedLease) end() bool {
 		p.borrows.remove(l.b)
 	}
 	if len(p.hooks.used) > 0 {
-		p.used(l.at)
+		p.noteUse(l.at)
 	}
 	return true
 }
 
-// borrow is what leak detection knows of one lease.
+// borrow is what leak detection knows about one lease.
 type borrow struct {
 	at    time.Duration // on the pool's clock
-	stack []uintptr
+	stack []uintptr     // of the Get, innermost call first; never written again
 
 	// Guarded by borrows.mu:
-	in   *list.List    // where it is; nil once returned
+	in   *list.List    // the list that it is in; nil once returned
 	elem *list.Element // of in
 }
 
 // borrows are the leases that are out, oldest first.
 type borrows struct {
-	mu       sync.Mutex // guards the lists and what borrow says
+	mu       sync.Mutex // guards the lists, and the fields of borrow that say so
 	fresh    list.List  // not reported yet
 	reported list.List
 }
 
-// add begins to watch a lease that is about to be lent.
+// add tracks a lease that is about to be lent.
 func (bs *borrows) add(at time.Duration) *borrow {
 	var pcs [32]uintptr
-	n := runtime.Callers(4, pcs[:]) // skip Callers, add, newWatchedLease and Get
+	n := runtime.Callers(4, pcs[:]) // skip Callers, add, newTrackedLease and Get
 	b := &borrow{at: at, stack: append([]uintptr(nil), pcs[:n]...)}
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
@@ -92,9 +92,10 @@ func (bs *borrows) removeLocked(b *borrow) {
 	}
 }
 
-// overdue marks the leases as reported that were borrowed at or before the given
-// time and returns them, and says when the oldest of the others was.
-func (bs *borrows) overdue(before time.Duration) (due []*borrow, oldest time.Duration, more bool) {
+// takeOverdue returns the leases that were borrowed at or before the given time and not
+// reported yet, and marks them as reported. If there are more, oldest is when the oldest
+// of them was borrowed.
+func (bs *borrows) takeOverdue(before time.Duration) (due []*borrow, oldest time.Duration, more bool) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	for e := bs.fresh.Front(); e != nil; e = bs.fresh.Front() {
@@ -109,13 +110,13 @@ func (bs *borrows) overdue(before time.Duration) (due []*borrow, oldest time.Dur
 	return due, 0, false
 }
 
-// holding is what the leases of one place in the program come to.
+// holding sums up the leases of one place in the program.
 type holding struct {
 	leases, leaked int
 	oldest         time.Duration // on the pool's clock
 }
 
-// byPlace sums the leases up by the program counter of their Get.
+// byPlace sums up the leases by the program counter of their Get.
 func (bs *borrows) byPlace() map[uintptr]*holding {
 	places := make(map[uintptr]*holding)
 	bs.mu.Lock()
@@ -141,20 +142,21 @@ func (bs *borrows) byPlace() map[uintptr]*holding {
 // Holder is a place in the program that holds leases.
 type Holder struct {
 	Func   string        // the function that called Get, with its package
-	File   string        // where in it; with the whole path
-	Line   int           //
-	Leases int           // out now
-	Leaked int           // of these, reported by leak detection
-	Oldest time.Duration // how long the oldest of them has been out
+	File   string        // the file of the call, with its whole path
+	Line   int           // the line of the call, from 1
+	Leases int           // how many are out now
+	Leaked int           // how many of these leak detection has reported
+	Oldest time.Duration // how long the oldest of these has been out
 }
 
-// String is the function, and the file and line without the path.
+// String returns the function, and the file without its path and the line.
 func (h Holder) String() string {
 	return fmt.Sprintf("%s (%s:%d)", h.Func, filepath.Base(h.File), h.Line)
 }
 
-// Holders says who holds the leases that Get has lent, longest first. It is empty
-// without leak detection. It may be called at any time.
+// Holders returns the places in the program that hold leases of Get, the one with the
+// oldest lease first. It is empty without leak detection; see WithLeakDetection. It may
+// be called at any time, also after Close.
 func (p *Pool) Holders() []Holder {
 	places := p.borrows.byPlace()
 	now := p.now()
@@ -186,10 +188,10 @@ func placeOf(pc uintptr) Holder {
 	return Holder{Func: f.Function, File: f.File, Line: f.Line}
 }
 
-// String is the stack of the Get, innermost call first, a line each.
-func (b *borrow) String() string {
+// formatStack writes a stack of program counters, innermost call first, as panics do.
+func formatStack(stack []uintptr) string {
 	var text strings.Builder
-	frames := runtime.CallersFrames(b.stack)
+	frames := runtime.CallersFrames(stack)
 	for {
 		f, more := frames.Next()
 		fmt.Fprintf(&text, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)

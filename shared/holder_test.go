@@ -1,6 +1,7 @@
 package shared_test
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -52,6 +53,9 @@ func TestHoldersSayWhoHoldsLeasesAndForHowLong(t *testing.T) {
 				leaks += e.Count
 				if !strings.Contains(e.Text, "borrowed by") || !strings.Contains(e.Text, "placeOrder (holder_test.go:") {
 					t.Errorf("the leak says %q", e.Text)
+				}
+				if f, _ := runtime.CallersFrames(e.Stack).Next(); !strings.HasSuffix(f.Function, "shared_test.placeOrder") {
+					t.Errorf("the leak's stack begins in %q", f.Function)
 				}
 			}
 		}

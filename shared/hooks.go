@@ -6,44 +6,50 @@ import (
 	"time"
 )
 
-// Hooks are told what happens in a pool. Each may be nil, and costs nothing then.
-// None is called under a lock of the pool, and none may close the pool.
+// Hooks are functions that a pool calls. Each may be nil; a nil one costs nothing. The
+// pool holds no lock while it calls one. A hook must not close the pool.
 type Hooks struct {
-	// Event is called for every event: in order, one at a time, on a goroutine of
-	// the pool. A slow one delays the events after it, and Close, for as long as Close
-	// waits; when it falls a thousand events behind the oldest are dropped. The last is
-	// EventShutdown.
+	// Event is called for every event: in order, one at a time, on a goroutine of the
+	// pool. A slow Event delays later events, and Close for as long as Close waits. When
+	// it is 1024 events behind, the oldest are dropped. The last event is EventShutdown.
 	Event func(Event)
 
-	// Waited is called by every caller that had to wait for a connection, after it
-	// has waited. err is what it got instead of one, or nil. It may be called
-	// concurrently.
+	// Waited is called by each caller that had to wait for a connection, when the wait
+	// is over. err is nil if the caller got a connection. It may be called concurrently.
 	Waited func(took time.Duration, err error)
 
-	// Used is called when a lease ends that was out for the given time: one of Get,
-	// or of an RPC made on the pool. It may be called concurrently. With it, Get and
-	// Return read the clock.
+	// Used is called when a lease ends, of Get or of an RPC made on the pool. took is
+	// how long it was out. It may be called concurrently. Get and Return read the clock
+	// only if a pool has such a hook.
 	Used func(took time.Duration)
 }
 
-// WithEvents has f called for every event of the pool; see Hooks.Event. It may be
-// given several times. A nil f does nothing.
+// WithEvents makes the pool call f for each of its events; see Hooks.Event. It may be
+// given several times. f must not be nil.
 func WithEvents(f func(Event)) Option {
-	return WithHooks(func(*Pool) Hooks { return Hooks{Event: f} })
-}
-
-// WithHooks has attach called by New with the pool that it makes, and what attach
-// returns told from there on. It may be given several times. A nil attach does
-// nothing.
-func WithHooks(attach func(*Pool) Hooks) Option {
 	return func(cfg *config) {
-		if attach != nil {
-			cfg.attach = append(cfg.attach, attach)
+		if f == nil {
+			cfg.mistake("WithEvents(nil): leave the option out")
+			return
 		}
+		cfg.attach = append(cfg.attach, func(*Pool) Hooks { return Hooks{Event: f} })
 	}
 }
 
-// hooks are all Hooks of a pool by what they are told.
+// WithHooks makes New call attach with the pool that it makes, and the pool call the
+// hooks that attach returns. It may be given several times. attach must not be nil; the
+// hooks in what it returns may be.
+func WithHooks(attach func(*Pool) Hooks) Option {
+	return func(cfg *config) {
+		if attach == nil {
+			cfg.mistake("WithHooks(nil): leave the option out")
+			return
+		}
+		cfg.attach = append(cfg.attach, attach)
+	}
+}
+
+// hooks are the functions of all Hooks of a pool.
 type hooks struct {
 	event  []func(Event)
 	waited []func(time.Duration, error)
@@ -62,8 +68,8 @@ func (h *hooks) add(one Hooks) {
 	}
 }
 
-// waited is called by a caller who began to wait at start, when it has ended.
-func (p *Pool) waited(start time.Duration, err error) {
+// noteWait is called by a caller whose wait is over. It began at start.
+func (p *Pool) noteWait(start time.Duration, err error) {
 	took := p.now() - start
 	for _, hook := range p.hooks.waited {
 		hook(took, err)
@@ -75,9 +81,9 @@ func (p *Pool) waited(start time.Duration, err error) {
 	}
 }
 
-// used is called when a lease ends that began at start. Without a hook it is not
-// called.
-func (p *Pool) used(start time.Duration) {
+// noteUse is called when a lease ends that began at start. The caller checks that
+// there is a hook for it.
+func (p *Pool) noteUse(start time.Duration) {
 	took := p.now() - start
 	for _, hook := range p.hooks.used {
 		hook(took)

@@ -14,24 +14,24 @@ type lease struct {
 	returned atomic.Bool
 }
 
-// batchSize is how many leases are allocated at a time. A lease that is held for
-// long keeps its batch, half a KiB, in memory.
+// batchSize is how many leases are allocated at a time. A lease that is held for long
+// keeps its batch in memory, half a KiB.
 const batchSize = 32
 
-// batch is the leases for the grants first to first+batchSize-1 of a channel.
+// batch has the leases for the grants first to first+batchSize-1 of a channel.
 //
-// INVARIANT: a lease is handed out once. Until the tally wraps around it gives out
-// each number once, so taking a lease needs no atomic operation of its own; after
-// that the lease's c tells that it was handed out.
+// INVARIANT: a lease is handed out once. Until the tally wraps around it gives each
+// number once, so taking a lease out of a batch needs no atomic operation of its own.
+// After that, a lease whose c is set has been handed out.
 type batch struct {
 	first  uint64
 	leases [batchSize]lease
 }
 
-// newLease is the lease for the grant that made c's tally t. A caller alone gets
-// one of a batch, which costs half of an allocation; where others hold leases too,
-// neighbours in a batch would share cache lines across processors, which costs
-// more than it saves. Whoever has the first grant of a batch makes the batch.
+// newLease returns the lease for the grant that made c's tally t. If no other lease is
+// out it is one of a batch, which saves an allocation. If others are out it is not:
+// neighbours in a batch would share cache lines between processors, which costs more
+// than it saves. The first grant of a batch makes the batch.
 func (c *channel) newLease(t uint64) *lease {
 	grant := t >> grantShift
 	first := grant &^ (batchSize - 1)
@@ -48,7 +48,7 @@ func (c *channel) newLease(t uint64) *lease {
 	}
 	l := &b.leases[grant-first]
 	if l.c != nil {
-		return &lease{c: c} // the numbers have wrapped around since the batch was made
+		return &lease{c: c} // the tally has wrapped around since the batch was made
 	}
 	l.c = c
 	return l
@@ -56,7 +56,7 @@ func (c *channel) newLease(t uint64) *lease {
 
 var (
 	_ grpcpool.PoolClientConn = (*lease)(nil)
-	_ grpcpool.PoolClientConn = (*watchedLease)(nil)
+	_ grpcpool.PoolClientConn = (*trackedLease)(nil)
 )
 
 func (l *lease) Connection() *grpc.ClientConn {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// logPause is the time between two lines about the same.
+// logPause is the least time between two lines about the same.
 const logPause = time.Second
 
-// says is how events read in the log. Those that are not here are not logged.
-var says = map[EventKind]struct {
+// logLines is how events read in the log. Other kinds are not logged.
+var logLines = map[EventKind]struct {
 	level   slog.Level
 	message string
 }{
@@ -28,7 +28,7 @@ var says = map[EventKind]struct {
 	EventClosedShutdown: {slog.LevelDebug, "grpcpool: closed the channel"},
 	EventWaitedTooLong:  {slog.LevelWarn, "grpcpool: a caller waited too long for a connection"},
 	EventLeaked:         {slog.LevelWarn, "grpcpool: a lease has not been returned"},
-	EventStuck:          {slog.LevelWarn, "grpcpool: a call of the factory ignores the end of its context"},
+	EventStuck:          {slog.LevelWarn, "grpcpool: a call of the factory did not return when its context ended"},
 	EventShutdown:       {slog.LevelDebug, "grpcpool: the pool is closed"},
 
 	EventDialled:    {slog.LevelDebug, "grpcpool: connection dialled"},
@@ -41,94 +41,92 @@ var says = map[EventKind]struct {
 	EventStarved:    {slog.LevelWarn, "grpcpool: a call ended before it had a stream"},
 }
 
-// eventLog writes events to a logger, at most about one line a second of a kind.
-// It is used by one goroutine at a time.
+// eventLog writes events to a logger, at most about one line a second of a kind. Only
+// one goroutine at a time uses it; enabled may be called concurrently.
 type eventLog struct {
 	logger *slog.Logger
-	ctx    context.Context //nolint:containedctx // of nobody: an event belongs to the pool, not to a call
-	topics map[topic]*spoken
+	ctx    context.Context //nolint:containedctx // an empty one: an event belongs to the pool, not to a call
+	topics map[logTopic]*logState
 }
 
-// topic is what lines are about; leaks are told apart by their borrowers.
-type topic struct {
+// logTopic is what lines are about. Leaks differ by their borrower.
+type logTopic struct {
 	kind EventKind
-	text string
+	text string // of leaks
 }
 
-// spoken is what has been said of a topic.
-type spoken struct {
+type logState struct {
 	last       time.Time // when a line was written
 	suppressed int       // events since then
 }
 
-// enabled reports whether events of this kind are logged. It may be called
-// concurrently with everything.
+// enabled reports whether events of kind k are logged.
 func (l *eventLog) enabled(k EventKind) bool {
-	line, ok := says[k]
+	line, ok := logLines[k]
 	return ok && l.logger.Enabled(l.ctx, line.level)
 }
 
-// note logs e, or counts it as suppressed.
-func (l *eventLog) note(e Event) {
+// handle logs e, or counts it as suppressed.
+func (l *eventLog) handle(e Event) {
 	if !l.enabled(e.Kind) {
 		return
 	}
-	about := topic{kind: e.Kind}
+	topic := logTopic{kind: e.Kind}
 	if e.Kind == EventLeaked {
-		about.text = e.Text
+		topic.text = e.Text
 	}
-	s := l.topics[about]
+	s := l.topics[topic]
 	if s == nil {
 		if l.topics == nil {
-			l.topics = make(map[topic]*spoken)
+			l.topics = make(map[logTopic]*logState)
 		}
-		s = new(spoken)
-		l.topics[about] = s
+		s = new(logState)
+		l.topics[topic] = s
 	}
 	if !s.last.IsZero() && e.Time.Sub(s.last) < logPause {
 		s.suppressed += e.Count
 		return
 	}
-	s.last = e.Time
-	l.write(e, &s.suppressed)
+	l.write(e, s.suppressed)
+	s.last, s.suppressed = e.Time, 0
 	if e.Kind == EventShutdown {
-		l.rest()
+		l.writeSuppressed()
 	}
 }
 
-func (l *eventLog) write(e Event, suppressed *int) {
-	line := says[e.Kind]
+func (l *eventLog) write(e Event, suppressed int) {
+	line := logLines[e.Kind]
 	attrs := make([]slog.Attr, 0, 8)
-	add := func(given bool, a slog.Attr) {
-		if given {
+	addIf := func(known bool, a slog.Attr) {
+		if known {
 			attrs = append(attrs, a)
 		}
 	}
+	addIf(e.Channel != 0, slog.Uint64("channel", e.Channel))
+	addIf(e.Address != "", slog.String("address", e.Address))
+	addIf(e.Connection != 0, slog.Uint64("connection", e.Connection))
 	leak := e.Kind == EventLeaked
-	add(e.Channel != 0, slog.Uint64("channel", e.Channel))
-	add(e.Address != "", slog.String("address", e.Address))
-	add(e.Connection != 0, slog.Uint64("connection", e.Connection))
-	add(e.Took != 0 && !leak, slog.Duration("took", e.Took))
-	add(leak, slog.Duration("out", e.Took))
-	add(e.Count > 1, slog.Int("count", e.Count))
-	add(e.Text != "" && !leak, slog.String("why", e.Text))
+	addIf(e.Took != 0 && !leak, slog.Duration("took", e.Took))
+	addIf(leak, slog.Duration("out", e.Took))
+	addIf(e.Count > 1, slog.Int("count", e.Count))
+	addIf(e.Text != "" && !leak, slog.String("why", e.Text))
 	if leak {
-		attrs = append(attrs, slog.String("borrowed_by", e.borrow.String()))
+		attrs = append(attrs, slog.String("borrowed_by", formatStack(e.Stack)))
 	}
-	add(*suppressed > 0, slog.Int("suppressed", *suppressed))
-	*suppressed = 0
+	addIf(suppressed > 0, slog.Int("suppressed", suppressed))
 	l.logger.LogAttrs(l.ctx, line.level, line.message, attrs...)
 }
 
-// rest says what was suppressed and never said.
-func (l *eventLog) rest() {
+// writeSuppressed logs how many events of each kind were suppressed since its last
+// line.
+func (l *eventLog) writeSuppressed() {
 	left := make(map[EventKind]int)
-	for about, s := range l.topics {
+	for topic, s := range l.topics {
 		if s.suppressed > 0 {
-			left[about.kind] += s.suppressed
+			left[topic.kind] += s.suppressed
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(left)) {
-		l.logger.LogAttrs(l.ctx, says[k].level, says[k].message, slog.Int("suppressed", left[k]))
+		l.logger.LogAttrs(l.ctx, logLines[k].level, logLines[k].message, slog.Int("suppressed", left[k]))
 	}
 }

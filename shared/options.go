@@ -1,42 +1,45 @@
 package shared
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/davidwartell/go-grpcpool"
 )
 
 // What a Pool does without options.
 const (
-	defaultDialTimeout  = 20 * time.Second // grpc-go's own least time for a connection attempt
+	defaultDialTimeout  = 20 * time.Second // grpc-go's own minimum for a connection attempt
 	defaultTestTimeout  = time.Second
 	defaultTestInterval = time.Second
 	defaultDrainTimeout = 5 * time.Second
 )
 
 const (
-	// proofLasts is how long a sign of life allows lending without a test.
+	// proofLasts is how long a sign of life allows the pool to lend without a test.
 	proofLasts = 500 * time.Millisecond
 
-	// tickInterval is how often the watchdog looks while there is something to
-	// see. It must be at most half of proofLasts, since a sign of life is only
-	// known to lie between two ticks.
+	// tickInterval is how often the watchdog looks while leases are out or may be taken.
+	// It must be at most half of proofLasts: the time of a sign of life is known only to
+	// one tick.
 	tickInterval = proofLasts / 2
 
-	// doubtPause is how old a sign of life must be before an RPC that ends with
-	// Unavailable calls it into question.
-	doubtPause = 100 * time.Millisecond
+	// minDoubtAge is how old a sign of life must be before an RPC that ends with
+	// Unavailable casts doubt on it.
+	minDoubtAge = 100 * time.Millisecond
 
-	// Failed dials start at least minDialPause apart and at most maxDialPause,
-	// at random between, so that many clients do not come back in step and an
-	// outage's end is seen within a second.
+	// Failed dials begin between minDialPause and maxDialPause apart, at random: many
+	// clients do not come back in step, and the end of an outage is noticed within a
+	// second.
 	minDialPause = 750 * time.Millisecond
 	maxDialPause = 900 * time.Millisecond
 
-	// A test may take patience times as long as the last dial or test did, if
-	// that is more than the test timeout, and slowestTest at most: a server that
-	// is slow is not dead.
-	patience    = 3
-	slowestTest = 5 * time.Second
+	// A slow server is not a dead one: a test may take slowServerFactor times as long as
+	// the last dial or test, if that is more than the test timeout, up to
+	// maxSlowTest.
+	slowServerFactor = 3
+	maxSlowTest      = 5 * time.Second
 )
 
 // Option changes how a Pool works.
@@ -52,11 +55,13 @@ type config struct {
 	testTimeout  time.Duration
 	testInterval time.Duration
 	drainTimeout time.Duration
-	leakAfter    time.Duration // <= 0: off
+	leakAfter    time.Duration // 0: off
 	waitForReady bool
+
+	mistakes []string // in the arguments of New: what, and what to do
 }
 
-func newConfig(idleTimeout time.Duration, opts []Option) config {
+func newConfig(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts []Option) config {
 	cfg := config{
 		logger:       slog.New(slog.DiscardHandler),
 		idleTimeout:  idleTimeout,
@@ -65,10 +70,15 @@ func newConfig(idleTimeout time.Duration, opts []Option) config {
 		testInterval: defaultTestInterval,
 		drainTimeout: defaultDrainTimeout,
 	}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&cfg)
+	if isNil(factory) {
+		cfg.mistake("nil ConnectionFactory: pass one, such as grpcpool.NewFactory returns when its error is nil")
+	}
+	for i, opt := range opts {
+		if opt == nil {
+			cfg.mistake(fmt.Sprintf("option %d of %d is nil: leave it out", i+1, len(opts)))
+			continue
 		}
+		opt(&cfg)
 	}
 	if cfg.name != "" {
 		cfg.logger = cfg.logger.With("pool", cfg.name)
@@ -76,75 +86,118 @@ func newConfig(idleTimeout time.Duration, opts []Option) config {
 	return cfg
 }
 
-// WithName names the pool in logs, traces and Stats.
+// isNil reports whether there is no factory. A nil *grpcpool.Factory is what a program
+// has that does not look at the error of a constructor.
+func isNil(factory grpcpool.ConnectionFactory) bool {
+	f, ok := factory.(*grpcpool.Factory)
+	return factory == nil || ok && f == nil
+}
+
+// mistake notes what is wrong with an argument of New, and what to do about it.
+func (cfg *config) mistake(text string) { cfg.mistakes = append(cfg.mistakes, text) }
+
+// err returns an error that names all mistakes, or nil.
+func (cfg *config) err() error {
+	if len(cfg.mistakes) == 0 {
+		return nil
+	}
+	return &misuseError{cfg.mistakes}
+}
+
+// positive sets *to to d, which must be above 0.
+func (cfg *config) positive(option string, to *time.Duration, d time.Duration) {
+	if d <= 0 {
+		cfg.mistake(fmt.Sprintf("%s(%v): must be above 0; leave the option out for the default, %v", option, d, *to))
+		return
+	}
+	*to = d
+}
+
+// notNegative sets *to to d, which must be 0 or above. zero says what 0 means.
+func (cfg *config) notNegative(option string, to *time.Duration, d time.Duration, zero string) {
+	if d < 0 {
+		cfg.mistake(fmt.Sprintf("%s(%v): must not be negative; 0 means %s", option, d, zero))
+		return
+	}
+	*to = d
+}
+
+// WithName names the pool in logs, traces, metrics and Stats. The default is no name.
 func WithName(name string) Option {
 	return func(cfg *config) { cfg.name = name }
 }
 
-// WithLogger sets where the pool logs its events: life cycle at Debug, recovery at
-// Info, trouble at Warn. There is at most about one line a second about the same;
-// the next says how many events were suppressed. The default, and nil, discard.
+// WithLogger makes the pool log its events: life cycle at Debug, recovery at Info,
+// trouble at Warn. It writes at most about one line a second about the same, and the
+// next line says how many events were suppressed. Mistakes in the arguments of New are
+// logged at Error. By default nothing is logged. logger must not be nil.
 func WithLogger(logger *slog.Logger) Option {
 	return func(cfg *config) {
-		if logger != nil {
-			cfg.logger = logger
+		if logger == nil {
+			cfg.mistake("WithLogger(nil): leave the option out to log nothing")
+			return
 		}
+		cfg.logger = logger
 	}
 }
 
-// WithTracer sets who is told of waits, dials and tests. See package otelpool.
+// WithTracer makes the pool report waits, dials and tests to tracer, which must not be
+// nil. Package otelpool has one for OpenTelemetry.
 func WithTracer(tracer Tracer) Option {
-	return func(cfg *config) { cfg.tracer = tracer }
+	return func(cfg *config) {
+		if tracer == nil {
+			cfg.mistake("WithTracer(nil): leave the option out to trace nothing")
+			return
+		}
+		cfg.tracer = tracer
+	}
 }
 
-// WithWaitForReady makes Get, and RPCs made on the pool, keep trying until their
-// context ends. Without it they fail with the last error once a dial has failed.
-// The call option grpc.WaitForReady says the same for one RPC made on the pool.
+// WithWaitForReady makes Get, and RPCs made on the pool, try again until their context
+// ends, as gRPC's wait-for-ready does (wait-for-ready.md in grpc/grpc's doc). Without it
+// they return the error of a dial that fails. The call option grpc.WaitForReady decides
+// for one RPC made on the pool.
 func WithWaitForReady() Option {
 	return func(cfg *config) { cfg.waitForReady = true }
 }
 
-// WithDialTimeout bounds one call of the factory's NewConnection. The default is
-// 20 s; 0 and less mean the default. The dial belongs to the pool, so a caller
-// whose context ends earlier leaves it running for the next.
+// WithDialTimeout bounds one call of the factory's NewConnection. d must be above 0.
+// The default is 20 s. The dial belongs to the pool: if the context of the caller who
+// caused it ends, the dial goes on for the next caller.
 func WithDialTimeout(d time.Duration) Option {
-	return func(cfg *config) { cfg.dialTimeout = orDefault(d, defaultDialTimeout) }
+	return func(cfg *config) { cfg.positive("WithDialTimeout", &cfg.dialTimeout, d) }
 }
 
-// WithTestTimeout bounds one call of the factory's ConnectionOk. The default is
-// 1 s; 0 and less mean the default. A server whose last answer, to a dial or a
-// test, took longer than a third of it is given three times as long as that, up
-// to 5 s.
+// WithTestTimeout bounds one call of the factory's ConnectionOk. d must be above 0. The
+// default is 1 s. If the server's last answer to a dial or a test took longer than a
+// third of d, the next test may take three times as long as that answer, up to 5 s.
 func WithTestTimeout(d time.Duration) Option {
-	return func(cfg *config) { cfg.testTimeout = orDefault(d, defaultTestTimeout) }
+	return func(cfg *config) { cfg.positive("WithTestTimeout", &cfg.testTimeout, d) }
 }
 
-// WithTestInterval sets how long a channel with leases out may give no sign of
-// life before it is tested in the background. The default is 1 s; 0 and less
-// mean the default. RPCs made on the pool itself are signs of life; those made on
-// a lease's Connection are not seen.
+// WithTestInterval sets how long a channel with leases out may give no sign of life
+// before it is tested in the background. d must be above 0. The default is 1 s. The
+// answers to RPCs made on the pool are signs of life. The pool does not see RPCs made
+// on a lease's Connection.
 func WithTestInterval(d time.Duration) Option {
-	return func(cfg *config) { cfg.testInterval = orDefault(d, defaultTestInterval) }
+	return func(cfg *config) { cfg.positive("WithTestInterval", &cfg.testInterval, d) }
 }
 
-// WithDrainTimeout sets how long Close waits for leases that are out. The default
-// is 5 s; 0 and less mean not at all.
+// WithDrainTimeout sets how long Close waits for leases that are out. d must not be
+// negative; 0 means that Close does not wait. The default is 5 s.
 func WithDrainTimeout(d time.Duration) Option {
-	return func(cfg *config) { cfg.drainTimeout = max(d, 0) }
-}
-
-// WithLeakDetection reports each lease that has been out for longer than d: once,
-// at Warn, with the stack of the Get that borrowed it, as EventLeaked and in
-// Stats; and has Holders say who holds leases. It costs a stack walk for each Get.
-// 0 and less turn it off, which is the default. RPCs made on the pool itself hold
-// their leases as long as they run and are neither reported nor shown.
-func WithLeakDetection(d time.Duration) Option {
-	return func(cfg *config) { cfg.leakAfter = d }
-}
-
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d <= 0 {
-		return otherwise
+	return func(cfg *config) {
+		cfg.notNegative("WithDrainTimeout", &cfg.drainTimeout, d, "that Close does not wait for leases")
 	}
-	return d
+}
+
+// WithLeakDetection reports each lease of Get that has been out for longer than d: once,
+// as EventLeaked, in Stats, and in the log at Warn with the stack of the Get. It also
+// makes Holders name the holders of leases. Each Get then walks its stack. d must not be
+// negative; 0 turns leak detection off, which is the default. RPCs made on the pool
+// hold their leases as long as they run, and are neither reported nor shown.
+func WithLeakDetection(d time.Duration) Option {
+	return func(cfg *config) {
+		cfg.notNegative("WithLeakDetection", &cfg.leakAfter, d, "that leak detection is off")
+	}
 }

@@ -10,43 +10,50 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/event"
 )
 
-// Pool lends one channel to many callers. Its methods may be called
-// concurrently. Make one with New.
+// Pool lends one channel to many callers. Its methods may be called concurrently.
+// Make one with New.
+//
+// It is a grpc.ClientConnInterface: a generated client works on it, and each of its
+// calls holds a lease while it runs.
 type Pool struct {
-	factory grpcpool.ConnectionFactory
-	cfg     config
-	epoch   time.Time // what the pool's clock counts from
+	factory  grpcpool.ConnectionFactory // nil if New was given none
+	cfg      config
+	mistakes error     // in the arguments of New, nil if there are none
+	epoch    time.Time // the pool's clock counts from here
 
 	current atomic.Pointer[channel] // written under mu
 	borrows borrows                 // empty without leak detection
 	counts  counts
 	hooks   hooks // not written after New
-	watched bool  // leases are of the watched kind; not written after New
-	events  events
-	log     eventLog // of the goroutine that tells events
+	tracked bool  // Get lends leases of the tracked kind; not written after New
+	events  event.Queue
+	log     eventLog // used by the goroutine that delivers events
 
-	lastAnswer atomic.Int64 // nanoseconds that the last good dial or test took
+	lastAnswer atomic.Int64 // nanoseconds that the last successful dial or test took
 
 	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
 	cancel context.CancelFunc
-	wake   chan struct{} // tells the watchdog to look now; holds one
+	wake   chan struct{} // makes the watchdog look now; holds one
 
-	mu       sync.Mutex // guards what follows; never held over I/O, a log line or a callback
-	attempt  *attempt   // the test and dial under way, or nil
-	lastErr  error      // of the last attempt, nil if it went well
-	nextDial time.Time  // no dial before
+	// mu guards what follows. It is never held over I/O, a log line or a callback. No
+	// two of Pool.mu, borrows.mu, event.Queue.mu and ledger.mu are held together.
+	mu       sync.Mutex
+	attempt  *attempt  // the test and dial under way, or nil
+	lastErr  error     // of the last attempt, nil if it succeeded
+	nextDial time.Time // no dial before
 	open     map[*channel]struct{}
 	starved  uint64 // calls on channels that are closed
-	target   string // of the latest channel, or of the factory if it says
+	target   string // of the latest channel, or of the factory if it has one
 	closing  bool
-	ended    bool          // the last event is told, or about to be
+	ended    bool          // the last event is reported, or about to be
 	live     int           // open channels and running goroutines: what Shutdown waits for
-	drained  chan struct{} // closed when closing and live is 0
+	drained  chan struct{} // closed when closing is set and live is 0
 
-	giveUpOnce sync.Once
-	impatient  chan struct{} // closed when the drain timeout of a Close has passed
+	drainTimedOutOnce sync.Once
+	drainTimedOut     chan struct{} // closed when Close has waited for the drain timeout
 }
 
 var (
@@ -54,43 +61,60 @@ var (
 	_ grpc.ClientConnInterface = (*Pool)(nil)
 )
 
-// New makes a pool over the channels of factory. Nothing is dialled before the
-// first Get. After idleTimeout without a lease, counted from the last Return (and
-// at most a quarter of a second more), the channel is closed; the next Get opens
-// it again. An idleTimeout of 0 or less means never. The pool must be closed.
+// New makes a pool over the channels of factory. It dials nothing: the first Get does.
+//
+// When no lease has been out for idleTimeout, the pool closes the channel, at most a
+// quarter of a second later; the next Get opens another. An idleTimeout of 0 or less
+// means never.
+//
+// A nil factory, a nil option or an option with an argument out of its range is a
+// mistake. New does not panic: it logs the mistakes, and every Get, Invoke and
+// NewStream returns an error that names each of them. The error's gRPC status code is
+// FailedPrecondition. Stats shows it as LastError.
+//
+// Call Close when the pool is no longer needed, also after a mistake.
 func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...Option) *Pool {
 	p := &Pool{
-		factory: factory,
-		cfg:     newConfig(idleTimeout, opts),
+		cfg:     newConfig(factory, idleTimeout, opts),
 		epoch:   time.Now(),
 		wake:    make(chan struct{}, 1),
 		open:    make(map[*channel]struct{}),
 		drained: make(chan struct{}),
+		live:    1, // the watchdog
 
-		impatient: make(chan struct{}),
-		live:      1, // the watchdog
+		drainTimedOut: make(chan struct{}),
 	}
-	if f, ok := factory.(interface{ Target() string }); ok {
+	p.mistakes = p.cfg.err()
+	p.lastErr = p.mistakes
+	if !isNil(factory) {
+		p.factory = factory
+	}
+	if f, ok := p.factory.(interface{ Target() string }); ok {
 		p.target = f.Target()
 	}
+	p.events.Deliver, p.events.JoinFloods = p.deliver, true
 	p.log.logger, p.log.ctx = p.cfg.logger, context.Background()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, attach := range p.cfg.attach {
 		p.hooks.add(attach(p))
 	}
-	p.watched = p.cfg.leakAfter > 0 || len(p.hooks.used) > 0
-	go p.watch()
+	p.tracked = p.cfg.leakAfter > 0 || len(p.hooks.used) > 0
+	if p.mistakes != nil {
+		p.cfg.logger.Error("grpcpool: the pool cannot be used", "error", p.mistakes)
+	}
+	go p.runWatchdog()
 	return p
 }
 
-// Get borrows the channel. It returns at once while the channel is known to be
-// alive, whatever the state of ctx; else it waits, no longer than ctx, for a test
-// or a dial that all callers share. A failed dial is an error (see
-// WithWaitForReady), and until the next one has succeeded, which is begun by a Get
-// about a second later, other Gets fail at once with the same error.
+// Get borrows the channel. It returns at once, even if ctx has ended, while the channel
+// is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
+// that all callers share. If the dial fails, Get returns its error, unless
+// WithWaitForReady is set. The next dial begins with a Get about a second later; until
+// it succeeds, other calls of Get return the same error at once.
 //
-// The error answers errors.Is for grpcpool.ErrClosed, for
-// grpcpool.ErrConnectionNotOK (which wraps the cause), or for ctx's error.
+// The error matches one of these with errors.Is: grpcpool.ErrClosed;
+// grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries
+// a gRPC status.
 func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 	c, tally := p.tryLease()
 	if c == nil {
@@ -99,14 +123,14 @@ func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 			return nil, err
 		}
 	}
-	if p.watched {
-		return p.newWatchedLease(c), nil
+	if p.tracked {
+		return p.newTrackedLease(c), nil
 	}
 	return c.newLease(tally), nil
 }
 
-// Invoke makes a unary RPC and holds a lease while it runs. The error of a lease
-// that could not be had is Get's and carries a gRPC status.
+// Invoke makes a unary RPC, and holds a lease while it runs. If there is no lease to be
+// had, its error is Get's.
 func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	c, err := p.leaseFor(ctx, opts)
 	if err != nil {
@@ -114,14 +138,14 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 	}
 	defer c.release()
 	if len(p.hooks.used) > 0 {
-		defer p.used(p.now())
+		defer p.noteUse(p.now())
 	}
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
 	c.noteResult(err)
 	return err
 }
 
-// leaseFor acquires a lease for an RPC with the given options.
+// leaseFor takes a lease for an RPC with the given options.
 func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, error) {
 	if c, _ := p.tryLease(); c != nil {
 		return c, nil
@@ -136,8 +160,8 @@ func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, 
 	return c, err
 }
 
-// tryLease acquires a lease if that needs no waiting, else it returns nil. It also
-// returns the channel's tally with the lease.
+// tryLease takes a lease if it need not wait for one, and otherwise returns nil. tally
+// is the channel's after that.
 func (p *Pool) tryLease() (c *channel, tally uint64) {
 	c = p.current.Load()
 	if c == nil || !c.lendable() {
@@ -148,21 +172,21 @@ func (p *Pool) tryLease() (c *channel, tally uint64) {
 		return nil, 0
 	}
 	if tally&leases == 1 && c.health.Load() != proven {
-		c.release() // the other lease that made it lendable is gone
+		c.release() // the other lease, which made it lendable, is gone
 		return nil, 0
 	}
 	return c, tally
 }
 
-// waitForLease acquires a lease, waiting for attempts as long as ctx allows.
+// waitForLease takes a lease, and waits for attempts as long as ctx allows.
 func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally uint64, err error) {
 	p.counts.waiting.Add(1)
 	defer p.counts.waiting.Add(-1)
-	ctx, end := p.begin(ctx, OpWait)
+	ctx, end := p.trace(ctx, OpWait)
 	start := p.now()
 	defer func() {
 		end(err)
-		p.waited(start, err)
+		p.noteWait(start, err)
 	}()
 	for {
 		if c, tally = p.tryLease(); c != nil {
@@ -183,32 +207,32 @@ func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally u
 	}
 }
 
-// Shutdown hands out no more leases, waits for those that are out, and closes the
-// channel. Callers waiting in Get are told grpcpool.ErrClosed. If ctx ends first
-// the leases go on, and the error says how many and wraps ctx's.
+// Shutdown stops lending, waits for the leases that are out, and closes the channel.
+// Callers that wait in Get get grpcpool.ErrClosed. If ctx ends first, leases may still
+// be out; the error says how many, and wraps the cause of ctx's end. Call Shutdown
+// again to wait longer, or Close to end the leases.
 func (p *Pool) Shutdown(ctx context.Context) error {
 	p.stopLending()
 	select {
 	case <-p.drained: // also when ctx has ended too
-		return p.leftOver()
+		return p.errStillRunning()
 	default:
 	}
 	select {
 	case <-p.drained:
-		return p.leftOver()
+		return p.errStillRunning()
 	case <-ctx.Done():
-		return fmt.Errorf("grpcpool: shutting down with %d leases out: %w", p.Stats().Leases, context.Cause(ctx))
+		return fmt.Errorf("grpcpool: shutting down with %s out: %w", plural(p.Stats().Leases, "lease"), context.Cause(ctx))
 	}
 }
 
-// Close is Shutdown within the drain timeout (see WithDrainTimeout), after which
-// it closes the channel under the leases that are still out and returns an error
-// that says how many. Closing a closed pool does nothing.
+// Close is Shutdown with the drain timeout; see WithDrainTimeout. After that it closes
+// the channel under the leases that are still out, and returns an error that says how
+// many. Closing a closed pool does nothing.
 //
-// Code of the program's that does not return (a PingFunc or a factory that ignores
-// its context, a hook, a log handler) does not keep Close from returning, within
-// the drain timeout and at most two seconds more. The error, and the last event,
-// then say what still runs.
+// Code of the program that does not return does not stop Close: a PingFunc or a factory
+// that ignores its context, a hook, a log handler. Close returns within the drain
+// timeout and two seconds more. Its error, and the last event, then say what still runs.
 func (p *Pool) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.drainTimeout)
 	defer cancel()
@@ -216,7 +240,7 @@ func (p *Pool) Close() error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	p.giveUpOnce.Do(func() { close(p.impatient) })
+	p.drainTimedOutOnce.Do(func() { close(p.drainTimedOut) })
 	for _, c := range p.openChannels() {
 		c.closeOnce()
 	}
@@ -224,12 +248,12 @@ func (p *Pool) Close() error {
 	defer timer.Stop()
 	select {
 	case <-p.drained:
-		if text := p.stuckText(); text != "" {
+		if text := p.describeStuck(); text != "" {
 			return fmt.Errorf("%w; still running: %s", err, text)
 		}
 		return err
 	case <-timer.C:
-		return p.giveUp(err)
+		return p.abandon(err)
 	}
 }
 
@@ -244,14 +268,14 @@ func (p *Pool) stopLending() {
 	}
 }
 
-// closeChannel closes c's connection away from the caller, which may be a Return.
-// how is the event that tells of it.
-func (p *Pool) closeChannel(c *channel, how EventKind) {
+// closeChannel closes c's connection on a goroutine of its own, as the caller may be a
+// Return. kind is the event that reports it.
+func (p *Pool) closeChannel(c *channel, kind EventKind) {
 	go func() {
-		c.look()           // while there is something to be seen
-		_ = c.conn.Close() // fails only if somebody closed it, which is what is wanted
-		p.emit(Event{Kind: how, Channel: c.id, Took: p.now() - c.born, Connections: c.told.left()})
-		_, starved := c.look()
+		c.snapshot()       // counts starved calls while the channel still knows them
+		_ = c.conn.Close() // fails only if somebody has closed it already
+		p.emit(Event{Kind: kind, Channel: c.id, Took: p.now() - c.born, Connections: c.ledger.openConnections()})
+		_, starved := c.snapshot()
 		p.mu.Lock()
 		p.starved += starved
 		delete(p.open, c)
@@ -260,8 +284,8 @@ func (p *Pool) closeChannel(c *channel, how EventKind) {
 	}()
 }
 
-// finished takes an open channel or a running goroutine off the count of what
-// Shutdown waits for.
+// finished takes an open channel or a running goroutine off the count of what Shutdown
+// waits for. The last one reports the end of the pool first.
 func (p *Pool) finished() {
 	p.mu.Lock()
 	p.live--
@@ -270,13 +294,13 @@ func (p *Pool) finished() {
 	switch {
 	case last:
 		p.ended = true
-		p.live++ // for the telling of the last event
+		p.live++ // for the last event
 	case over:
 		close(p.drained)
 	}
 	p.mu.Unlock()
 	if last {
-		p.emit(Event{Kind: EventShutdown, Text: p.stuckText()})
+		p.emit(Event{Kind: EventShutdown, Text: p.describeStuck()})
 		p.finished()
 	}
 }

@@ -157,7 +157,7 @@ func TestCloseEndsTheLeasesAfterTheDrainTimeout(t *testing.T) {
 		conn := l.Connection()
 		start := time.Now()
 		err := p.Close()
-		if time.Since(start) != 2*time.Second || err == nil || !strings.Contains(err.Error(), "1 leases out") {
+		if time.Since(start) != 2*time.Second || err == nil || !strings.Contains(err.Error(), "1 lease out") {
 			t.Errorf("Close took %v: %v", time.Since(start), err)
 		}
 		if !closed(conn) {

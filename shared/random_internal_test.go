@@ -19,6 +19,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/event"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 )
 
@@ -35,19 +36,19 @@ type checkedFactory struct {
 	conns []*grpc.ClientConn
 }
 
-func (f *checkedFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inside, error) {
+func (f *checkedFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
 	if n := f.dialing.Add(1); n != 1 {
 		f.t.Errorf("%d dials at a time", n)
 	}
 	defer f.dialing.Add(-1)
 	time.Sleep(rand.N(50 * time.Millisecond))
-	conn, inside, err := f.Factory.NewInspectedConnection(ctx)
+	conn, inspector, err := f.Factory.NewInspectedConnection(ctx)
 	if err == nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.conns = append(f.conns, conn)
 	}
-	return conn, inside, err
+	return conn, inspector, err
 }
 
 func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
@@ -75,7 +76,7 @@ func randomActions(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	f := &checkedFactory{Factory: inner, t: t}
-	var balance ledger
+	var balance eventSums
 	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour), WithEvents(balance.note))
 
 	var good atomic.Int64
@@ -108,14 +109,14 @@ func randomActions(t *testing.T, seed uint64) {
 	balance.check(t, p)
 }
 
-// ledger sums up what events tell. It is read when the last has been told.
-type ledger struct {
+// eventSums sums up what events report. It is read after the last one.
+type eventSums struct {
 	dialled, closed int
 	byKind          map[EventKind]int
 	last            EventKind
 }
 
-func (l *ledger) note(e Event) {
+func (l *eventSums) note(e Event) {
 	if l.byKind == nil {
 		l.byKind = make(map[EventKind]int)
 	}
@@ -125,13 +126,13 @@ func (l *ledger) note(e Event) {
 	switch {
 	case e.Kind == EventDialled:
 		l.dialled += e.Count
-	case e.Kind.ends():
+	case event.EndsConnection(e.Kind):
 		l.closed += e.Count
 	}
 }
 
 // check fails unless the events of a closed pool add up.
-func (l *ledger) check(t *testing.T, p *Pool) {
+func (l *eventSums) check(t *testing.T, p *Pool) {
 	t.Helper()
 	s := p.Stats()
 	if l.last != EventShutdown || l.dialled == 0 || l.dialled != l.closed {
@@ -270,7 +271,7 @@ func (w wild) CloseSend() error {
 // perhaps twice and from two goroutines.
 func hold(t *testing.T, l grpcpool.PoolClientConn, r *rand.Rand) {
 	conn := l.Connection()
-	c := l.(*watchedLease).c
+	c := l.(*trackedLease).c
 	for range r.IntN(4) {
 		if c.tally.Load()&closing != 0 || conn.GetState() == connectivity.Shutdown {
 			t.Error("the channel was closed under a lease")

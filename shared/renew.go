@@ -3,7 +3,6 @@ package shared
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -13,28 +12,28 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
-// attempt is one try at having a channel that may be lent: a test of the one
-// there is, then, if need be, a dial of another. It belongs to the pool: callers
-// who wait for it may come and go.
+// attempt is one try to have a channel that may be lent: a test of the current one, and
+// if that fails a dial of another. It belongs to the pool: it goes on when callers stop
+// waiting for it.
 type attempt struct {
 	done chan struct{} // closed when the attempt is over
 	err  error         // readable once done is closed
 }
 
-// join returns the attempt under way, or begins one. After a failed dial there
-// is none until the next is due: join then fails with that error at once, or, if
-// wait is set, first waits until it is due. It also fails at once while somebody
-// else's attempt follows a failed one: one caller at a time finds out whether an
-// outage is over.
+// join returns the attempt under way, or begins one. After a failed dial there is none
+// until the next is due: join then returns the dial's error, or waits until the next is
+// due if wait is set. It also returns that error while another caller's attempt runs
+// after a failed one: one caller at a time finds out whether an outage is over.
 func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	for {
 		p.mu.Lock()
-		others, last := p.attempt, p.lastErr
-		a, pause, err := p.joinLocked(ctx)
+		running, last := p.attempt, p.lastErr
+		a, pause, err := p.joinOrBeginLocked(ctx)
 		p.mu.Unlock()
-		if a != nil && a == others && last != nil && !wait {
+		if a != nil && a == running && last != nil && !wait {
 			return nil, last
 		}
 		if a != nil || err != nil {
@@ -55,13 +54,13 @@ func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	}
 }
 
-// joinLocked returns an attempt, or how long to wait before one may begin.
-func (p *Pool) joinLocked(ctx context.Context) (_ *attempt, pause time.Duration, _ error) {
+// joinOrBeginLocked returns an attempt, or how long to wait before one may begin.
+func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, pause time.Duration, _ error) {
 	switch {
 	case p.closing:
 		return nil, 0, grpcpool.ErrClosed
-	case p.factory == nil:
-		return nil, 0, errNoFactory
+	case p.mistakes != nil:
+		return nil, 0, p.mistakes
 	case p.attempt != nil:
 		return p.attempt, 0, nil
 	}
@@ -73,28 +72,28 @@ func (p *Pool) joinLocked(ctx context.Context) (_ *attempt, pause time.Duration,
 	}
 	p.attempt = &attempt{done: make(chan struct{})}
 	p.live++
-	go p.run(ctx, p.attempt, c)
+	go p.runAttempt(ctx, p.attempt, c)
 	return p.attempt, 0, nil
 }
 
-// renewInBackground begins an attempt for the leases that are out, if none is
-// under way and one is allowed.
+// renewInBackground begins an attempt for the leases that are out, unless one runs. If
+// it is too early for one, pause is how long to wait.
 func (p *Pool) renewInBackground() (pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, pause, _ = p.joinLocked(p.ctx) // an error is that the pool is closing
+	_, pause, _ = p.joinOrBeginLocked(p.ctx) // fails only if the pool is closing
 	return pause
 }
 
-// run carries an attempt out. It keeps the values of ctx, for tracing, but not
-// its end: the attempt outlives the caller who began it. Nor does it keep the
-// caller's outgoing metadata, which may speak for one user.
-func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
+// runAttempt keeps the values of ctx, for tracing, but not its end: the attempt outlives
+// the caller who began it. It does not keep the caller's outgoing metadata either, which
+// may hold one user's credentials.
+func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	defer p.finished()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ctx = metadata.NewOutgoingContext(ctx, nil)
 	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // the pool's end is an end of its own
+	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // ends the attempt with the pool
 
 	err := p.renew(ctx, c)
 	if err != nil && p.ctx.Err() != nil {
@@ -104,25 +103,25 @@ func (p *Pool) run(ctx context.Context, a *attempt, c *channel) {
 	before := p.lastErr
 	p.attempt, p.lastErr = nil, err
 	p.mu.Unlock()
-	p.emitChange(before, err)
+	p.reportChange(before, err)
 	a.err = err
 	close(a.done)
-	p.poke()
+	p.wakeWatchdog()
 }
 
-func (p *Pool) emitChange(before, now error) {
+// reportChange reports the begin or the end of a time without a connection.
+func (p *Pool) reportChange(before, now error) {
 	switch {
 	case errors.Is(now, grpcpool.ErrClosed):
 	case before == nil && now != nil:
 		p.emit(Event{Kind: EventFailing, Text: now.Error()})
 	case before != nil && now == nil:
-		p.emit(Event{Kind: EventRecovered, Text: "after: " + before.Error()})
+		p.emit(Event{Kind: EventRecovered, Text: "last error: " + before.Error()})
 	}
 }
 
-// renew tests c and replaces it if it fails. A channel that has failed before is
-// not tested again before the dial: if it does not answer, that would cost a test
-// timeout each time.
+// renew tests c, and replaces it if it fails. A channel that has failed before is not
+// tested again before the dial, as that could cost a test timeout each time.
 func (p *Pool) renew(ctx context.Context, c *channel) error {
 	if c != nil && c.health.Load() != failed {
 		err := p.test(ctx, c)
@@ -130,22 +129,22 @@ func (p *Pool) renew(ctx context.Context, c *channel) error {
 			return nil
 		}
 		c.health.Store(failed)
-		if p.tooSoon(c) {
+		if p.postponeDial(c) {
 			return err
 		}
 		return p.dial(ctx)
 	}
 	err := p.dial(ctx)
 	if err != nil && c != nil && c.conn.GetState() == connectivity.Ready && p.test(ctx, c) == nil {
-		return nil // no other to be had, but this one has healed by itself
+		return nil // no other channel could be dialled, but this one works again
 	}
 	return err
 }
 
-// tooSoon puts the next dial off if c, which has just failed, is younger than the
-// pause between dials: a server that accepts and then fails at once would
-// otherwise be dialled in a loop.
-func (p *Pool) tooSoon(c *channel) bool {
+// postponeDial postpones the next dial if c, which has just failed, is younger than the
+// pause between dials. Otherwise a server that accepts connections and fails at once
+// would be dialled in a loop.
+func (p *Pool) postponeDial(c *channel) bool {
 	due := p.epoch.Add(c.born + dialPause())
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,10 +159,10 @@ func (p *Pool) tooSoon(c *channel) bool {
 func (p *Pool) test(ctx context.Context, c *channel) error {
 	ctx, cancel := context.WithTimeout(ctx, p.testTimeout())
 	defer cancel()
-	ctx, end := p.begin(ctx, OpTest)
+	ctx, end := p.trace(ctx, OpTest)
 	start := p.now()
 	var answer error
-	err := p.outside(ctx, callOfTest, func() { answer = p.factory.ConnectionOk(ctx, c.conn) }, func() {})
+	err := p.callFactory(ctx, testCall, func() { answer = p.factory.ConnectionOk(ctx, c.conn) }, func() {})
 	if err == nil {
 		err = answer
 	}
@@ -171,7 +170,7 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 	took := p.now() - start
 	p.counts.tests.Add(1)
 	if err == nil {
-		p.answered(took)
+		p.noteAnswer(took)
 		c.prove(p.now())
 		p.emit(Event{Kind: EventTested, Channel: c.id, Took: took})
 		return nil
@@ -179,23 +178,24 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 	p.counts.testsFailed.Add(1)
 	p.emit(Event{Kind: EventTestFailed, Channel: c.id, Took: took, Text: err.Error()})
 	if ctx.Err() != nil && c.heardSince(start) {
-		c.prove(max(start, time.Duration(c.provenAt.Load()))) // too slow for a test, but RPCs have been answered meanwhile
+		c.prove(max(start, time.Duration(c.provenAt.Load()))) // the test was too slow, but RPCs were answered meanwhile
 		return nil
 	}
-	if c.undecided(ctx, err) {
-		c.prove(p.now()) // as far as lending goes
+	if c.testInconclusive(ctx, err) {
+		c.prove(p.now()) // so that it is lent on
 		return nil
 	}
-	return notOK(err)
+	return asNotOK(err)
 }
 
-// undecided reports whether a test that ended with err says nothing about c, which
-// is then lent on: another channel would do no better. That is so when the test was
-// not sent, because the program's credentials fail, say, or because calls have every
-// stream: a call tells by itself how it fares. A test that waited until it was given
-// up says nothing about a channel that looks after its own connections. Of another
-// one it is the only way to find out that it is full and dead.
-func (c *channel) undecided(ctx context.Context, err error) bool {
+// testInconclusive reports whether a test that ended with err says nothing about c. c is
+// then lent on: another channel would do no better.
+//
+// A test that was not sent says nothing, for example when the program's credentials
+// fail. A test that waited for a stream until its time was up says nothing about a
+// channel that can be inspected, since package scale watches its connections. For any
+// other channel it is the only way to find out that the channel is full and dead.
+func (c *channel) testInconclusive(ctx context.Context, err error) bool {
 	if c.health.Load() == failed {
 		return false
 	}
@@ -203,11 +203,11 @@ func (c *channel) undecided(ctx context.Context, err error) bool {
 	if ctx.Err() == nil {
 		return unsent
 	}
-	return c.inside != nil && (unsent || full(c.inside.Snapshot()))
+	return c.inspector != nil && (unsent || full(c.inspector.Snapshot()))
 }
 
-// full reports whether calls have every stream of every connection that there is.
-func full(now grpcpool.Channel) bool {
+// full reports whether calls use every stream of every connection.
+func full(now scale.Channel) bool {
 	connections := 0
 	for i := range now.Subchannels {
 		s := &now.Subchannels[i]
@@ -226,20 +226,20 @@ func full(now grpcpool.Channel) bool {
 
 // testTimeout is how long a test may take.
 func (p *Pool) testTimeout() time.Duration {
-	return max(p.cfg.testTimeout, min(patience*time.Duration(p.lastAnswer.Load()), slowestTest))
+	return max(p.cfg.testTimeout, min(slowServerFactor*time.Duration(p.lastAnswer.Load()), maxSlowTest))
 }
 
-// answered notes how long the server took for a dial or a test.
-func (p *Pool) answered(took time.Duration) { p.lastAnswer.Store(int64(took)) }
+// noteAnswer notes how long the server took for a dial or a test.
+func (p *Pool) noteAnswer(took time.Duration) { p.lastAnswer.Store(int64(took)) }
 
-// dial makes a new channel and puts it in the place of the current one.
+// dial makes a new channel and replaces the current one with it.
 func (p *Pool) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.dialTimeout)
 	defer cancel()
-	ctx, end := p.begin(ctx, OpDial)
-	told := &inside{p: p, channel: p.counts.dialled.Add(1)}
+	ctx, end := p.trace(ctx, OpDial)
+	l := &ledger{pool: p, channel: p.counts.dialled.Add(1)}
 	start := time.Now()
-	conn, inside, err := p.newConnection(ctx, told)
+	conn, inspector, err := p.newConnection(ctx, l)
 	end(err)
 	took := time.Since(start)
 	p.counts.dials.Add(1)
@@ -248,72 +248,68 @@ func (p *Pool) dial(ctx context.Context) error {
 		p.mu.Lock()
 		p.nextDial = start.Add(dialPause())
 		p.mu.Unlock()
-		failed := Event{Kind: EventOpenFailed, Channel: told.channel, Took: took, Text: err.Error()}
-		if !errors.As(err, new(*stuckError)) { // whose connections may be open still
-			failed.Connections = told.left()
+		failed := Event{Kind: EventOpenFailed, Channel: l.channel, Took: took, Text: err.Error()}
+		if !errors.As(err, new(*stuckError)) { // its connections may still be open
+			failed.Connections = l.openConnections()
 		}
 		p.emit(failed)
-		return notOK(err)
+		return asNotOK(err)
 	}
-	p.answered(took)
-	return p.install(&channel{pool: p, conn: conn, inside: inside, told: told, id: told.channel, born: p.now()}, took)
+	p.noteAnswer(took)
+	return p.install(&channel{pool: p, conn: conn, inspector: inspector, ledger: l, id: l.channel, born: p.now()}, took)
 }
 
-// newConnection asks the factory for a channel, and for its inside if it offers
-// that. A channel that comes too late is closed.
-func (p *Pool) newConnection(ctx context.Context, told *inside) (*grpc.ClientConn, grpcpool.Inside, error) {
+// newConnection asks the factory for a channel, and for its inspector if the factory
+// offers one. A channel that comes too late is closed.
+func (p *Pool) newConnection(ctx context.Context, l *ledger) (*grpc.ClientConn, grpcpool.Inspector, error) {
 	var conn *grpc.ClientConn
-	var inside grpcpool.Inside
+	var inspector grpcpool.Inspector
 	var answer error
-	err := p.outside(ctx, callOfDial, func() {
-		conn, inside, answer = p.askFactory(ctx, told)
+	err := p.callFactory(ctx, dialCall, func() {
+		conn, inspector, answer = p.askFactory(ctx, l)
 	}, func() {
 		if conn != nil {
-			_ = conn.Close() // nobody wants it, nor its error
+			_ = conn.Close() // it is not needed, and nobody is left to get the error
 		}
-		if n := told.left(); n > 0 {
-			p.emit(Event{Kind: EventClosedRetired, Channel: told.channel, Connections: n, Text: "it came too late"})
+		if n := l.openConnections(); n > 0 {
+			p.emit(Event{Kind: EventClosedRetired, Channel: l.channel, Connections: n, Text: "it came after the dial had been given up"})
 		}
 	})
 	switch {
 	case err != nil:
 		return nil, nil, err
 	case answer == nil && conn == nil:
-		return nil, nil, errors.New("grpcpool: the factory returned neither a channel nor an error")
+		return nil, nil, errors.New("grpcpool: the factory's NewConnection returned neither a channel nor an error; it must return one of them")
 	}
-	return conn, inside, answer
+	return conn, inspector, answer
 }
 
-// askFactory makes the call. A channel whose inside is not to be had counts as one
-// connection.
-func (p *Pool) askFactory(ctx context.Context, told *inside) (*grpc.ClientConn, grpcpool.Inside, error) {
-	if f, ok := p.factory.(grpcpool.Inspector); ok {
-		return f.NewInspectedConnection(grpcpool.ContextWithEvents(ctx, told.tell))
+// askFactory makes the call. A channel without an inspector counts as one connection.
+func (p *Pool) askFactory(ctx context.Context, l *ledger) (*grpc.ClientConn, grpcpool.Inspector, error) {
+	if f, ok := p.factory.(grpcpool.InspectableFactory); ok {
+		return f.NewInspectedConnection(grpcpool.ContextWithEvents(ctx, l.report))
 	}
 	start := time.Now()
 	conn, err := p.factory.NewConnection(ctx)
-	e := grpcpool.Event{Time: time.Now(), Took: time.Since(start)}
-	switch {
+	switch took := time.Since(start); {
 	case err != nil:
-		e.Kind, e.Text = grpcpool.EventKind(EventDialFailed), err.Error()
-		told.tell(e)
+		l.reportDial("", took, err)
 	case conn != nil:
-		e.Kind, e.Address = grpcpool.EventKind(EventDialled), conn.Target()
-		told.tell(e)
+		l.reportDial(conn.Target(), took, nil)
 	}
 	return conn, nil, err
 }
 
-// install makes c, which took so long to dial, the current channel and retires
-// the one before it.
+// install makes c the current channel, and retires the one before it. took is how long
+// the dial of c took.
 func (p *Pool) install(c *channel, took time.Duration) error {
 	c.idle.since = c.born
 	c.prove(c.born)
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
-		_ = c.conn.Close() // nobody will want it, nor its error
-		p.emit(Event{Kind: EventClosedShutdown, Channel: c.id, Connections: c.told.left()})
+		_ = c.conn.Close() // it is not needed, and nobody is left to get the error
+		p.emit(Event{Kind: EventClosedShutdown, Channel: c.id, Connections: c.ledger.openConnections()})
 		return grpcpool.ErrClosed
 	}
 	old := p.current.Swap(c)
@@ -325,17 +321,17 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 	p.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
 	if old != nil {
 		p.counts.replaced.Add(1)
-		p.emit(Event{Kind: EventRetired, Channel: old.id, Took: p.now() - old.born, Text: fmt.Sprintf("%d leases out", old.leasesOut())})
-		if old.retire() && old.inside != nil {
-			// The network is back: RPCs waiting on the old channel need not sit
-			// out grpc-go's backoff, which grows to two minutes.
-			old.inside.RetryNow()
+		p.emit(Event{Kind: EventRetired, Channel: old.id, Took: p.now() - old.born, Text: plural(old.leasesOut(), "lease") + " out"})
+		if old.retire() && old.inspector != nil {
+			// The network is back: RPCs that wait on the old channel need not wait for
+			// the end of grpc-go's backoff, which grows to two minutes.
+			old.inspector.RetryNow()
 		}
 	}
 	return nil
 }
 
-// dialPause is a random time between failed dials.
+// dialPause returns a random time between failed dials.
 func dialPause() time.Duration {
 	return minDialPause + rand.N(maxDialPause-minDialPause) //nolint:gosec // jitter, not a secret
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/identity"
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // State is what a pool is doing.
@@ -16,50 +17,50 @@ type State string
 // The states of a pool.
 const (
 	StateIdle       State = "idle"       // no channel: the next Get dials
-	StateConnecting State = "connecting" // no channel that may be lent; one is being dialled or tested
+	StateConnecting State = "connecting" // no channel may be lent; one is being dialled or tested
 	StateReady      State = "ready"      // the channel may be lent, perhaps after a test
-	StateFailing    State = "failing"    // the last attempt failed; Get fails until the next succeeds
+	StateFailing    State = "failing"    // the last attempt failed, or New was given mistakes; Get returns LastError
 	StateClosed     State = "closed"     // Shutdown or Close has begun
 )
 
-// Stats is a snapshot of a pool. Counters count from New and never go back.
+// Stats is a snapshot of a pool. Counters start at New and never go back.
 type Stats struct {
 	Name      string
-	Target    string // what is dialled; "" for a factory that does not say, before the first dial
+	Target    string // the address; "" before the first dial if the factory has no method Target() string
 	State     State
-	Leases    int   // out now, those held by RPCs made on the pool included
-	Waiting   int   // callers waiting for a connection now
-	Channels  int   // open now: the current one and those that wait for their last lease
-	Stuck     int   // calls of the factory that go on though their contexts have ended, and that the pool has left alone
-	LastError error // of the last attempt to test or dial; nil if it went well
+	Leases    int   // out now, including those of RPCs made on the pool
+	Waiting   int   // callers that wait for a connection now
+	Channels  int   // open now: the current one, and those that wait for their last lease
+	Stuck     int   // calls of the factory that did not return when their contexts ended, and still run
+	LastError error // of the last attempt to test or dial, nil if it succeeded; or the mistakes that New was given
 
-	// Current is the inside of the channel that is lent: its subchannels and
-	// connections. It is empty without a channel, and for a factory that is no
-	// grpcpool.Inspector.
-	Current grpcpool.Channel
+	// Current shows the subchannels and connections of the channel that is lent. It is
+	// empty if there is no channel, or if the factory is not a
+	// grpcpool.InspectableFactory.
+	Current scale.Channel
 
-	// Retired are the insides of the channels that wait for their last lease.
-	Retired []grpcpool.Channel
+	// Retired shows the channels that wait for their last lease.
+	Retired []scale.Channel
 
 	Events   []Event // the latest 64, oldest first
 	Settings Settings
 
-	// Identity is what new connections prove themselves with, and how a renewal of
-	// it went. It is zero for a factory that is no grpcpool.IdentityReporter.
+	// Identity is the identity that new connections show, and the result of its last
+	// renewal. It is zero if the factory is not a grpcpool.IdentityReporter.
 	Identity identity.Info
 
 	Dials       uint64 // calls of the factory's NewConnection that have ended
 	DialsFailed uint64
 	Tests       uint64 // calls of the factory's ConnectionOk that have ended
 	TestsFailed uint64
-	Replaced    uint64 // channels retired because another took their place
-	IdleClosed  uint64 // channels closed for want of leases
-	Leaked      uint64 // leases reported by leak detection
+	Replaced    uint64 // channels that were retired because another replaced them
+	IdleClosed  uint64 // channels that were closed after the idle timeout
+	Leaked      uint64 // leases that leak detection has reported
 	TimedOut    uint64 // callers whose deadline passed before they had a connection
-	Starved     uint64 // calls that ended before they had a stream of a connection
+	Starved     uint64 // calls that ended before they got a stream
 }
 
-// Settings are a pool's, as its options have settled them.
+// Settings are what the arguments of New have set, or the defaults.
 type Settings struct {
 	IdleTimeout  time.Duration // 0: never
 	DialTimeout  time.Duration
@@ -77,18 +78,18 @@ func (cfg *config) settings() Settings {
 		TestTimeout:  cfg.testTimeout,
 		TestInterval: cfg.testInterval,
 		DrainTimeout: cfg.drainTimeout,
-		LeakAfter:    max(cfg.leakAfter, 0),
+		LeakAfter:    cfg.leakAfter,
 		WaitForReady: cfg.waitForReady,
 	}
 }
 
-// counts are the counters of Stats, and of the channels that were dialled.
+// counts are the counters of Stats, and the number of channels dialled so far.
 type counts struct {
 	waiting, stuck                                                                          atomic.Int64
 	dialled, dials, dialsFailed, tests, testsFailed, replaced, idleClosed, leaked, timedOut atomic.Uint64
 }
 
-// Stats returns a snapshot. It may be called at any time, after Close too.
+// Stats returns a snapshot. It may be called at any time, also after Close.
 func (p *Pool) Stats() Stats {
 	s := Stats{
 		Name:        p.cfg.name,
@@ -103,15 +104,15 @@ func (p *Pool) Stats() Stats {
 		Leaked:      p.counts.leaked.Load(),
 		TimedOut:    p.counts.timedOut.Load(),
 	}
-	s.Events, s.Settings = p.events.kept(), p.cfg.settings()
+	s.Events, s.Settings = p.events.Latest(), p.cfg.settings()
 	current, others := p.fill(&s)
 	if current != nil {
-		now, starved := current.look()
+		now, starved := current.snapshot()
 		s.Current = now
 		s.Starved += starved
 	}
 	for _, c := range others {
-		now, starved := c.look()
+		now, starved := c.snapshot()
 		s.Starved += starved
 		if len(now.Subchannels) > 0 {
 			s.Retired = append(s.Retired, now)

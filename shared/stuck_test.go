@@ -56,7 +56,7 @@ func TestCloseReturnsThoughTheProgramsCodeDoesNot(t *testing.T) {
 		pool    func(*trap) shared.Option
 		want    string
 	}{
-		"a ping":        {factory: func(h *trap) grpcpool.FactoryOption { return grpcpool.WithPing(h.ping) }, want: "ignore the end of their context: 1"},
+		"a ping":        {factory: func(h *trap) grpcpool.FactoryOption { return grpcpool.WithPing(h.ping) }, want: "did not return when their context ended: 1"},
 		"an event hook": {pool: func(h *trap) shared.Option { return shared.WithEvents(func(shared.Event) { h.hold() }) }, want: "an event hook"},
 		"a log handler": {pool: func(h *trap) shared.Option { return shared.WithLogger(slog.New(handler(h))) }, want: "the log's handler"},
 		"scale.WithEvents": {factory: func(h *trap) grpcpool.FactoryOption {
@@ -172,6 +172,7 @@ func TestAPingThatIgnoresItsContextIsLeftAlone(t *testing.T) {
 		if s := p.Stats(); s.Stuck != 1 || s.TestsFailed != 1 {
 			t.Errorf("%d stuck, %d tests failed, want 1 and 1", s.Stuck, s.TestsFailed)
 		}
+		synctest.Wait() // events are delivered on a goroutine of the pool
 		if e := find(seen.all(), shared.EventStuck); !strings.Contains(e.Text, "has not returned though its context has ended") {
 			t.Errorf("the event says %q", e.Text)
 		}

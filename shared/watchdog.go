@@ -11,22 +11,21 @@ const never = time.Duration(math.MaxInt64)
 // idleness is what the watchdog remembers of a channel without leases.
 type idleness struct {
 	seen  uint64        // the channel's tally then
-	since time.Duration // when the watchdog first saw it, on the pool's clock
+	since time.Duration // on the pool's clock, when the watchdog first saw it
 }
 
-// watch is the watchdog: it lets signs of life expire, tests the channel while
-// leases are out, closes it when idle, and reports leases that are out too long.
-// It sleeps for as long as nothing can change by itself: what may begin lending
-// again (an attempt) wakes it, and while leases are out or may be taken without
-// an attempt it ticks.
-func (p *Pool) watch() {
+// runWatchdog lets signs of life expire, tests the channel while leases are out, closes
+// it when idle, and reports leases that are out too long. While leases are out, or may
+// be taken without an attempt, it looks every tickInterval. Otherwise it sleeps until
+// something is due, or until an attempt wakes it.
+func (p *Pool) runWatchdog() {
 	defer p.finished()
 	timer := time.NewTimer(never)
 	defer timer.Stop()
 	last := p.now()
 	for {
 		now := p.now()
-		timer.Reset(p.inspect(now, last))
+		timer.Reset(p.check(now, last))
 		last = now
 		select {
 		case <-p.ctx.Done():
@@ -37,19 +36,20 @@ func (p *Pool) watch() {
 	}
 }
 
-// poke makes the watchdog look now.
-func (p *Pool) poke() {
+// wakeWatchdog makes the watchdog look now.
+func (p *Pool) wakeWatchdog() {
 	select {
 	case p.wake <- struct{}{}:
 	default: // it is about to look anyway
 	}
 }
 
-// inspect looks at everything and says when to look next.
-func (p *Pool) inspect(now, last time.Duration) time.Duration {
+// check looks at everything, and returns in what time to look next. last is when it
+// looked before.
+func (p *Pool) check(now, last time.Duration) time.Duration {
 	next := never
 	if c := p.current.Load(); c != nil {
-		next = p.inspectChannel(c, now, last)
+		next = p.checkChannel(c, now, last)
 	}
 	if p.cfg.leakAfter > 0 {
 		next = min(next, p.reportLeaks(now))
@@ -57,19 +57,19 @@ func (p *Pool) inspect(now, last time.Duration) time.Duration {
 	return next
 }
 
-func (p *Pool) inspectChannel(c *channel, now, last time.Duration) time.Duration {
+func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	if c.heard.Swap(false) && last > time.Duration(c.provenAt.Load()) {
-		c.prove(last) // it came after the last look; when exactly is not known
+		c.prove(last) // it came after the last look; the exact time is not known
 	}
 	silent := now - time.Duration(c.provenAt.Load())
 	doubted := c.doubted.Swap(false)
 	expired := silent >= proofLasts && c.health.CompareAndSwap(proven, unproven)
 	seen := c.tally.Load()
 	if seen&leases == 0 {
-		next := p.inspectIdle(c, seen, now)
+		next := p.checkIdle(c, seen, now)
 		if expired || doubted || c.health.Load() == proven {
-			// Leases may be taken without waking the watchdog; if it has only
-			// just expired, by a Get that was halfway through.
+			// A lease may be taken without waking the watchdog: after an expiry, by a
+			// Get that had read the health before it.
 			next = min(next, tickInterval)
 		}
 		return next
@@ -82,8 +82,8 @@ func (p *Pool) inspectChannel(c *channel, now, last time.Duration) time.Duration
 	return tickInterval
 }
 
-// inspectIdle closes c when it has had no lease for the idle timeout.
-func (p *Pool) inspectIdle(c *channel, seen uint64, now time.Duration) time.Duration {
+// checkIdle closes c when it has had no lease for the idle timeout.
+func (p *Pool) checkIdle(c *channel, seen uint64, now time.Duration) time.Duration {
 	if seen != c.idle.seen { // leases have come and gone
 		c.idle = idleness{seen: seen, since: now}
 	}
@@ -103,7 +103,7 @@ func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Lock()
 	closed := c.retireIfStill(seen)
 	if closed {
-		p.current.CompareAndSwap(c, nil) // another may have come in its place
+		p.current.CompareAndSwap(c, nil) // another may have replaced it
 	}
 	p.mu.Unlock()
 	if closed {
@@ -112,13 +112,13 @@ func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	return closed
 }
 
-// reportLeaks reports the leases that are out too long and says when the next
-// would be.
+// reportLeaks reports the leases that have been out too long, and returns in what time
+// the next may be due.
 func (p *Pool) reportLeaks(now time.Duration) time.Duration {
-	due, oldest, more := p.borrows.overdue(now - p.cfg.leakAfter)
+	due, oldest, more := p.borrows.takeOverdue(now - p.cfg.leakAfter)
 	for _, b := range due {
 		p.counts.leaked.Add(1)
-		p.emit(Event{Kind: EventLeaked, Took: now - b.at, Text: "borrowed by " + b.place().String(), borrow: b})
+		p.emit(Event{Kind: EventLeaked, Took: now - b.at, Text: "borrowed by " + b.place().String(), Stack: b.stack})
 	}
 	if !more {
 		return never

@@ -24,7 +24,6 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -291,7 +290,7 @@ func (hostilePool) Stats() shared.Stats {
 	now := time.Now()
 	return shared.Stats{
 		Name: attack("name"), Target: attack("target"), State: shared.StateFailing, LastError: fmt.Errorf("%s", attack("error")),
-		Current: grpcpool.Channel{Subchannels: []scale.Subchannel{{
+		Current: scale.Channel{Subchannels: []scale.Subchannel{{
 			Address: attack("address"), LastError: attack("last error"), MaxConnections: 1,
 			Connections: []scale.Connection{{Remote: attack("remote"), Local: attack("local"), Since: now, Limit: 1, TLS: &scale.TLS{
 				Version: attack("version"), CipherSuite: attack("suite"), ServerName: attack("server name"),
