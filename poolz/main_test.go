@@ -10,7 +10,6 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/connectivity"
 
-	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/scale"
