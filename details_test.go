@@ -15,19 +15,19 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 // verbose is a server whose calls fail with details of a size.
-func verbose(t *testing.T, size int) *grpctest.Server {
+func verbose(t *testing.T, size int) *grpcpooltest.Server {
 	t.Helper()
 	st, err := status.New(codes.FailedPrecondition, "see the details").WithDetails(&testpb.Payload{Body: bytes.Repeat([]byte{7}, size)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return grpctest.Start(t, grpctest.Config{EmptyCall: func(context.Context) error { return st.Err() }})
+	return grpcpooltest.NewServer(t, grpcpooltest.WithEmptyCall(func(context.Context) error { return st.Err() }))
 }
 
 // details is the size of the details that come with a call's status.
@@ -91,11 +91,11 @@ func TestAProgramsOwnLimitOfHeadersHolds(t *testing.T) {
 }
 
 func TestWhatAServerSaysIsOneLineWithoutControlCharacters(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{Options: []grpc.ServerOption{
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithServerOptions(
 		grpc.UnaryInterceptor(func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
 			return nil, status.Error(codes.Unavailable, "one\ntwo\x1b[2J\r\u202e\u009b")
 		}),
-	}})
+	))
 	_, err := plainFactory(t, server.Target()).NewConnection(testContext(t))
 	if err == nil || strings.ContainsAny(err.Error(), "\n\r\x1b\u202e\u009b") || !strings.Contains(err.Error(), `one two\u001b[2J \u202e\u009b`) {
 		t.Errorf("%q", err)

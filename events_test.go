@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -32,7 +32,7 @@ func (h *heard) all() []scale.EventKind {
 }
 
 func TestAContextsHookIsToldOfTheChannelThatIsMadeWithIt(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	f, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials())
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestAContextsHookIsToldOfTheChannelThatIsMadeWithIt(t *testing.T) {
 }
 
 func TestAContextsHookIsToldOfADialThatFails(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	f, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials())
 	if err != nil {
 		t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -118,8 +118,8 @@ func startServer(address string) (caCertPEM, clientCertPEM, clientKeyPEM []byte,
 }
 
 // startLocalhost is startServer, and all the certificates.
-func startLocalhost(address string) (certs *pki.Localhost, listening string, stop func()) {
-	l, err := pki.NewLocalhost()
+func startLocalhost(address string) (certs *grpcpooltest.Certs, listening string, stop func()) {
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		log.Fatal(err)
 	}

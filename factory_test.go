@@ -23,12 +23,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func TestANewConnectionIsConnectedAndHasAnsweredItsPing(t *testing.T) {
 	l := localhost(t)
-	server := grpctest.Start(t, grpctest.Config{TLS: serverTLS(t, l.CA, l.Server)})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithTLS(serverTLS(t, l.CA, l.Server)))
 	pinged := 0
 	ping := func(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 		pinged++
@@ -53,7 +53,7 @@ func TestANewConnectionIsConnectedAndHasAnsweredItsPing(t *testing.T) {
 
 // Like a fail-fast RPC: all addresses once, and the last error if none answers.
 func TestEveryAddressIsTriedOnce(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	dead := []string{closedPort(t), closedPort(t)}
 	dial := func(addresses ...string) (tried []string, err error) {
 		var mu sync.Mutex
@@ -95,7 +95,7 @@ func TestAPolicyThatConnectsOnDemandCanBeHad(t *testing.T) {
 	for _, policy := range []string{`{"ring_hash_experimental": {"requestHashHeader": "h"}}`, `{"test_on_demand": {}}`} {
 		t.Run(policy, func(t *testing.T) {
 			serviceConfig := grpcpool.WithDialOptions(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [` + policy + `]}`))
-			server := grpctest.Start(t, grpctest.Config{})
+			server := grpcpooltest.NewServer(t)
 			conn, err := plainFactory(t, server.Addr(), serviceConfig).NewConnection(testContext(t))
 			if err != nil {
 				t.Fatal(err)
@@ -192,7 +192,7 @@ func TestADialPastItsDeadlineSaysHowFarItCame(t *testing.T) {
 }
 
 func TestAServerThatDoesNotServeIsNotOK(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	f := plainFactory(t, server.Addr())
 	conn, err := f.NewConnection(testContext(t))
 	if err != nil {
@@ -209,7 +209,7 @@ func TestAServerThatDoesNotServeIsNotOK(t *testing.T) {
 }
 
 func TestAServerWithoutTheHealthServiceIsAlive(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{NoHealth: true})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithoutHealth())
 	conn, err := plainFactory(t, server.Addr()).NewConnection(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func TestAServerWithoutTheHealthServiceIsAlive(t *testing.T) {
 }
 
 func TestAFailedPingIsToldWithItsCause(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	cause := status.Error(codes.PermissionDenied, "not you")
 	f := plainFactory(t, server.Addr(), grpcpool.WithPing(func(context.Context, *grpc.ClientConn) (time.Duration, error) {
 		return 0, cause
@@ -233,7 +233,7 @@ func TestAFailedPingIsToldWithItsCause(t *testing.T) {
 }
 
 func TestTheCallersDialOptionsWin(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{InMemory: true})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 	if err != nil {
@@ -284,7 +284,7 @@ func plainFactory(t *testing.T, address string, opts ...grpcpool.FactoryOption) 
 
 func startTLS(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	return grpctest.Start(t, grpctest.Config{TLS: config}).Addr()
+	return grpcpooltest.NewServer(t, grpcpooltest.WithTLS(config)).Addr()
 }
 
 func withH2(config *tls.Config) *tls.Config {

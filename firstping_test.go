@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 )
 
 // What is behind the first connection may be stuck while its HTTP/2 lives. The ping
@@ -21,7 +21,7 @@ import (
 func TestTheFirstPingIsMadeAgainWhenItsConnectionIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := bufconn.Listen(256 << 10)
-		s := h2server.Start(l, h2server.WithDelay(time.Hour))
+		s := h2test.Start(l, h2test.WithDelay(time.Hour))
 		t.Cleanup(s.Close)
 		ping := func(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 			begun := time.Now()
@@ -60,7 +60,7 @@ func TestASlowFirstPingHasAllTheTimeThatThereIs(t *testing.T) {
 			}
 		}
 		l := bufconn.Listen(256 << 10)
-		s := h2server.Start(l)
+		s := h2test.Start(l)
 		t.Cleanup(s.Close)
 		f, err := grpcpool.NewFactory("passthrough:///memory", insecure.NewCredentials(), grpcpool.WithPing(ping),
 			grpcpool.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })))

@@ -19,21 +19,20 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-func localhost(t testing.TB) *pki.Localhost {
+func localhost(t testing.TB) *grpcpooltest.Certs {
 	t.Helper()
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-func issue(t testing.TB, ca *pki.CA, r pki.Request) pki.Pair {
+func issue(t testing.TB, ca *grpcpooltest.CA, r grpcpooltest.CertRequest) grpcpooltest.KeyPair {
 	t.Helper()
 	pair, err := ca.Issue(r)
 	if err != nil {
@@ -42,7 +41,7 @@ func issue(t testing.TB, ca *pki.CA, r pki.Request) pki.Pair {
 	return pair
 }
 
-func serverTLS(t testing.TB, ca *pki.CA, server pki.Pair) *tls.Config {
+func serverTLS(t testing.TB, ca *grpcpooltest.CA, server grpcpooltest.KeyPair) *tls.Config {
 	t.Helper()
 	config, err := ca.ServerConfig(server)
 	if err != nil {
@@ -52,17 +51,17 @@ func serverTLS(t testing.TB, ca *pki.CA, server pki.Pair) *tls.Config {
 }
 
 // newFactory is NewMutualTLSFactory for l's client.
-func newFactory(l *pki.Localhost, address string, opts ...grpcpool.FactoryOption) (*grpcpool.Factory, error) {
+func newFactory(l *grpcpooltest.Certs, address string, opts ...grpcpool.FactoryOption) (*grpcpool.Factory, error) {
 	return grpcpool.NewMutualTLSFactory(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, address, 30*time.Second, 10*time.Second, nil, opts...)
 }
 
 func TestBadCredentialsAreNamedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	now := time.Now()
-	expired := issue(t, l.CA, pki.Request{CommonName: "late", NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
-	early := issue(t, l.CA, pki.Request{CommonName: "early", NotBefore: now.Add(time.Hour)})
-	serverOnly := issue(t, l.CA, pki.Request{CommonName: "srv", Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	other := issue(t, l.CA, pki.Request{})
+	expired := issue(t, l.CA, grpcpooltest.CertRequest{CommonName: "late", NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+	early := issue(t, l.CA, grpcpooltest.CertRequest{CommonName: "early", NotBefore: now.Add(time.Hour)})
+	serverOnly := issue(t, l.CA, grpcpooltest.CertRequest{CommonName: "srv", Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	other := issue(t, l.CA, grpcpooltest.CertRequest{})
 	brokenDER := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("not DER")})
 	encrypted := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})
 
@@ -101,7 +100,7 @@ func TestBadCredentialsAreNamedAtConstruction(t *testing.T) {
 func TestOneValidRootAmongExpiredOnesIsEnough(t *testing.T) {
 	l := localhost(t)
 	now := time.Now()
-	expired := issue(t, l.CA, pki.Request{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+	expired := issue(t, l.CA, grpcpooltest.CertRequest{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
 	bundle := append(append([]byte(nil), expired.CertPEM...), l.CA.PEM...)
 	if _, err := grpcpool.NewMutualTLSFactory(bundle, l.Client.CertPEM, l.Client.KeyPEM, "localhost:1", 0, 0, nil); err != nil {
 		t.Error(err)
@@ -177,7 +176,7 @@ func wantError(t testing.TB, err error, parts ...string) {
 
 func TestTheServerNameCanBeAnother(t *testing.T) {
 	l := localhost(t)
-	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"other.example"}})))
 	wantDial(t, l, address, []string{"doesn't contain any IP SANs"})
 	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"))
 	wantDial(t, l, address, []string{"other.example"}, grpcpool.WithServerName("third.example"))
@@ -189,7 +188,7 @@ func TestTheServerNameCanBeAnother(t *testing.T) {
 // have it as their authority. Credentials that were made for another name are refused.
 func TestTheServerNameIsForAnyCredentials(t *testing.T) {
 	l := localhost(t)
-	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"other.example"}})))
 	name := grpcpool.WithServerName("other.example")
 	f, err := grpcpool.NewFactory(address, clientCreds(t, l, l.Client), name)
 	if err != nil {
@@ -210,13 +209,13 @@ func TestTheServerNameIsForAnyCredentials(t *testing.T) {
 	wantError(t, err, "grpcpool: ", "third.example", "other.example")
 
 	authorities := make(chan []string, 1)
-	server := grpctest.Start(t, grpctest.Config{NoHealth: true, Options: []grpc.ServerOption{
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithoutHealth(), grpcpooltest.WithServerOptions(
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			md, _ := metadata.FromIncomingContext(stream.Context())
 			authorities <- md.Get(":authority")
 			return status.Error(codes.Unimplemented, "not here")
 		}),
-	}})
+	))
 	conn, err := plainFactory(t, server.Addr(), name).NewConnection(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +244,7 @@ func TestANameWithALineBreakIsRefused(t *testing.T) {
 
 // wantDial makes a channel and wants it to fail for the reasons, or, without any,
 // to succeed.
-func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...grpcpool.FactoryOption) {
+func wantDial(t *testing.T, l *grpcpooltest.Certs, address string, reasons []string, opts ...grpcpool.FactoryOption) {
 	t.Helper()
 	f, err := newFactory(l, address, opts...)
 	if err != nil {

@@ -19,13 +19,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // healthSaying is a server whose health service is asked by answer first.
-func healthSaying(t *testing.T, answer func(context.Context) error) *grpctest.Server {
+func healthSaying(t *testing.T, answer func(context.Context) error) *grpcpooltest.Server {
 	t.Helper()
-	return grpctest.Start(t, grpctest.Config{Options: []grpc.ServerOption{
+	return grpcpooltest.NewServer(t, grpcpooltest.WithServerOptions(
 		grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			if info.FullMethod == healthpb.Health_Check_FullMethodName {
 				if err := answer(ctx); err != nil {
@@ -34,7 +34,7 @@ func healthSaying(t *testing.T, answer func(context.Context) error) *grpctest.Se
 			}
 			return handler(ctx, request)
 		}),
-	}})
+	))
 }
 
 // Row 33 of the fault matrix. Whatever status the server answers by, it is alive, and another connection would
@@ -147,7 +147,7 @@ func TestAnHTTPAnswerToTheHealthCheckIsToldAndLeavesTheChannelAlone(t *testing.T
 
 // What a program sets as its default for calls is not for the library's own.
 func TestAProgramsDefaultsDoNotChangeATest(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	for name, opt := range programDefaults() {
 		t.Run(name, func(t *testing.T) {
 			conn, err := plainFactory(t, server.Addr(), grpcpool.WithDialOptions(opt)).NewConnection(testContext(t))

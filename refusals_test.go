@@ -26,8 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -57,12 +56,12 @@ func refusals(t *testing.T) []refusal {
 	tls12 := good.Clone()
 	tls12.MinVersion, tls12.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	open12 := startTLS(t, tls12)
-	wrongName := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}}))
-	past := pki.Request{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}
+	wrongName := serverTLS(t, l.CA, issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"other.example"}}))
+	past := grpcpooltest.CertRequest{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}
 	pastServer := past
 	pastServer.Hosts = []string{"127.0.0.1"}
 	expired := serverTLS(t, l.CA, issue(t, l.CA, pastServer))
-	clientOnly := serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"127.0.0.1"}, Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))
+	clientOnly := serverTLS(t, l.CA, issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"127.0.0.1"}, Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))
 	otherALPN, noALPN := good.Clone(), good.Clone()
 	otherALPN.NextProtos, noALPN.NextProtos = []string{"http/1.1"}, nil
 	web, secureWeb := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
@@ -70,7 +69,7 @@ func refusals(t *testing.T) []refusal {
 	secureWeb.StartTLS()
 	t.Cleanup(web.Close)
 	t.Cleanup(secureWeb.Close)
-	plain := grpctest.Start(t, grpctest.Config{}).Addr()
+	plain := grpcpooltest.NewServer(t).Addr()
 	none := insecure.NewCredentials()
 
 	return []refusal{
@@ -279,19 +278,19 @@ func (r refusal) check(t *testing.T, from string, err error) {
 }
 
 // clientCreds trust l's authority and show the pair, if there is one.
-func clientCreds(t *testing.T, l *pki.Localhost, pair ...pki.Pair) credentials.TransportCredentials {
+func clientCreds(t *testing.T, l *grpcpooltest.Certs, pair ...grpcpooltest.KeyPair) credentials.TransportCredentials {
 	t.Helper()
 	return credentials.NewTLS(clientConfig(t, l, pair...))
 }
 
-func clientCreds13(t *testing.T, l *pki.Localhost, pair ...pki.Pair) credentials.TransportCredentials {
+func clientCreds13(t *testing.T, l *grpcpooltest.Certs, pair ...grpcpooltest.KeyPair) credentials.TransportCredentials {
 	t.Helper()
 	config := clientConfig(t, l, pair...)
 	config.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(config)
 }
 
-func clientConfig(t *testing.T, l *pki.Localhost, pair ...pki.Pair) *tls.Config {
+func clientConfig(t *testing.T, l *grpcpooltest.Certs, pair ...grpcpooltest.KeyPair) *tls.Config {
 	t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AppendCertsFromPEM(l.CA.PEM)

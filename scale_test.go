@@ -9,7 +9,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -28,14 +28,13 @@ func TestAChannelHasTheConnectionsThatTheStreamLimitMakesNecessary(t *testing.T)
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun, finish := make(chan struct{}, 12), make(chan struct{})
-			server := grpctest.Start(t, grpctest.Config{
-				Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(5)},
-				EmptyCall: func(context.Context) error {
+			server := grpcpooltest.NewServer(t,
+				grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(5)),
+				grpcpooltest.WithEmptyCall(func(context.Context) error {
 					begun <- struct{}{}
 					<-finish
 					return nil
-				},
-			})
+				}))
 			f := plainFactory(t, server.Addr(), grpcpool.WithDialOptions(test.opts...))
 			conn, inside, err := f.NewInspectedConnection(testContext(t))
 			if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // issuingPoint is an issuing distribution point (RFC 5280 section 5.2.5).
@@ -55,12 +55,12 @@ func TestARevocationListCoversWhatItIsFor(t *testing.T) {
 	l := localhost(t)
 	const here, elsewhere = "http://ca.test/1.crl", "http://ca.test/2.crl"
 	plain := l.Server
-	pointing := issue(t, l.CA, pki.Request{Hosts: []string{"127.0.0.1"}, CRLs: []string{"ldap://ca.test/crl", here}})
+	pointing := issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"127.0.0.1"}, CRLs: []string{"ldap://ca.test/crl", here}})
 	later := time.Now().Add(time.Hour)
 
 	for name, test := range map[string]struct {
 		scope   issuingPoint
-		server  pki.Pair
+		server  grpcpooltest.KeyPair
 		unknown string // why the list does not cover the server; "" if it does
 	}{
 		"the whole list, and where it is":             {issuingPoint{Name: at(here)}, plain, ""},
@@ -101,7 +101,7 @@ func TestRevocationListsForPartsOfTheCertificatesAddUp(t *testing.T) {
 	s := startChain(t)
 	later := time.Now().Add(time.Hour)
 	dir := t.TempDir()
-	list := func(name string, ca *pki.CA, p issuingPoint, revoked ...pki.Pair) string {
+	list := func(name string, ca *grpcpooltest.CA, p issuingPoint, revoked ...grpcpooltest.KeyPair) string {
 		path := filepath.Join(dir, name)
 		write(t, path, must(ca.RevocationListWith(p.in(true), later, revoked...)))
 		return path
@@ -109,13 +109,13 @@ func TestRevocationListsForPartsOfTheCertificatesAddUp(t *testing.T) {
 	users, authorities := issuingPoint{OnlyUsers: true}, issuingPoint{OnlyAuthorities: true}
 	ofRoot, ofRootUsers := list("a", s.CA, authorities), list("b", s.CA, users)
 	ofIssuer, ofIssuerAuthorities := list("c", s.intermediate, users), list("d", s.intermediate, authorities)
-	revoking := list("e", s.CA, authorities, pki.Pair{CertPEM: s.intermediate.PEM})
+	revoking := list("e", s.CA, authorities, grpcpooltest.KeyPair{CertPEM: s.intermediate.PEM})
 
-	wantDial(t, s.Localhost, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofRootUsers, ofIssuer, ofIssuerAuthorities))
-	wantDial(t, s.Localhost, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofIssuer))
-	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "for end entities only"}, identity.WithCRLFiles(true, ofRootUsers, ofIssuer))
-	wantDial(t, s.Localhost, s.address, []string{"CN=server", "for authorities only"}, identity.WithCRLFiles(true, ofRoot, ofIssuerAuthorities))
-	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "was revoked at"}, identity.WithCRLFiles(true, revoking, ofIssuer))
+	wantDial(t, s.Certs, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofRootUsers, ofIssuer, ofIssuerAuthorities))
+	wantDial(t, s.Certs, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofIssuer))
+	wantDial(t, s.Certs, s.address, []string{"CN=intermediate", "for end entities only"}, identity.WithCRLFiles(true, ofRootUsers, ofIssuer))
+	wantDial(t, s.Certs, s.address, []string{"CN=server", "for authorities only"}, identity.WithCRLFiles(true, ofRoot, ofIssuerAuthorities))
+	wantDial(t, s.Certs, s.address, []string{"CN=intermediate", "was revoked at"}, identity.WithCRLFiles(true, revoking, ofIssuer))
 }
 
 // Some authorities mark extensions as critical that have no effect, and write uncritical

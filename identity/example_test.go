@@ -22,8 +22,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -197,8 +197,8 @@ func tryWith(dir, address string, opt identity.Option) {
 
 // startServerAndWriteFiles starts a server on localhost that wants certificates of
 // the authority, and writes the files of a client into a new directory.
-func startServerAndWriteFiles() (dir string, ca *pki.CA, address string, stop func()) {
-	l, err := pki.NewLocalhost()
+func startServerAndWriteFiles() (dir string, ca *grpcpooltest.CA, address string, stop func()) {
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -236,8 +236,8 @@ func startServerAndWriteFiles() (dir string, ca *pki.CA, address string, stop fu
 }
 
 // writeClient issues a certificate and puts it in the client's files.
-func writeClient(dir string, ca *pki.CA, name string) {
-	pair, err := ca.Issue(pki.Request{CommonName: name})
+func writeClient(dir string, ca *grpcpooltest.CA, name string) {
+	pair, err := ca.Issue(grpcpooltest.CertRequest{CommonName: name})
 	if err != nil {
 		log.Panic(err)
 	}

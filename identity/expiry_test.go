@@ -14,9 +14,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // logBook keeps log records.
@@ -80,9 +79,9 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		l := localhost(t)
-		l.Client = issue(t, l.CA, pki.Request{CommonName: "short", NotBefore: begin, NotAfter: begin.Add(30 * time.Minute)})
-		l.Server = issue(t, l.CA, pki.Request{Hosts: []string{"localhost"}, NotBefore: begin, NotAfter: begin.Add(15 * time.Minute)})
-		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+		l.Client = issue(t, l.CA, grpcpooltest.CertRequest{CommonName: "short", NotBefore: begin, NotAfter: begin.Add(30 * time.Minute)})
+		l.Server = issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"localhost"}, NotBefore: begin, NotAfter: begin.Add(15 * time.Minute)})
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithTLS(serverTLS(t, l.CA, l.Server)))
 		log := new(logBook)
 		f, err := newFactory(l, server.Target(), options{identity.WithLogger(log.logger())},
 			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithIdleTimeout(0))) // an idle channel has no watch
@@ -134,7 +133,7 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 func TestACertificateNearItsEndIsWarnedOfAtOnce(t *testing.T) {
 	l, log := localhost(t), new(logBook)
 	now := time.Now()
-	l.Client = issue(t, l.CA, pki.Request{NotBefore: now.Add(-23 * time.Hour), NotAfter: now.Add(time.Hour)})
+	l.Client = issue(t, l.CA, grpcpooltest.CertRequest{NotBefore: now.Add(-23 * time.Hour), NotAfter: now.Add(time.Hour)})
 	f, err := newFactory(l, "localhost:1", options{identity.WithLogger(log.logger())})
 	if err != nil {
 		t.Fatal(err)
@@ -148,17 +147,17 @@ func TestACertificateNearItsEndIsWarnedOfAtOnce(t *testing.T) {
 // or one behind the server's certificate, its root included.
 func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const hourBefore = time.Hour // authorities of pki are valid from then on
+		const hourBefore = time.Hour // authorities of grpcpooltest are valid from then on
 		begin := time.Now()
-		root := must(pki.NewCAUntil("server root", begin.Add(20*time.Minute)))
+		root := must(grpcpooltest.NewCAUntil("server root", begin.Add(20*time.Minute)))
 		clients := newCA(t, "client root")
 		intermediate := must(clients.IntermediateBetween("client intermediate", begin, begin.Add(15*time.Minute)))
-		client := issue(t, intermediate, pki.Request{})
-		server := grpctest.Start(t, grpctest.Config{
-			InMemory: true, TLS: serverTLS(t, clients, issue(t, root, pki.Request{Hosts: []string{"localhost"}})),
-		})
+		client := issue(t, intermediate, grpcpooltest.CertRequest{})
+		server := grpcpooltest.NewServer(t,
+			grpcpooltest.WithInMemory(),
+			grpcpooltest.WithTLS(serverTLS(t, clients, issue(t, root, grpcpooltest.CertRequest{Hosts: []string{"localhost"}}))))
 		log := new(logBook)
-		f, err := newFactory(&pki.Localhost{CA: root, Client: pki.Pair{CertPEM: slices.Concat(client.CertPEM, intermediate.PEM), KeyPEM: client.KeyPEM}},
+		f, err := newFactory(&grpcpooltest.Certs{CA: root, Client: grpcpooltest.KeyPair{CertPEM: slices.Concat(client.CertPEM, intermediate.PEM), KeyPEM: client.KeyPEM}},
 			server.Target(), options{identity.WithLogger(log.logger())}, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
@@ -208,11 +207,11 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
 	l := localhost(t)
 	now, day := time.Now(), 24*time.Hour
-	between := func(name string, from, to time.Duration) *pki.CA {
+	between := func(name string, from, to time.Duration) *grpcpooltest.CA {
 		return must(l.CA.IntermediateBetween(name, now.Add(from), now.Add(to)))
 	}
 	for name, test := range map[string]struct {
-		issuer *pki.CA
+		issuer *grpcpooltest.CA
 		beside []byte
 		want   string // "": no warning
 	}{
@@ -224,9 +223,9 @@ func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
 		"another is expired": {between("i", -day, 20*day), between("old", -20*day, -day).PEM, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log, client := new(logBook), issue(t, test.issuer, pki.Request{})
-			chain := pki.Pair{CertPEM: slices.Concat(client.CertPEM, test.issuer.PEM, test.beside), KeyPEM: client.KeyPEM}
-			if _, err := newFactory(&pki.Localhost{CA: l.CA, Client: chain}, "localhost:1", options{identity.WithLogger(log.logger())}); err != nil {
+			log, client := new(logBook), issue(t, test.issuer, grpcpooltest.CertRequest{})
+			chain := grpcpooltest.KeyPair{CertPEM: slices.Concat(client.CertPEM, test.issuer.PEM, test.beside), KeyPEM: client.KeyPEM}
+			if _, err := newFactory(&grpcpooltest.Certs{CA: l.CA, Client: chain}, "localhost:1", options{identity.WithLogger(log.logger())}); err != nil {
 				t.Fatal(err)
 			}
 			all := log.count("WARN", "")

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // stall makes opening a file hang until the function that it returns is called, or for
@@ -85,7 +85,7 @@ func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := issue(t, l.CA, pki.Request{})
+	next := issue(t, l.CA, grpcpooltest.CertRequest{})
 	files.put(t, l.CA.PEM, next)
 	release := stall(t, files.cert)
 	told := 0
@@ -127,7 +127,7 @@ func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := stall(t, list)
-	next := issue(t, l.CA, pki.Request{})
+	next := issue(t, l.CA, grpcpooltest.CertRequest{})
 	files.put(t, l.CA.PEM, next)
 	reloadBriefly(t, f, func(err error) bool {
 		return f.Identity().Serial == serialOf(t, next) && err != nil && strings.Contains(err.Error(), fmt.Sprintf("reading %q has not ended after", list))

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 func TestBadFilesAreNamedAtConstruction(t *testing.T) {
 	l, other := localhost(t), localhost(t)
 	now := time.Now()
-	expired := issue(t, l.CA, pki.Request{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+	expired := issue(t, l.CA, grpcpooltest.CertRequest{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
 	for name, test := range map[string]struct {
 		breakIt func(t *testing.T, f *certFiles)
 		culprit func(f *certFiles) string

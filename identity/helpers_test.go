@@ -14,9 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,7 +32,7 @@ func (f *factory) Close() error { return f.provider.Close() }
 type options []identity.Option
 
 // newFactory is NewIdentityFactory for l's client.
-func newFactory(l *pki.Localhost, address string, opts options, more ...grpcpool.FactoryOption) (*factory, error) {
+func newFactory(l *grpcpooltest.Certs, address string, opts options, more ...grpcpool.FactoryOption) (*factory, error) {
 	provider, err := identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, opts...)
 	return ofProvider(provider, err, address, more)
 }
@@ -60,16 +59,16 @@ func ofProvider(provider *identity.Provider, err error, address string, opts []g
 	return &factory{f, provider}, nil
 }
 
-func localhost(t testing.TB) *pki.Localhost {
+func localhost(t testing.TB) *grpcpooltest.Certs {
 	t.Helper()
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-func issue(t testing.TB, ca *pki.CA, r pki.Request) pki.Pair {
+func issue(t testing.TB, ca *grpcpooltest.CA, r grpcpooltest.CertRequest) grpcpooltest.KeyPair {
 	t.Helper()
 	pair, err := ca.Issue(r)
 	if err != nil {
@@ -78,7 +77,7 @@ func issue(t testing.TB, ca *pki.CA, r pki.Request) pki.Pair {
 	return pair
 }
 
-func serverTLS(t testing.TB, ca *pki.CA, server pki.Pair) *tls.Config {
+func serverTLS(t testing.TB, ca *grpcpooltest.CA, server grpcpooltest.KeyPair) *tls.Config {
 	t.Helper()
 	config, err := ca.ServerConfig(server)
 	if err != nil {
@@ -89,7 +88,7 @@ func serverTLS(t testing.TB, ca *pki.CA, server pki.Pair) *tls.Config {
 
 func startTLS(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	return grpctest.Start(t, grpctest.Config{TLS: config}).Addr()
+	return grpcpooltest.NewServer(t, grpcpooltest.WithTLS(config)).Addr()
 }
 
 func withH2(config *tls.Config) *tls.Config {

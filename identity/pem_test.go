@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode/utf16"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // threePEM are the arguments of FromPEM.
@@ -41,7 +41,7 @@ func asPEM(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-func keyOfPair(t testing.TB, pair pki.Pair) *ecdsa.PrivateKey {
+func keyOfPair(t testing.TB, pair grpcpooltest.KeyPair) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := x509.ParsePKCS8PrivateKey(derOf(pair.KeyPEM))
 	if err != nil {
@@ -75,7 +75,7 @@ func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	sec1 := asPEM("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(keyOfPair(t, l.Client))))
 	params := asPEM("EC PARAMETERS", must(asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7})))
 	intermediate := must(l.CA.Intermediate("intermediate"))
-	deep := issue(t, intermediate, pki.Request{})
+	deep := issue(t, intermediate, grpcpooltest.CertRequest{})
 	other := newCA(t, "another")
 	joined := slices.Concat(bytes.TrimSpace(cert), key)
 
@@ -120,7 +120,7 @@ func TestAMistakeInPEMIsNamed(t *testing.T) {
 	}{3, struct{ Type asn1.ObjectIdentifier }{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}}}))
 	damaged := bytes.Clone(cert)
 	damaged[len(damaged)/2] = '*'
-	issuer := issue(t, l.CA, pki.Request{CommonName: "issuer"})
+	issuer := issue(t, l.CA, grpcpooltest.CertRequest{CommonName: "issuer"})
 
 	for name, test := range map[string]struct {
 		threePEM
@@ -176,7 +176,7 @@ func TestAPathWithALineBreakIsRefused(t *testing.T) {
 
 // oddCA is a certificate that crypto/x509 does not parse: ca's, with the bytes what
 // replaced by as many others.
-func oddCA(t testing.TB, ca *pki.CA, what, with []byte) []byte {
+func oddCA(t testing.TB, ca *grpcpooltest.CA, what, with []byte) []byte {
 	t.Helper()
 	der := derOf(ca.PEM)
 	if bytes.Count(der, what) != 1 || len(what) != len(with) {

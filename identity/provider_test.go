@@ -14,18 +14,17 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // served is a provider whose source the test fills, and a server in memory that takes its
 // certificates.
 type served struct {
-	l        *pki.Localhost
+	l        *grpcpooltest.Certs
 	door     *door
-	server   *grpctest.Server
+	server   *grpcpooltest.Server
 	source   *memory
 	provider *identity.Provider
 }
@@ -34,7 +33,7 @@ func newServed(t *testing.T, opts ...identity.Option) *served {
 	t.Helper()
 	s := &served{l: localhost(t)}
 	s.door = openDoor(t, s.l.CA, s.l.Server)
-	s.server = startBehind(t, s.door, grpctest.Config{InMemory: true})
+	s.server = startBehind(t, s.door, []grpcpooltest.Option{grpcpooltest.WithInMemory()})
 	s.source = &memory{identity: identityOf(t, s.l.CA, s.l.Client)}
 	s.provider = must(identity.FromSource(s.source.source, opts...))
 	return s
@@ -58,7 +57,7 @@ func call(t *testing.T, conn grpc.ClientConnInterface) {
 // renew gives the source a new certificate, and returns its serial number.
 func (s *served) renew(t *testing.T) (serial string) {
 	t.Helper()
-	next := issue(t, s.l.CA, pki.Request{CommonName: "next"})
+	next := issue(t, s.l.CA, grpcpooltest.CertRequest{CommonName: "next"})
 	s.source.set(func(m *memory) { m.identity = identityOf(t, s.l.CA, next) })
 	return serialOf(t, next)
 }
@@ -246,7 +245,7 @@ func TestConnectionsUnderTheCredentialsAreReplaced(t *testing.T) {
 }
 
 func TestAProviderThatWasNotMadeFailsEveryCall(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	for _, p := range []*identity.Provider{nil, new(identity.Provider)} {
 		conn := must(scale.NewClient(server.Addr(), p.DialOption()))
 		defer conn.Close()
@@ -265,8 +264,8 @@ func TestTheEndOfEveryServersCertificateIsSeenComing(t *testing.T) {
 		l, log, begin := localhost(t), new(logBook), time.Now()
 		provider := must(identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, identity.WithLogger(log.logger())))
 		for _, life := range []time.Duration{15 * time.Minute, 20 * time.Minute} {
-			pair := issue(t, l.CA, pki.Request{Hosts: []string{"localhost"}, NotBefore: begin, NotAfter: begin.Add(life)})
-			server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, pair)})
+			pair := issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"localhost"}, NotBefore: begin, NotAfter: begin.Add(life)})
+			server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithTLS(serverTLS(t, l.CA, pair)))
 			conn := must(scale.NewClient(server.Target(), provider.DialOption(), grpc.WithContextDialer(server.Dial)))
 			defer conn.Close()
 			call(t, conn)

@@ -20,8 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // door is the credentials of a server: a TLS configuration that can be changed, and a
@@ -38,7 +37,7 @@ type door struct {
 }
 
 // openDoor returns a door for clients with a certificate of the authority.
-func openDoor(t testing.TB, clients *pki.CA, server pki.Pair) *door {
+func openDoor(t testing.TB, clients *grpcpooltest.CA, server grpcpooltest.KeyPair) *door {
 	t.Helper()
 	d := &door{inside: make(map[net.Conn]string), seen: make(map[string]int), changed: make(chan struct{})}
 	d.set(t, server, clients)
@@ -51,7 +50,7 @@ func openDoor(t testing.TB, clients *pki.CA, server pki.Pair) *door {
 }
 
 // set changes the server's certificate, and the authorities whose clients it accepts.
-func (d *door) set(t testing.TB, server pki.Pair, clients ...*pki.CA) {
+func (d *door) set(t testing.TB, server grpcpooltest.KeyPair, clients ...*grpcpooltest.CA) {
 	t.Helper()
 	config := withH2(serverTLS(t, clients[0], server))
 	for _, ca := range clients[1:] {
@@ -156,18 +155,18 @@ func (d *door) wantNobodyRefused(t testing.TB) {
 }
 
 // startBehind starts a server behind d.
-func startBehind(t testing.TB, d *door, config grpctest.Config) *grpctest.Server {
+func startBehind(t testing.TB, d *door, config []grpcpooltest.Option) *grpcpooltest.Server {
 	t.Helper()
-	config.Options = append(config.Options, grpc.Creds(d))
-	return grpctest.Start(t, config)
+	config = append(config, grpcpooltest.WithServerOptions(grpc.Creds(d)))
+	return grpcpooltest.NewServer(t, config...)
 }
 
-func serialOf(t testing.TB, pair pki.Pair) string {
+func serialOf(t testing.TB, pair grpcpooltest.KeyPair) string {
 	t.Helper()
 	return fmt.Sprintf("%x", leafOf(t, pair).SerialNumber)
 }
 
-func leafOf(t testing.TB, pair pki.Pair) *x509.Certificate {
+func leafOf(t testing.TB, pair grpcpooltest.KeyPair) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(pair.CertPEM)
 	leaf, err := x509.ParseCertificate(block.Bytes)
@@ -177,9 +176,9 @@ func leafOf(t testing.TB, pair pki.Pair) *x509.Certificate {
 	return leaf
 }
 
-func newCA(t testing.TB, name string) *pki.CA {
+func newCA(t testing.TB, name string) *grpcpooltest.CA {
 	t.Helper()
-	ca, err := pki.NewCA(name)
+	ca, err := grpcpooltest.NewCA(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +194,7 @@ type certFiles struct {
 }
 
 // writeFiles puts the client's files of l into a new directory.
-func writeFiles(t testing.TB, l *pki.Localhost, replace func(testing.TB, *certFiles, map[string][]byte)) *certFiles {
+func writeFiles(t testing.TB, l *grpcpooltest.Certs, replace func(testing.TB, *certFiles, map[string][]byte)) *certFiles {
 	t.Helper()
 	f := &certFiles{dir: t.TempDir(), replace: replace}
 	f.ca, f.cert, f.key = filepath.Join(f.dir, "ca.crt"), filepath.Join(f.dir, "tls.crt"), filepath.Join(f.dir, "tls.key")
@@ -203,7 +202,7 @@ func writeFiles(t testing.TB, l *pki.Localhost, replace func(testing.TB, *certFi
 	return f
 }
 
-func (f *certFiles) put(t testing.TB, caPEM []byte, client pki.Pair) {
+func (f *certFiles) put(t testing.TB, caPEM []byte, client grpcpooltest.KeyPair) {
 	t.Helper()
 	f.replace(t, f, map[string][]byte{"ca.crt": caPEM, "tls.crt": client.CertPEM, "tls.key": client.KeyPEM})
 }

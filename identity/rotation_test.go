@@ -15,9 +15,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -67,15 +66,15 @@ func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first, second := localhost(t), localhost(t)
 			d := openDoor(t, first.CA, first.Server)
-			server := startBehind(t, d, grpctest.Config{
-				Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(4)},
-				EmptyCall: func(ctx context.Context) error {
+			server := startBehind(t, d, []grpcpooltest.Option{
+				grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(4)),
+				grpcpooltest.WithEmptyCall(func(ctx context.Context) error {
 					select { // calls take a little, so that there is more than one connection
 					case <-time.After(8 * time.Millisecond):
 					case <-ctx.Done():
 					}
 					return nil
-				},
+				}),
 			})
 			files := writeFiles(t, first, replace)
 			f, err := fromFiles(files, server.Addr(), identity.WithReloadInterval(100*time.Millisecond), identity.WithReplaceWithin(time.Second))
@@ -97,7 +96,7 @@ func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 
 			// The old authority goes: its certificates are refused from now on.
 			d.set(t, second.Server, second.CA)
-			third := issue(t, second.CA, pki.Request{})
+			third := issue(t, second.CA, grpcpooltest.CertRequest{})
 			files.put(t, second.CA.PEM, third)
 			d.waitUntilAllShow(ctx, t, serialOf(t, third))
 
@@ -114,7 +113,7 @@ func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 // inBubble is a pool with a connection to a server in memory, whose client files
 // lie in a directory. It must be made inside a bubble.
 type inBubble struct {
-	l       *pki.Localhost
+	l       *grpcpooltest.Certs
 	door    *door
 	files   *certFiles
 	factory *grpcpool.Factory
@@ -126,7 +125,7 @@ func newInBubble(t *testing.T) *inBubble {
 	t.Helper()
 	b := &inBubble{l: localhost(t), log: new(logBook)}
 	b.door = openDoor(t, b.l.CA, b.l.Server)
-	server := startBehind(t, b.door, grpctest.Config{InMemory: true})
+	server := startBehind(t, b.door, []grpcpooltest.Option{grpcpooltest.WithInMemory()})
 	b.files = writeFiles(t, b.l, asKubernetes)
 	f, err := grpcpool.NewMutualTLSFactoryFromFiles(b.files.ca, b.files.cert, b.files.key, server.Target(),
 		grpcpool.WithLogger(b.log.logger()), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
@@ -151,7 +150,7 @@ func (b *inBubble) call(t *testing.T) {
 func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
-		next := issue(t, b.l.CA, pki.Request{CommonName: "next"})
+		next := issue(t, b.l.CA, grpcpooltest.CertRequest{CommonName: "next"})
 		b.files.put(t, b.l.CA.PEM, next)
 		for range 30 {
 			b.call(t)
@@ -175,7 +174,7 @@ func TestAStreamOutlivesTheIdentityItBeganUnder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next := issue(t, b.l.CA, pki.Request{})
+		next := issue(t, b.l.CA, grpcpooltest.CertRequest{})
 		b.files.put(t, b.l.CA.PEM, next)
 		for range 60 {
 			if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
@@ -216,7 +215,7 @@ func TestTheIdentityIsShown(t *testing.T) {
 		if got := b.pool.Stats().Identity; got != want {
 			t.Errorf("Stats show %+v, want %+v", got, want)
 		}
-		next := issue(t, b.l.CA, pki.Request{CommonName: "next"})
+		next := issue(t, b.l.CA, grpcpooltest.CertRequest{CommonName: "next"})
 		b.files.put(t, b.l.CA.PEM, next)
 		time.Sleep(12 * time.Second)
 		want.Generation, want.Subject, want.Serial = 2, "CN=next", serialOf(t, next)
@@ -253,7 +252,7 @@ func TestFilesThatAreStillBeingWrittenAreLeftAlone(t *testing.T) {
 func TestAHalfWrittenPairIsKeptOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
-		next := issue(t, b.l.CA, pki.Request{CommonName: "next"})
+		next := issue(t, b.l.CA, grpcpooltest.CertRequest{CommonName: "next"})
 		write(t, b.files.cert, next.CertPEM)
 		time.Sleep(time.Minute)
 		b.wantOldIdentity(t, "does not match", b.files.key)
@@ -307,7 +306,7 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 				if n := b.log.count("WARN", "reload failed"); n < 4 || n > 6 {
 					t.Errorf("%d warnings in five minutes, want about one each", n)
 				}
-				next := issue(t, b.l.CA, pki.Request{})
+				next := issue(t, b.l.CA, grpcpooltest.CertRequest{})
 				for path, content := range map[string][]byte{b.files.ca: b.l.CA.PEM, b.files.cert: next.CertPEM, b.files.key: next.KeyPEM} {
 					write(t, path, content)
 				}
@@ -325,7 +324,7 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 
 func (b *inBubble) putExpired(t *testing.T) {
 	now := time.Now()
-	b.files.put(t, b.l.CA.PEM, issue(t, b.l.CA, pki.Request{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}))
+	b.files.put(t, b.l.CA.PEM, issue(t, b.l.CA, grpcpooltest.CertRequest{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}))
 }
 
 func cutOff(pem []byte) []byte { return pem[:len(pem)-20] }
@@ -348,7 +347,7 @@ func TestAFactoryWatchesWhileAChannelIsOpen(t *testing.T) {
 		}
 
 		// A handshake checks too.
-		next := issue(t, b.l.CA, pki.Request{})
+		next := issue(t, b.l.CA, grpcpooltest.CertRequest{})
 		b.files.put(t, b.l.CA.PEM, next)
 		if err := b.factory.Reload(t.Context()); err != nil {
 			t.Error(err)

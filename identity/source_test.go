@@ -17,9 +17,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // memory is a source that the test fills.
@@ -49,7 +48,7 @@ func (m *memory) set(change func(*memory)) {
 	change(m)
 }
 
-func identityOf(t testing.TB, ca *pki.CA, client pki.Pair) identity.Identity {
+func identityOf(t testing.TB, ca *grpcpooltest.CA, client grpcpooltest.KeyPair) identity.Identity {
 	t.Helper()
 	cert, err := tls.X509KeyPair(client.CertPEM, client.KeyPEM)
 	if err != nil {
@@ -64,7 +63,7 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		d := openDoor(t, l.CA, l.Server)
-		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		server := startBehind(t, d, []grpcpooltest.Option{grpcpooltest.WithInMemory()})
 		m := &memory{identity: identityOf(t, l.CA, l.Client)}
 		f, err := fromSource(m.source, server.Target(), nil, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
@@ -77,7 +76,7 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 		defer conn.Close()
 
 		// Pushed.
-		second := issue(t, l.CA, pki.Request{})
+		second := issue(t, l.CA, grpcpooltest.CertRequest{})
 		m.set(func(m *memory) { m.identity = identityOf(t, l.CA, second) })
 		if err := f.Reload(t.Context()); err != nil {
 			t.Error(err)
@@ -109,7 +108,7 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 		}
 
 		// Polled.
-		third := issue(t, l.CA, pki.Request{})
+		third := issue(t, l.CA, grpcpooltest.CertRequest{})
 		m.set(func(m *memory) { m.identity, m.err, m.hang = identityOf(t, l.CA, third), nil, false })
 		time.Sleep(30 * time.Second)
 		if id := f.Identity(); id.Generation != 3 || id.Serial != serialOf(t, third) || id.LastError != nil {
@@ -124,13 +123,13 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	l := localhost(t)
 	d := openDoor(t, l.CA, l.Server)
-	server := startBehind(t, d, grpctest.Config{})
+	server := startBehind(t, d, nil)
 	m := &memory{identity: identityOf(t, l.CA, l.Client)}
 	f, err := fromSource(m.source, server.Addr(), options{identity.WithReloadInterval(time.Millisecond)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var last pki.Pair
+	var last grpcpooltest.KeyPair
 	var running sync.WaitGroup
 	for range 4 {
 		running.Go(func() {
@@ -146,7 +145,7 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 		})
 	}
 	for range 20 {
-		last = issue(t, l.CA, pki.Request{})
+		last = issue(t, l.CA, grpcpooltest.CertRequest{})
 		next := identityOf(t, l.CA, last)
 		m.set(func(m *memory) { m.identity = next })
 		if err := f.Reload(testContext(t)); err != nil {
@@ -209,7 +208,7 @@ func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		d := openDoor(t, l.CA, l.Server)
-		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		server := startBehind(t, d, []grpcpooltest.Option{grpcpooltest.WithInMemory()})
 		s, log := &stuck{identity: identityOf(t, l.CA, l.Client)}, new(logBook)
 		f, err := fromSource(s.source, server.Target(), options{identity.WithLogger(log.logger())},
 			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
@@ -272,7 +271,7 @@ func TestASourceThatHangsCostsAnImpatientProgramOneDial(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := localhost(t)
-				server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithTLS(serverTLS(t, l.CA, l.Server)))
 				s := &stuck{identity: identityOf(t, l.CA, l.Client)}
 				m := &memory{identity: s.identity}
 				source := m.source
@@ -345,7 +344,7 @@ func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		d := openDoor(t, l.CA, l.Server)
-		server := startBehind(t, d, grpctest.Config{InMemory: true})
+		server := startBehind(t, d, []grpcpooltest.Option{grpcpooltest.WithInMemory()})
 		first := identityOf(t, l.CA, l.Client)
 		key := first.Certificate.PrivateKey.(crypto.Signer)
 		var last *session // the factory asks one at a time

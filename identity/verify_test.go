@@ -20,14 +20,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // wantDial makes a channel and wants it to fail for the reasons, or, without any,
 // to succeed.
-func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...identity.Option) {
+func wantDial(t *testing.T, l *grpcpooltest.Certs, address string, reasons []string, opts ...identity.Option) {
 	t.Helper()
 	f, err := newFactory(l, address, opts)
 	if err != nil {
@@ -50,14 +49,14 @@ func wantConnection(t *testing.T, f grpcpool.ConnectionFactory, reasons ...strin
 	conn.Close()
 }
 
-func pinOf(t testing.TB, pair pki.Pair) string {
+func pinOf(t testing.TB, pair grpcpooltest.KeyPair) string {
 	t.Helper()
 	hash := sha256.Sum256(leafOf(t, pair).RawSubjectPublicKeyInfo)
 	return base64.StdEncoding.EncodeToString(hash[:])
 }
 
 // rootPin is the pin of an authority.
-func rootPin(t testing.TB, ca *pki.CA) string {
+func rootPin(t testing.TB, ca *grpcpooltest.CA) string {
 	t.Helper()
 	block, _ := pem.Decode(ca.PEM)
 	cert, err := x509.ParseCertificate(block.Bytes)
@@ -94,8 +93,8 @@ func TestOnlyPinnedKeysAreAccepted(t *testing.T) {
 // and so is one with another name.
 func TestAPinDoesNotReplaceTheUsualChecks(t *testing.T) {
 	l, stranger := localhost(t), localhost(t)
-	elsewhere := issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})
-	client := &pki.Localhost{CA: l.CA, Client: l.Client}
+	elsewhere := issue(t, l.CA, grpcpooltest.CertRequest{Hosts: []string{"other.example"}})
+	client := &grpcpooltest.Certs{CA: l.CA, Client: l.Client}
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, stranger.Server)), []string{"unknown authority"},
 		identity.WithPinnedKeys(pinOf(t, stranger.Server)))
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, elsewhere)), []string{"doesn't contain any IP SANs"},
@@ -131,7 +130,7 @@ func TestVerifyConnectionSeesAVerifiedServerAndCanRefuseIt(t *testing.T) {
 func TestADialDoesNotWaitForEverForWhatHangsInItsHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
-		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithTLS(serverTLS(t, l.CA, l.Server)))
 		fast, held := identityOf(t, l.CA, l.Client), make(chan struct{})
 		slow := fast
 		slow.Certificate.PrivateKey = slowKey{fast.Certificate.PrivateKey.(crypto.Signer), held}
@@ -177,7 +176,7 @@ func (k slowKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 // if it is of another, so that its error says what is wrong, and not that there was none.
 func TestTheServerSaysWhyItRefusesTheCertificate(t *testing.T) {
 	l, stranger := localhost(t), newCA(t, "strange CA")
-	client := &pki.Localhost{CA: l.CA, Client: issue(t, stranger, pki.Request{})}
+	client := &grpcpooltest.Certs{CA: l.CA, Client: issue(t, stranger, grpcpooltest.CertRequest{})}
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, l.Server)), []string{"unknown certificate authority"})
 }
 
@@ -206,9 +205,9 @@ func TestSessionsAreNotResumed(t *testing.T) {
 
 // chainServer is a server whose certificate an intermediate authority has issued.
 type chainServer struct {
-	*pki.Localhost
+	*grpcpooltest.Certs
 
-	intermediate *pki.CA
+	intermediate *grpcpooltest.CA
 	address      string
 }
 
@@ -219,12 +218,12 @@ func startChain(t *testing.T) *chainServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Server = issue(t, intermediate, pki.Request{Hosts: []string{"127.0.0.1"}})
-	withChain := pki.Pair{CertPEM: slices.Concat(l.Server.CertPEM, intermediate.PEM), KeyPEM: l.Server.KeyPEM}
+	l.Server = issue(t, intermediate, grpcpooltest.CertRequest{Hosts: []string{"127.0.0.1"}})
+	withChain := grpcpooltest.KeyPair{CertPEM: slices.Concat(l.Server.CertPEM, intermediate.PEM), KeyPEM: l.Server.KeyPEM}
 	return &chainServer{l, intermediate, startTLS(t, serverTLS(t, l.CA, withChain))}
 }
 
-func crl(t testing.TB, ca *pki.CA, nextUpdate time.Time, revoked ...pki.Pair) []byte {
+func crl(t testing.TB, ca *grpcpooltest.CA, nextUpdate time.Time, revoked ...grpcpooltest.KeyPair) []byte {
 	t.Helper()
 	list, err := ca.RevocationList(nextUpdate, revoked...)
 	if err != nil {
@@ -238,8 +237,8 @@ func TestARevokedServerIsRefused(t *testing.T) {
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
 	rootList, list := crl(t, s.CA, later), crl(t, s.intermediate, later)
 	revoking := crl(t, s.intermediate, later, s.Server)
-	revokingIntermediate := crl(t, s.CA, later, pki.Pair{CertPEM: s.intermediate.PEM})
-	forged, err := pki.NewCA("intermediate") // the name of the authority, and another key
+	revokingIntermediate := crl(t, s.CA, later, grpcpooltest.KeyPair{CertPEM: s.intermediate.PEM})
+	forged, err := grpcpooltest.NewCA("intermediate") // the name of the authority, and another key
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,8 +267,8 @@ func TestARevokedServerIsRefused(t *testing.T) {
 				paths = append(paths, filepath.Join(t.TempDir(), string(rune('a'+i))))
 				write(t, paths[i], content)
 			}
-			wantDial(t, s.Localhost, s.address, test.failOpen, identity.WithCRLFiles(false, paths...))
-			wantDial(t, s.Localhost, s.address, test.failClose, identity.WithCRLFiles(true, paths...))
+			wantDial(t, s.Certs, s.address, test.failOpen, identity.WithCRLFiles(false, paths...))
+			wantDial(t, s.Certs, s.address, test.failClose, identity.WithCRLFiles(true, paths...))
 		})
 	}
 }
@@ -303,7 +302,7 @@ func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
 func TestRevocationListsAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
-		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithTLS(serverTLS(t, l.CA, l.Server)))
 		path := filepath.Join(t.TempDir(), "crl.pem")
 		later := time.Now().Add(time.Hour)
 		write(t, path, crl(t, l.CA, later))
@@ -345,7 +344,7 @@ func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	broken, good := filepath.Join(dir, "broken.pem"), filepath.Join(dir, "good.pem")
 	write(t, broken, crl(t, s.CA, later))
 	write(t, good, crl(t, s.intermediate, later))
-	f, err := newFactory(s.Localhost, s.address, options{identity.WithCRLFiles(true, broken, good)})
+	f, err := newFactory(s.Certs, s.address, options{identity.WithCRLFiles(true, broken, good)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +356,7 @@ func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	wantConnection(t, f, "was revoked at")
 
 	write(t, good, crl(t, s.intermediate, later))
-	write(t, broken, crl(t, s.CA, later, pki.Pair{CertPEM: s.intermediate.PEM}))
+	write(t, broken, crl(t, s.CA, later, grpcpooltest.KeyPair{CertPEM: s.intermediate.PEM}))
 	if err := f.Reload(testContext(t)); err != nil {
 		t.Error(err)
 	}
@@ -384,7 +383,7 @@ func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
 	wantConnection(t, f, "was revoked at")
 
 	write(t, path, []byte("garbage"))
-	next := issue(t, l.CA, pki.Request{})
+	next := issue(t, l.CA, grpcpooltest.CertRequest{})
 	files.put(t, l.CA.PEM, next)
 	wantError(t, f.Reload(testContext(t)), path, "not a revocation list")
 	wantConnection(t, f, "was revoked at")
@@ -423,7 +422,7 @@ func TestTLS12IsSpokenOnlyWhenAskedFor(t *testing.T) {
 	l := localhost(t)
 	config := serverTLS(t, l.CA, l.Server)
 	config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	server := grpctest.Start(t, grpctest.Config{TLS: config})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithTLS(config))
 
 	strict, err := newFactory(l, server.Addr(), nil)
 	if err != nil {

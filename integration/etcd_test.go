@@ -10,8 +10,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // embeddedEtcd is an etcd in the test's process that demands client certificates.
@@ -24,7 +24,7 @@ type embeddedEtcd struct {
 }
 
 // startEtcd starts an etcd that is stopped when the test ends.
-func startEtcd(t *testing.T, certs *pki.Localhost, opts ...func(*testing.T, *embed.Config)) *embeddedEtcd {
+func startEtcd(t *testing.T, certs *grpcpooltest.Certs, opts ...func(*testing.T, *embed.Config)) *embeddedEtcd {
 	t.Helper()
 	client, err := realserver.ClientTLS(certs)
 	if err != nil {
@@ -59,7 +59,7 @@ func grpcOnly(t *testing.T, cfg *embed.Config) {
 	cfg.ListenClientHttpUrls = []url.URL{{Scheme: "https", Host: realserver.FreeAddr(t)}}
 }
 
-func serverTLS(t *testing.T, certs *pki.Localhost) transport.TLSInfo {
+func serverTLS(t *testing.T, certs *grpcpooltest.Certs) transport.TLSInfo {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -21,9 +21,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func localhost(t *testing.T) *pki.Localhost {
+func localhost(t *testing.T) *grpcpooltest.Certs {
 	t.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func localhost(t *testing.T) *pki.Localhost {
 
 // mutualTLS is the factory that this module's users would make: certificates and
 // an address, everything else left to the library.
-func mutualTLS(t *testing.T, certs *pki.Localhost, addr string) *grpcpool.Factory {
+func mutualTLS(t *testing.T, certs *grpcpooltest.Certs, addr string) *grpcpool.Factory {
 	t.Helper()
 	factory, err := grpcpool.NewMutualTLSFactory(certs.CA.PEM, certs.Client.CertPEM, certs.Client.KeyPEM, addr,
 		30*time.Second, 10*time.Second, nil)

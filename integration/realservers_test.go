@@ -13,8 +13,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // limit is how many streams the real servers allow on a connection.
@@ -35,22 +35,22 @@ type realServer struct {
 // realServers are the ways to start one. Each skips the test if it is not installed.
 var realServers = []struct {
 	name  string
-	start func(t *testing.T, certs *pki.Localhost, g *gate) realServer
+	start func(t *testing.T, certs *grpcpooltest.Certs, g *gate) realServer
 }{
-	{"nginx", func(t *testing.T, certs *pki.Localhost, g *gate) realServer {
+	{"nginx", func(t *testing.T, certs *grpcpooltest.Certs, g *gate) realServer {
 		return behind(t, realserver.StartNginx, certs, g)
 	}},
-	{"haproxy", func(t *testing.T, certs *pki.Localhost, g *gate) realServer {
+	{"haproxy", func(t *testing.T, certs *grpcpooltest.Certs, g *gate) realServer {
 		return behind(t, realserver.StartHAProxy, certs, g)
 	}},
-	{"etcd", func(t *testing.T, certs *pki.Localhost, _ *gate) realServer {
+	{"etcd", func(t *testing.T, certs *grpcpooltest.Certs, _ *gate) realServer {
 		s := realserver.StartEtcd(t, realserver.Config{Certs: certs, MaxStreams: limit})
 		return realServer{s, putAndGet, holdKeepAlive}
 	}},
 }
 
 // behind starts a proxy in front of a gRPC server in this process.
-func behind(t *testing.T, start func(testing.TB, realserver.Config) *realserver.Server, certs *pki.Localhost, g *gate) realServer {
+func behind(t *testing.T, start func(testing.TB, realserver.Config) *realserver.Server, certs *grpcpooltest.Certs, g *gate) realServer {
 	t.Helper()
 	s := start(t, realserver.Config{Certs: certs, MaxStreams: limit, Backend: startBackend(t, g)})
 	return realServer{s, checkHealth, holdHealth}

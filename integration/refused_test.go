@@ -12,12 +12,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // withoutCertificate is a factory whose clients trust the server and show nothing
 // of their own.
-func withoutCertificate(t *testing.T, certs *pki.Localhost, addr string) *grpcpool.Factory {
+func withoutCertificate(t *testing.T, certs *grpcpooltest.Certs, addr string) *grpcpool.Factory {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(certs.CA.PEM)
@@ -30,9 +30,9 @@ func withoutCertificate(t *testing.T, certs *pki.Localhost, addr string) *grpcpo
 
 // showing is a factory whose clients trust the server's authority and show what
 // another has signed.
-func showing(t *testing.T, client pki.Pair, certs *pki.Localhost, addr string) *grpcpool.Factory {
+func showing(t *testing.T, client grpcpooltest.KeyPair, certs *grpcpooltest.Certs, addr string) *grpcpool.Factory {
 	t.Helper()
-	return mutualTLS(t, &pki.Localhost{CA: certs.CA, Client: client}, addr)
+	return mutualTLS(t, &grpcpooltest.Certs{CA: certs.CA, Client: client}, addr)
 }
 
 func TestEtcdRefusesAClientAndTheErrorNamesTheReason(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -43,7 +43,7 @@ func TestEtcdIsStoppedAndStartedUnderLoad(t *testing.T) {
 // testRestartUnderLoad takes etcd away and brings it back while many callers put
 // and get and one watches. Calls may fail with the code Unavailable, or with an
 // error that contains one of those explained.
-func testRestartUnderLoad(t *testing.T, certs *pki.Localhost, addr string, etcd restartable, explained []string) {
+func testRestartUnderLoad(t *testing.T, certs *grpcpooltest.Certs, addr string, etcd restartable, explained []string) {
 	t.Helper()
 	pool := newPool(t, mutualTLS(t, certs, addr))
 	start := time.Now()
@@ -111,7 +111,7 @@ type serverBack struct {
 }
 
 // awaitReturn begins to wait for the server.
-func awaitReturn(t *testing.T, certs *pki.Localhost, addr string) <-chan serverBack {
+func awaitReturn(t *testing.T, certs *grpcpooltest.Certs, addr string) <-chan serverBack {
 	t.Helper()
 	client, factory := clientTLS(t, certs), mutualTLS(t, certs, addr)
 	ctx := within(t, time.Minute)
@@ -137,7 +137,7 @@ func awaitReturn(t *testing.T, certs *pki.Localhost, addr string) <-chan serverB
 	return seen
 }
 
-func clientTLS(t *testing.T, certs *pki.Localhost) *tls.Config {
+func clientTLS(t *testing.T, certs *grpcpooltest.Certs) *tls.Config {
 	t.Helper()
 	cfg, err := realserver.ClientTLS(certs)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -39,7 +39,7 @@ func TestARenewedCertificateIsShownToEtcdWithoutAFailedCall(t *testing.T) {
 		t.Fatal("there are no connections under load")
 	}
 
-	next, err := certs.CA.Issue(pki.Request{CommonName: "renewed"})
+	next, err := certs.CA.Issue(grpcpooltest.CertRequest{CommonName: "renewed"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // nginx finishes the handshake with a certificate that it does not believe, and answers
@@ -47,7 +47,7 @@ func TestACertificateThatNginxDoesNotBelieveFailsNoCall(t *testing.T) {
 		call()
 		return strings.Contains(pool.Stats().Current.Subchannels[0].LastError, "HTTP 400")
 	})
-	next, err := certs.CA.Issue(pki.Request{CommonName: "renewed"})
+	next, err := certs.CA.Issue(grpcpooltest.CertRequest{CommonName: "renewed"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/otelpool"
 	"github.com/davidwartell/go-grpcpool/shared"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -30,7 +29,7 @@ func Example() {
 	ids, server := exampleServer(provider)
 
 	tracing := otelpool.WithTracerProvider(provider)
-	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, server.Address(),
+	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, server.Addr(),
 		30*time.Second, 10*time.Second, nil, otelpool.Instrument(tracing))
 	if err != nil {
 		log.Fatal(err)
@@ -65,8 +64,8 @@ func Example() {
 }
 
 // exampleServer is a server that joins its clients' traces.
-func exampleServer(provider *sdktrace.TracerProvider) (*pki.Localhost, *testserver.Server) {
-	ids, err := pki.NewLocalhost()
+func exampleServer(provider *sdktrace.TracerProvider) (*grpcpooltest.Certs, *grpcpooltest.Standalone) {
+	ids, err := grpcpooltest.NewCerts()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -74,11 +73,11 @@ func exampleServer(provider *sdktrace.TracerProvider) (*pki.Localhost, *testserv
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := testserver.New(grpc.Creds(credentials.NewTLS(config)), grpc.StatsHandler(otelgrpc.NewServerHandler(
+	server := grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(grpc.Creds(credentials.NewTLS(config)), grpc.StatsHandler(otelgrpc.NewServerHandler(
 		otelgrpc.WithTracerProvider(provider),
 		otelgrpc.WithPropagators(propagation.TraceContext{}),
 		otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
-	)))
+	))))
 	if err := server.Start(context.Background()); err != nil {
 		log.Fatal(err)
 	}

@@ -25,7 +25,7 @@ import (
 func TestTheSpansOfACallOnBothSidesShareOneTrace(t *testing.T) {
 	client, atServer := newSide(), newSide()
 	server, ids := startServer(t, serverTracing(atServer))
-	pool := newPool(t, ids, server.Address(),
+	pool := newPool(t, ids, server.Addr(),
 		[]grpcpool.FactoryOption{otelpool.Instrument(otelpool.WithTracerProvider(client.provider))})
 
 	ctx, span := client.begin(t.Context())
@@ -50,7 +50,7 @@ func TestTheSpansOfACallOnBothSidesShareOneTrace(t *testing.T) {
 func TestACallWithoutASpanBeginsATrace(t *testing.T) {
 	client, atServer := newSide(), newSide()
 	server, ids := startServer(t, serverTracing(atServer))
-	pool := newPool(t, ids, server.Address(),
+	pool := newPool(t, ids, server.Addr(),
 		[]grpcpool.FactoryOption{otelpool.Instrument(otelpool.WithTracerProvider(client.provider))},
 		otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
 
@@ -96,7 +96,7 @@ func headersOf(t *testing.T, opts ...otelpool.Option) (trace.TraceID, metadata.M
 			}
 			return handler(ctx, request)
 		}))
-	pool := newPool(t, ids, server.Address(), []grpcpool.FactoryOption{
+	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{
 		otelpool.Instrument(append(opts, otelpool.WithTracerProvider(client.provider))...),
 	})
 	ctx, span := client.begin(t.Context())
@@ -206,7 +206,7 @@ func TestHealthChecksAreInATraceOnlyWhenAskedFor(t *testing.T) {
 			client := newSide()
 			server, ids := startServer(t)
 			opts := append([]otelpool.Option{otelpool.WithTracerProvider(client.provider)}, tt.opts...)
-			pool := newPool(t, ids, server.Address(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
+			pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
 			ctx, span := client.begin(t.Context())
 			call(ctx, t, pool)
 			span.End()

@@ -7,8 +7,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/propagation"
@@ -87,9 +86,9 @@ func wantChild(t *testing.T, child sdktrace.ReadOnlySpan, parent trace.SpanConte
 
 // startServer starts a mutual TLS server on loopback and returns it with the
 // identities for its clients.
-func startServer(t testing.TB, opts ...grpc.ServerOption) (*testserver.Server, *pki.Localhost) {
+func startServer(t testing.TB, opts ...grpc.ServerOption) (*grpcpooltest.Standalone, *grpcpooltest.Certs) {
 	t.Helper()
-	ids, err := pki.NewLocalhost()
+	ids, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +96,7 @@ func startServer(t testing.TB, opts ...grpc.ServerOption) (*testserver.Server, *
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := testserver.New(append(opts, grpc.Creds(credentials.NewTLS(config)))...)
+	server := grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(append(opts, grpc.Creds(credentials.NewTLS(config)))...))
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +109,7 @@ func startServer(t testing.TB, opts ...grpc.ServerOption) (*testserver.Server, *
 }
 
 // newPool makes a pool named "test" over a mutual TLS factory.
-func newPool(t testing.TB, ids *pki.Localhost, address string, options []grpcpool.FactoryOption, poolOptions ...shared.Option) *shared.Pool {
+func newPool(t testing.TB, ids *grpcpooltest.Certs, address string, options []grpcpool.FactoryOption, poolOptions ...shared.Option) *shared.Pool {
 	t.Helper()
 	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM,
 		address, 30*time.Second, 10*time.Second, nil, options...)
@@ -148,7 +147,7 @@ func call(ctx context.Context, t testing.TB, cc grpc.ClientConnInterface) {
 // inMemory is a pool to a mutual TLS server over bufconn, for synctest bubbles.
 func inMemory(t *testing.T, options []grpcpool.FactoryOption, poolOptions ...shared.Option) *shared.Pool {
 	t.Helper()
-	ids, err := pki.NewLocalhost()
+	ids, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func (*hanging) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 	m := newMeters()
 	server, ids := startServer(t, grpc.MaxConcurrentStreams(7))
-	p := newPool(t, ids, server.Address(), nil, shared.WithLeakDetection(time.Hour), otelpool.Metrics(m.option()))
+	p := newPool(t, ids, server.Addr(), nil, shared.WithLeakDetection(time.Hour), otelpool.Metrics(m.option()))
 	call(t.Context(), t, p)
 	l, err := p.Get(t.Context())
 	if err != nil {

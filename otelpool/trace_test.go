@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/otelpool"
 	"github.com/davidwartell/go-grpcpool/shared"
 	"go.opentelemetry.io/otel/attribute"
@@ -21,7 +21,7 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 	client := newSide()
 	opts := []otelpool.Option{otelpool.WithTracerProvider(client.provider)}
 	server, ids := startServer(t)
-	pool := newPool(t, ids, server.Address(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
+	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
 
 	ctx, span := client.begin(t.Context())
 	call(ctx, t, pool)
@@ -71,7 +71,7 @@ func TestTheTestBeforeLendingIsASpanOfTheCallersTrace(t *testing.T) {
 
 func TestADialThatFailsRecordsItsError(t *testing.T) {
 	client := newSide()
-	ids, err := pki.NewLocalhost()
+	ids, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestADialThatFailsRecordsItsError(t *testing.T) {
 func TestACallerWithoutASpanMakesNone(t *testing.T) {
 	client := newSide()
 	server, ids := startServer(t)
-	pool := newPool(t, ids, server.Address(), nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+	pool := newPool(t, ids, server.Addr(), nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
 	call(t.Context(), t, pool)
 	if got := client.recorder.Started(); len(got) != 0 {
 		t.Errorf("%d spans, want none", len(got))
@@ -115,7 +115,7 @@ func TestGetCostsNoMoreAllocationsWithTrace(t *testing.T) {
 		if traced {
 			options = append(options, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
 		}
-		pool := newPool(t, ids, server.Address(), nil, options...)
+		pool := newPool(t, ids, server.Addr(), nil, options...)
 		ctx, span := client.begin(t.Context())
 		defer span.End()
 		held, err := pool.Get(ctx) // while a lease is out Get does not wait

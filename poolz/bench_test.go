@@ -13,7 +13,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -27,10 +27,10 @@ const (
 // loopback that allows 100 streams a connection and takes so long for a call.
 func loaded(b *testing.B, takes time.Duration) *shared.Pool {
 	b.Helper()
-	server := grpctest.Start(b, grpctest.Config{
-		Options:   []grpc.ServerOption{grpc.MaxConcurrentStreams(100)},
-		EmptyCall: func(context.Context) error { time.Sleep(takes); return nil },
-	})
+	server := grpcpooltest.NewServer(b,
+		grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(100)),
+		grpcpooltest.WithEmptyCall(func(context.Context) error { time.Sleep(takes); return nil }),
+		grpcpooltest.WithoutCounts())
 	factory, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials())
 	if err != nil {
 		b.Fatal(err)

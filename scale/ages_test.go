@@ -10,13 +10,13 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // restarted ends the connections of a server twice, at about the same age.
-func restarted(t *testing.T, s *h2server.Server, c *channel, age time.Duration) {
+func restarted(t *testing.T, s *h2test.Server, c *channel, age time.Duration) {
 	t.Helper()
 	for i := range 2 {
 		mustHammer(t, c.stub, 1, 1)
@@ -101,7 +101,7 @@ func TestAnAgeLimitStaysKnownUntilItIsLifted(t *testing.T) {
 		startServer(t, serverConfig{listener: limited, options: aging()})
 		startServer(t, serverConfig{listener: unlimited})
 		var lifted atomic.Bool
-		link := grpctest.NewLink(func(ctx context.Context, addr string) (net.Conn, error) {
+		link := grpcpooltest.NewLink(func(ctx context.Context, addr string) (net.Conn, error) {
 			if lifted.Load() {
 				return unlimited.dial(ctx, addr)
 			}

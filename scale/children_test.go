@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -42,8 +42,8 @@ func TestEveryPolicyOfGRPCCanBeTheChild(t *testing.T) {
 		{`[{"test_base": {}}]`, true},
 	} {
 		t.Run(tc.child, func(t *testing.T) {
-			one := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
-			two := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
+			one := startStrict(t, h2test.WithLimit(3), h2test.WithDelay(2*time.Millisecond))
+			two := startStrict(t, h2test.WithLimit(3), h2test.WithDelay(2*time.Millisecond))
 			c := newChannel(t, "two:///x", scale.WithMaxConnections(2),
 				grpc.WithResolvers(&static{"two", []string{one.Addr().String(), two.Addr().String()}, ""}),
 				grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": `+tc.child+`}`))
@@ -54,7 +54,7 @@ func TestEveryPolicyOfGRPCCanBeTheChild(t *testing.T) {
 				t.Fatalf("%d calls failed, first: %v", len(errs), errs[0])
 			}
 			calls, connections := int64(0), int64(0)
-			for _, s := range []*h2server.Server{one, two} {
+			for _, s := range []*h2test.Server{one, two} {
 				got := s.Counts()
 				if got.Violations > 0 || got.MaxStreams > 3 || got.Connections > 2 || tc.both && got.Calls == 0 {
 					t.Errorf("a server saw %+v", got)
@@ -110,8 +110,8 @@ func (p *rotating) Pick(balancer.PickInfo) (balancer.PickResult, error) {
 }
 
 func TestTheChildPolicyCanBeReplacedWithoutFailingACall(t *testing.T) {
-	one := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
-	two := startStrict(t, h2server.WithLimit(3), h2server.WithDelay(2*time.Millisecond))
+	one := startStrict(t, h2test.WithLimit(3), h2test.WithDelay(2*time.Millisecond))
+	two := startStrict(t, h2test.WithLimit(3), h2test.WithDelay(2*time.Millisecond))
 	r := manual.NewBuilderWithScheme("changing")
 	addrs := []resolver.Address{{Addr: one.Addr().String()}, {Addr: two.Addr().String()}}
 	r.InitialState(resolver.State{Addresses: addrs})
@@ -133,7 +133,7 @@ func TestTheChildPolicyCanBeReplacedWithoutFailingACall(t *testing.T) {
 		t.Error("round_robin came last, and the second server has no calls")
 	}
 	c.settled(t)
-	for _, s := range []*h2server.Server{one, two} {
+	for _, s := range []*h2test.Server{one, two} {
 		eventually(t, "the old policies' connections are closed", func() bool { return s.Counts().Open <= 2 })
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -25,7 +25,7 @@ import (
 // other.
 func certificates(tb testing.TB) (serverTLS, clientTLS *tls.Config) {
 	tb.Helper()
-	local, err := pki.NewLocalhost()
+	local, err := grpcpooltest.NewCerts()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -13,14 +13,14 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // tunnel is a network in memory on which only a dial takes long: a path that has to be
 // woken, or a proxy far away.
 type tunnel struct {
-	link *grpctest.Link
+	link *grpcpooltest.Link
 	far  atomic.Int64 // nanoseconds
 }
 
@@ -28,7 +28,7 @@ func newTunnel(t *testing.T) *tunnel {
 	t.Helper()
 	network := newInMemory()
 	startServer(t, serverConfig{listener: network})
-	return &tunnel{link: grpctest.NewLink(network.dial)}
+	return &tunnel{link: grpcpooltest.NewLink(network.dial)}
 }
 
 func (tn *tunnel) dial(ctx context.Context, addr string) (net.Conn, error) {

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -23,7 +23,7 @@ type labelled struct {
 const roundRobin = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
 func TestWhatIsInWrappedOptionsCounts(t *testing.T) {
-	one, two := startStrict(t, h2server.WithLimit(5)), startStrict(t, h2server.WithLimit(5))
+	one, two := startStrict(t, h2test.WithLimit(5)), startStrict(t, h2test.WithLimit(5))
 	state := resolver.State{Addresses: []resolver.Address{{Addr: one.Addr().String()}, {Addr: two.Addr().String()}}}
 	for name, config := range map[string]func(r *manual.Resolver) grpc.DialOption{
 		"the program's":  func(*manual.Resolver) grpc.DialOption { return grpc.WithDefaultServiceConfig(roundRobin) },

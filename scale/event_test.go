@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -41,7 +41,7 @@ func (d *diary) read() (lines []string) {
 func TestEventsTellTheLifeOfConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d diary
-		network, s := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(100*time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(1), h2test.WithDelay(100*time.Millisecond))
 		c := network.channel(t, scale.WithEvents(d.write), scale.WithMaxConnections(2), scale.WithShrinkAfter(10*time.Second))
 		mustHammer(t, c.stub, 2, 1)
 		elapse(20 * time.Second)

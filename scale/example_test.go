@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -23,7 +23,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	server := h2server.Start(l, h2server.WithLimit(10), h2server.WithDelay(500*time.Millisecond))
+	server := h2test.Start(l, h2test.WithLimit(10), h2test.WithDelay(500*time.Millisecond))
 	defer server.Close()
 
 	observer := new(scale.Observer) // only to look inside

@@ -17,7 +17,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -75,7 +75,7 @@ func (w *wires) dialled() int {
 func TestGoAwaysFailNoCall(t *testing.T) {
 	for name, graceful := range map[string]bool{"graceful": true, "final": false} {
 		t.Run(name, func(t *testing.T) {
-			s := startStrict(t, h2server.WithLimit(10), h2server.WithDelay(5*time.Millisecond), h2server.WithGrace(10*time.Millisecond))
+			s := startStrict(t, h2test.WithLimit(10), h2test.WithDelay(5*time.Millisecond), h2test.WithGrace(10*time.Millisecond))
 			c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(3))
 			for range 10 { // one by one: gRPC retries a call that the server has not seen, but once only
 				before, done := s.Counts().Calls, make(chan []error, 1)
@@ -194,7 +194,7 @@ func TestAServerThatRestartsIsFoundAgain(t *testing.T) {
 
 func TestAChannelGoesIdleAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(5), h2server.WithDelay(time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(5), h2test.WithDelay(time.Millisecond))
 		c := network.channel(t, grpc.WithIdleTimeout(10*time.Second))
 		for range 5 {
 			mustHammer(t, c.stub, 40, 5)

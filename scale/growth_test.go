@@ -11,22 +11,22 @@ import (
 	"google.golang.org/grpc/connectivity"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // strictInMemory runs a strict server on a network of its own.
-func strictInMemory(tb testing.TB, opts ...h2server.Option) (*inMemory, *h2server.Server) {
+func strictInMemory(tb testing.TB, opts ...h2test.Option) (*inMemory, *h2test.Server) {
 	tb.Helper()
 	network := newInMemory()
-	s := h2server.Start(network, opts...)
+	s := h2test.Start(network, opts...)
 	tb.Cleanup(s.Close)
 	return network, s
 }
 
 func TestConnectionsThatAreNotNeededAreClosedAndOneIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(2), h2server.WithDelay(10*time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(2), h2test.WithDelay(10*time.Millisecond))
 		c := network.channel(t, grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 12, 3)
 		if got := c.connections(); got != 6 {
@@ -103,7 +103,7 @@ func TestAConnectionInUseIsNotClosed(t *testing.T) {
 
 func TestShrinkAfterZeroKeepsEveryConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(10*time.Millisecond))
+		network, _ := strictInMemory(t, h2test.WithLimit(1), h2test.WithDelay(10*time.Millisecond))
 		c := network.channel(t, scale.WithShrinkAfter(0), grpc.WithIdleTimeout(0), scale.WithProbeInterval(time.Minute))
 		mustHammer(t, c.stub, 5, 2)
 		elapse(30 * time.Minute)
@@ -115,7 +115,7 @@ func TestShrinkAfterZeroKeepsEveryConnection(t *testing.T) {
 
 func TestGrowthDialsAllThatIsNeededAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, _ := strictInMemory(t, h2server.WithLimit(100), h2server.WithDelay(200*time.Millisecond))
+		network, _ := strictInMemory(t, h2test.WithLimit(100), h2test.WithDelay(200*time.Millisecond))
 		network.dialTime = 50 * time.Millisecond
 		c := network.channel(t)
 		start := time.Now()
@@ -132,7 +132,7 @@ func TestGrowthDialsAllThatIsNeededAtOnce(t *testing.T) {
 
 func TestABurstAfterIdlenessDialsAllThatItNeedsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(100), h2server.WithDelay(200*time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(100), h2test.WithDelay(200*time.Millisecond))
 		network.dialTime = 50 * time.Millisecond
 		c := network.channel(t, grpc.WithIdleTimeout(time.Minute))
 		mustHammer(t, c.stub, 1, 1)
@@ -153,7 +153,7 @@ func TestABurstAfterIdlenessDialsAllThatItNeedsAtOnce(t *testing.T) {
 
 func TestGrowthKeepsToItsDialRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, _ := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(time.Hour))
+		network, _ := strictInMemory(t, h2test.WithLimit(1), h2test.WithDelay(time.Hour))
 		c := network.channel(t, scale.WithMaxConnections(40), scale.WithProbeInterval(0))
 		stop := callers(t, c.stub, 100)
 		defer stop()
@@ -174,7 +174,7 @@ func TestGrowthKeepsToItsDialRate(t *testing.T) {
 
 func TestAFailedDialHoldsGrowthBackAndTheCallsAreServedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(1), h2server.WithDelay(10*time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(1), h2test.WithDelay(10*time.Millisecond))
 		c := network.channel(t, scale.WithMaxConnections(2))
 		mustHammer(t, c.stub, 1, 1)
 		network.refuse.Store(true)
@@ -197,11 +197,11 @@ func TestAFailedDialHoldsGrowthBackAndTheCallsAreServedMeanwhile(t *testing.T) {
 }
 
 func TestAConnectionThatDoesNotLastIsNotDialledInALoop(t *testing.T) {
-	for _, fault := range []h2server.Fault{h2server.CloseAtOnce, h2server.GoAwayAtOnce} {
+	for _, fault := range []h2test.Fault{h2test.CloseAtOnce, h2test.GoAwayAtOnce} {
 		for _, child := range []string{"pick_first", "round_robin"} {
 			t.Run(fault.String()+" under "+child, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					network, s := strictInMemory(t, h2server.WithLimit(10), h2server.WithFault(fault))
+					network, s := strictInMemory(t, h2test.WithLimit(10), h2test.WithFault(fault))
 					c := network.channel(t, grpc.WithDefaultServiceConfig(`{"loadBalancingPolicy": "`+child+`"}`))
 					stop := callers(t, c.stub, 20)
 					elapse(3 * time.Second)
@@ -218,7 +218,7 @@ func TestAConnectionThatDoesNotLastIsNotDialledInALoop(t *testing.T) {
 						t.Errorf("gRPC's words are missing in %v", err)
 					}
 					// Somebody who waits is served soon after the server is well again.
-					s.SetFault(h2server.NoFault)
+					s.SetFault(h2test.NoFault)
 					start := time.Now()
 					mustHammer(t, c.stub, 1, 1, grpc.WaitForReady(true))
 					if took := time.Since(start); took > 3*time.Second { // gRPC backs off from dials that fail, and some do
@@ -232,7 +232,7 @@ func TestAConnectionThatDoesNotLastIsNotDialledInALoop(t *testing.T) {
 
 func TestAConnectionThatLivedIsReplacedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(10))
+		network, s := strictInMemory(t, h2test.WithLimit(10))
 		c := network.channel(t)
 		for range 20 {
 			mustHammer(t, c.stub, 1, 1)

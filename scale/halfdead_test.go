@@ -10,7 +10,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -49,7 +49,7 @@ func TestATimeoutWithinProbeWithIsNoAnswer(t *testing.T) {
 				testpb.RegisterTestServiceServer(server, pushes{})
 				go func() { _ = server.Serve(network) }()
 				t.Cleanup(server.Stop)
-				link := grpctest.NewLink(network.dial)
+				link := grpcpooltest.NewLink(network.dial)
 				c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0), probe)
 				s, err := c.stub.FullDuplexCall(t.Context())
 				if err != nil {

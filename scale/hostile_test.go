@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 )
 
 // siege has callers at work for d, each call with a body and a deadline of its
@@ -79,17 +79,17 @@ func heapGrowth() (stop func() int64) {
 // are bounded, and when the server has come to, calls are served. What needs no
 // socket is met in virtual time.
 func TestAHostileServerHarmsNobodyForLong(t *testing.T) {
-	for _, fault := range h2server.Faults() {
+	for _, fault := range h2test.Faults() {
 		t.Run(fault.String(), func(t *testing.T) {
-			opts := []h2server.Option{h2server.WithLimit(100), h2server.WithFault(fault)}
+			opts := []h2test.Option{h2test.WithLimit(100), h2test.WithFault(fault)}
 			if fault.NeedsSocket() {
 				s := startStrict(t, opts...)
 				besiege(t, newChannel(t, s.Addr().String()), s, fault, 750*time.Millisecond, 4)
 				return
 			}
 			synctest.Test(t, func(t *testing.T) {
-				network, s := strictInMemory(t, append(opts, h2server.WithDelay(20*time.Millisecond))...) // or good answers would take no time
-				besiege(t, network.channel(t), s, fault, 1500*time.Millisecond, 4)                        // 5 in 3 s, so half of that and the first
+				network, s := strictInMemory(t, append(opts, h2test.WithDelay(20*time.Millisecond))...) // or good answers would take no time
+				besiege(t, network.channel(t), s, fault, 1500*time.Millisecond, 4)                      // 5 in 3 s, so half of that and the first
 			})
 		})
 	}
@@ -97,7 +97,7 @@ func TestAHostileServerHarmsNobodyForLong(t *testing.T) {
 
 // besiege has many callers call s for d while it misbehaves, in which it may be dialled
 // mostDials times, and then waits until it serves c.
-func besiege(t *testing.T, c *channel, s *h2server.Server, fault h2server.Fault, d time.Duration, mostDials int64) {
+func besiege(t *testing.T, c *channel, s *h2test.Server, fault h2test.Fault, d time.Duration, mostDials int64) {
 	t.Helper()
 	grown := heapGrowth()
 	begun := time.Now()
@@ -117,11 +117,11 @@ func besiege(t *testing.T, c *channel, s *h2server.Server, fault h2server.Fault,
 	if heap > 128<<20 {
 		t.Errorf("the heap grew by %d MiB", heap>>20)
 	}
-	s.SetFault(h2server.NoFault)
+	s.SetFault(h2test.NoFault)
 	switch fault { //nolint:exhaustive // the others are found out
-	case h2server.ResetsCalls, h2server.PushPromise, h2server.HugeHeaders: // such a connection answers, in its way, and may be kept
+	case h2test.ResetsCalls, h2test.PushPromise, h2test.HugeHeaders: // such a connection answers, in its way, and may be kept
 		s.GoAway(false)
-	case h2server.EndlessData: // and such a one looks like a large download, behind which probes wait
+	case h2test.EndlessData: // and such a one looks like a large download, behind which probes wait
 		return
 	}
 	healed := time.Now()
@@ -140,7 +140,7 @@ func besiege(t *testing.T, c *channel, s *h2server.Server, fault h2server.Fault,
 // A peer that accepts and says nothing: a call fails in time and says why.
 func TestAServerThatNeverSendsSettingsFailsACallInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithFault(h2server.Silent))
+		network, s := strictInMemory(t, h2test.WithFault(h2test.Silent))
 		c := network.channel(t)
 		for range 3 {
 			begun := time.Now()
@@ -152,7 +152,7 @@ func TestAServerThatNeverSendsSettingsFailsACallInTime(t *testing.T) {
 		if n := s.Counts().Connections; n > 3 {
 			t.Errorf("%d connections for 3 calls", n)
 		}
-		s.SetFault(h2server.NoFault)
+		s.SetFault(h2test.NoFault)
 		begun := time.Now()
 		if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true)); err != nil || time.Since(begun) > 6*time.Second {
 			t.Errorf("when the server has come to, after %v: %v", time.Since(begun), err)
@@ -164,7 +164,7 @@ func TestAServerThatNeverSendsSettingsFailsACallInTime(t *testing.T) {
 func TestASilentBackendIsLeftForAnother(t *testing.T) {
 	for _, policy := range []string{"pick_first", "round_robin"} {
 		t.Run(policy, func(t *testing.T) {
-			silent, good := startStrict(t, h2server.WithFault(h2server.Silent)), startStrict(t)
+			silent, good := startStrict(t, h2test.WithFault(h2test.Silent)), startStrict(t)
 			builder := manual.NewBuilderWithScheme("backends")
 			builder.InitialState(resolver.State{Endpoints: []resolver.Endpoint{
 				{Addresses: []resolver.Address{{Addr: silent.Addr().String()}}},
@@ -198,7 +198,7 @@ func TestASlowHandshakeSucceedsInTheEnd(t *testing.T) {
 					time.Sleep(slow)
 					return nil, nil //nolint:nilnil // crypto/tls goes on with the config that it has
 				}
-				network, s := strictInMemory(t, h2server.WithTLS(serverTLS))
+				network, s := strictInMemory(t, h2test.WithTLS(serverTLS))
 				c := network.channel(t, grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()

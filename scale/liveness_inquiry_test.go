@@ -17,7 +17,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -34,7 +34,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := h2server.Start(l, h2server.WithFault(h2server.NeverAcknowledges))
+	s := h2test.Start(l, h2test.WithFault(h2test.NeverAcknowledges))
 	t.Cleanup(s.Close)
 	const timeout = 100 * time.Millisecond
 	c := newChannel(t, "unix:"+l.Addr().String(), scale.WithProbe(never), scale.WithProbeInterval(timeout), scale.WithProbeTimeout(timeout))
@@ -65,7 +65,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 // Without calls the same connection is ejected: nothing proves that it is alive.
 func TestAConnectionOnWhichNothingIsAnsweredIsEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, _ := strictInMemory(t, h2server.WithFault(h2server.NeverAcknowledges))
+		network, _ := strictInMemory(t, h2test.WithFault(h2test.NeverAcknowledges))
 		c := network.channel(t, grpc.WithIdleTimeout(0), scale.WithProbe(never))
 		c.Connect()
 		elapse(2 * time.Second)
@@ -80,7 +80,7 @@ func TestACallToABusyServerIsAnsweredLate(t *testing.T) {
 	for _, slow := range []time.Duration{1100 * time.Millisecond, 3 * time.Second, 8 * time.Second, 40 * time.Second} {
 		t.Run(slow.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network, s := strictInMemory(t, h2server.WithDelay(slow)) // health checks too
+				network, s := strictInMemory(t, h2test.WithDelay(slow)) // health checks too
 				c := network.channel(t, grpc.WithIdleTimeout(0))
 				begun := time.Now()
 				if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); err != nil || time.Since(begun) != slow {
@@ -100,7 +100,7 @@ func TestACallToABusyServerIsAnsweredLate(t *testing.T) {
 func TestNewCallsLeaveAConnectionThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		connection := make(chan int64, 100)
-		network, s := strictInMemory(t, h2server.WithDelay(time.Hour), h2server.OnCall(func(call h2server.CallInfo) {
+		network, s := strictInMemory(t, h2test.WithDelay(time.Hour), h2test.WithOnCall(func(call h2test.CallInfo) {
 			if call.Method == testpb.TestService_EmptyCall_FullMethodName {
 				connection <- call.Conn
 			}

@@ -10,17 +10,17 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // gRPC makes a call that the server has not begun once more, and not twice.
 func TestNoCallFailsWhenAServerEndsAllItsConnectionsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(4), h2server.WithDelay(time.Millisecond))
+		network, s := strictInMemory(t, h2test.WithLimit(4), h2test.WithDelay(time.Millisecond))
 		// On every other connection the server's word takes a millisecond longer.
-		near, far := grpctest.NewLink(network.dial), grpctest.NewLink(network.dial)
+		near, far := grpcpooltest.NewLink(network.dial), grpcpooltest.NewLink(network.dial)
 		near.Delay(time.Millisecond)
 		far.Delay(2 * time.Millisecond)
 		var dials atomic.Int64

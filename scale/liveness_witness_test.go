@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -36,7 +36,7 @@ func playRole(role string) {
 		if err != nil {
 			panic(err)
 		}
-		s := h2server.Start(l, h2server.WithDelay(20*time.Millisecond))
+		s := h2test.Start(l, h2test.WithDelay(20*time.Millisecond))
 		fmt.Println(s.Addr())
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		s.Close()

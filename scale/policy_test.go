@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/serviceconfig"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -53,7 +53,7 @@ func plainChannel(tb testing.TB, target string, opts ...grpc.DialOption) testpb.
 
 func TestWithoutATapAChannelIsAPlainOneAndSaysSoOnce(t *testing.T) {
 	const warning = "works like a plain one"
-	s := startStrict(t, h2server.WithLimit(5), h2server.WithDelay(time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(5), h2test.WithDelay(time.Millisecond))
 	stub := plainChannel(t, s.Addr().String(), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"test_untapped": {}}]}`))
 	before := grpcLog.count(warning)
 	mustHammer(t, stub, 40, 5)
@@ -79,7 +79,7 @@ func TestAServiceConfigMayChooseThePolicyWithoutNewClient(t *testing.T) {
 		{`{"loadBalancingConfig": [{"nobody_knows": {}}, {"grpcpool_scale": {"maxConnectionsPerSubchannel": 2, "childPolicy": [{"round_robin": {}}]}}]}`, 2},
 	} {
 		t.Run(tc.config, func(t *testing.T) {
-			s := startStrict(t, h2server.WithLimit(1), h2server.WithDelay(2*time.Millisecond))
+			s := startStrict(t, h2test.WithLimit(1), h2test.WithDelay(2*time.Millisecond))
 			stub := plainChannel(t, s.Addr().String(), grpc.WithDefaultServiceConfig(tc.config))
 			mustHammer(t, stub, 40, 5)
 			if got := s.Counts(); got.Connections != tc.want || got.Violations > 0 {
@@ -154,7 +154,7 @@ func TestABadOptionIsAnErrorOfNewClient(t *testing.T) {
 }
 
 func TestTheOptionsDoNothingToAPlainChannel(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(2), h2test.WithDelay(time.Millisecond))
 	stub := plainChannel(t, s.Addr().String(), scale.WithMaxConnections(5), scale.WithMaxStreams(1), scale.WithQueueInTransport())
 	mustHammer(t, stub, 10, 5)
 	if got := s.Counts(); got.Connections != 1 || got.MaxStreams != 2 {
@@ -164,7 +164,7 @@ func TestTheOptionsDoNothingToAPlainChannel(t *testing.T) {
 
 func TestAConfigOfAServiceConfigReplacesTheOptionsAndIsClampedByMaxConnections(t *testing.T) {
 	for _, tc := range []struct{ asked, allowed, want int }{{3, 5, 3}, {9, 5, 5}, {12, 12, 12}} {
-		s := startStrict(t, h2server.WithLimit(1), h2server.WithDelay(2*time.Millisecond))
+		s := startStrict(t, h2test.WithLimit(1), h2test.WithDelay(2*time.Millisecond))
 		c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(tc.allowed), grpc.WithDefaultServiceConfig(
 			fmt.Sprintf(`{"loadBalancingConfig": [{"grpcpool_scale": {"maxConnectionsPerSubchannel": %d}}]}`, tc.asked)))
 		mustHammer(t, c.stub, 40, 5)

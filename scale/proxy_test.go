@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -87,7 +87,7 @@ func TestAChannelScalesThroughAProxy(t *testing.T) {
 		return
 	}
 	for _, target := range []string{"server.test:50051", "dns:///server.test:50051", "passthrough:///server.test:50051"} {
-		s := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(2*time.Millisecond))
+		s := startStrict(t, h2test.WithLimit(2), h2test.WithDelay(2*time.Millisecond))
 		proxy := startProxy(t, s.Addr().String())
 		cmd := exec.Command(os.Args[0], "-test.run=^TestAChannelScalesThroughAProxy$", "-test.timeout=60s")
 		cmd.Env = append(os.Environ(), "HTTPS_PROXY=http://"+proxy.Addr().String(), "NO_PROXY=", "SCALE_TEST_TARGET="+target)

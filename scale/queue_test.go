@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -44,7 +44,7 @@ func queueCalls(ctx context.Context, tb testing.TB, c *channel, n int) <-chan er
 func TestCallsAreServedInTheOrderInWhichTheyCame(t *testing.T) {
 	var mu sync.Mutex
 	var order []string
-	s := startStrict(t, h2server.WithLimit(0), h2server.WithDelay(time.Millisecond), h2server.OnCall(func(info h2server.CallInfo) {
+	s := startStrict(t, h2test.WithLimit(0), h2test.WithDelay(time.Millisecond), h2test.WithOnCall(func(info h2test.CallInfo) {
 		mu.Lock()
 		defer mu.Unlock()
 		order = append(order, info.Order)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -80,7 +80,7 @@ func TestAnAgeLimitCanBeLeftToTheServer(t *testing.T) {
 
 func TestARestartOfTheServerTellsNoAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, s := strictInMemory(t, h2server.WithLimit(2))
+		network, s := strictInMemory(t, h2test.WithLimit(2))
 		c := network.channel(t, grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 8, 2) // several connections of one age
 		elapse(20 * time.Second)
@@ -194,7 +194,7 @@ func TestAReplacerKnowsNothingOfAClosedChannel(t *testing.T) {
 
 func TestAServerThatDoesNotBeginHTTP2IsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // row 10
-		network, s := strictInMemory(t, h2server.WithFault(h2server.Silent))
+		network, s := strictInMemory(t, h2test.WithFault(h2test.Silent))
 		c := network.channel(t, grpc.WithIdleTimeout(0))
 		start := time.Now()
 		errs := hammer(context.Background(), c.stub, 1, 1)
@@ -205,7 +205,7 @@ func TestAServerThatDoesNotBeginHTTP2IsGivenUp(t *testing.T) {
 			t.Errorf("the call ended with %v", errs)
 		}
 		elapse(10 * time.Minute) // nobody wants the connection
-		s.SetFault(h2server.NoFault)
+		s.SetFault(h2test.NoFault)
 		start = time.Now()
 		for len(hammer(context.Background(), c.stub, 1, 1)) > 0 {
 			time.Sleep(10 * time.Millisecond) // the caller's pace, in virtual time

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/serviceconfig"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -102,15 +102,15 @@ func TestAServiceConfigKeepsEverythingAndItsPolicyBecomesTheChild(t *testing.T) 
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			one := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(2*time.Millisecond))
-			two := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(2*time.Millisecond))
+			one := startStrict(t, h2test.WithLimit(2), h2test.WithDelay(2*time.Millisecond))
+			two := startStrict(t, h2test.WithLimit(2), h2test.WithDelay(2*time.Millisecond))
 			opts := makeOpts(&static{"registered", []string{one.Addr().String(), two.Addr().String()}, roundRobinWithTimeout})
 			c := newChannel(t, "registered:///x", append(opts, scale.WithMaxConnections(2))...)
 			mustHammer(t, c.stub, 30, 10)
 			if got := c.GetMethodConfig("/x/y").Timeout; got == nil || *got != 17*time.Second {
 				t.Errorf("the timeout of the methodConfig is %v, want 17s", got)
 			}
-			for i, s := range []*h2server.Server{one, two} {
+			for i, s := range []*h2test.Server{one, two} {
 				if got := s.Counts(); got.Connections != 2 || got.Violations > 0 || got.Calls < 100 {
 					t.Errorf("server %d saw %+v, want half of 300 calls on 2 connections", i, got)
 				}

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -18,7 +18,7 @@ func TestRetryNowEndsABackoff(t *testing.T) {
 	for _, child := range []string{"pick_first", "round_robin"} {
 		t.Run(child, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network, _ := strictInMemory(t, h2server.WithLimit(10))
+				network, _ := strictInMemory(t, h2test.WithLimit(10))
 				c := network.channel(t, scale.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"`+child+`":{}}]}`))
 				network.refuse.Store(true)
 				done := make(chan time.Time)
@@ -43,7 +43,7 @@ func TestRetryNowEndsABackoff(t *testing.T) {
 func TestRetryNowLeavesAChannelThatIsUpAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		new(scale.Observer).RetryNow() // of no channel at all
-		network, s := strictInMemory(t, h2server.WithLimit(10))
+		network, s := strictInMemory(t, h2test.WithLimit(10))
 		c := network.channel(t)
 		mustHammer(t, c.stub, 1, 1)
 		c.observer.RetryNow()

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -31,10 +31,10 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 	if testing.Short() {
 		length = 500 * time.Millisecond
 	}
-	var strict [servers]*h2server.Server
+	var strict [servers]*h2test.Server
 	addrs := make([]resolver.Address, 0, servers)
 	for i := range strict {
-		strict[i] = startStrict(t, h2server.WithLimit(5), h2server.WithDelay(2*time.Millisecond), h2server.WithGrace(5*time.Millisecond))
+		strict[i] = startStrict(t, h2test.WithLimit(5), h2test.WithDelay(2*time.Millisecond), h2test.WithGrace(5*time.Millisecond))
 		addrs = append(addrs, resolver.Address{Addr: strict[i].Addr().String()})
 	}
 	r := manual.NewBuilderWithScheme("stress")
@@ -93,7 +93,7 @@ func TestNothingIsLostWhateverHappens(t *testing.T) {
 }
 
 // disturb does something bad every few milliseconds.
-func disturb(ctx context.Context, rng *rand.Rand, servers []*h2server.Server, r *manual.Resolver, addrs []resolver.Address, w *wires) {
+func disturb(ctx context.Context, rng *rand.Rand, servers []*h2test.Server, r *manual.Resolver, addrs []resolver.Address, w *wires) {
 	children := []string{"pick_first", "round_robin", "least_request_experimental"}
 	for ctx.Err() == nil {
 		s := servers[rng.IntN(len(servers))]

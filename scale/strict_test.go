@@ -11,18 +11,18 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // startStrict runs a strict HTTP/2 server until the test ends.
-func startStrict(tb testing.TB, opts ...h2server.Option) *h2server.Server {
+func startStrict(tb testing.TB, opts ...h2test.Option) *h2test.Server {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := h2server.Start(l, opts...)
+	s := h2test.Start(l, opts...)
 	tb.Cleanup(s.Close)
 	return s
 }
@@ -38,7 +38,7 @@ func (c *channel) limits() (limits []uint32) {
 }
 
 func TestNoStreamExceedsTheLimitThatIsInForce(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(5), h2server.WithDelay(3*time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(5), h2test.WithDelay(3*time.Millisecond))
 	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(3))
 	mustHammer(t, c.stub, 1, 1)
 	for _, limit := range []int{5, 20, 2, 0, 8} {
@@ -84,7 +84,7 @@ func TestNoStreamExceedsTheLimitThatIsInForce(t *testing.T) {
 }
 
 func TestALimitOfOneIsEnough(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(1), h2server.WithDelay(time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(1), h2test.WithDelay(time.Millisecond))
 	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(4))
 	mustHammer(t, c.stub, 50, 20)
 	c.settled(t)
@@ -94,7 +94,7 @@ func TestALimitOfOneIsEnough(t *testing.T) {
 }
 
 func TestALimitOfZeroIsAnErrorWithoutADialStormAndHealsWhenRaised(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(0))
+	s := startStrict(t, h2test.WithLimit(0))
 	c := newChannel(t, s.Addr().String())
 	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
 	defer cancel()
@@ -154,9 +154,9 @@ func TestAServerWithoutALimitGetsAnotherConnectionForEvery128Streams(t *testing.
 }
 
 func TestMaxStreamsBoundsAConnectionBelowTheServersLimit(t *testing.T) {
-	for name, limit := range map[string]int{"a limit": 100, "no limit": h2server.NoLimit} {
+	for name, limit := range map[string]int{"a limit": 100, "no limit": h2test.NoLimit} {
 		t.Run(name, func(t *testing.T) {
-			s := startStrict(t, h2server.WithLimit(limit), h2server.WithDelay(2*time.Millisecond))
+			s := startStrict(t, h2test.WithLimit(limit), h2test.WithDelay(2*time.Millisecond))
 			c := newChannel(t, s.Addr().String(), scale.WithMaxStreams(3), scale.WithMaxConnections(2))
 			mustHammer(t, c.stub, 30, 10)
 			if got := s.Counts(); got.MaxStreams != 3 || got.Connections != 2 {
@@ -167,7 +167,7 @@ func TestMaxStreamsBoundsAConnectionBelowTheServersLimit(t *testing.T) {
 }
 
 func TestMaxConnectionsOfOneNeverScales(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(5), h2server.WithDelay(2*time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(5), h2test.WithDelay(2*time.Millisecond))
 	c := newChannel(t, s.Addr().String(), scale.WithMaxConnections(1))
 	mustHammer(t, c.stub, 30, 10)
 	if got := s.Counts(); got.MaxStreams != 5 || got.Connections != 1 || got.Violations > 0 {
@@ -176,7 +176,7 @@ func TestMaxConnectionsOfOneNeverScales(t *testing.T) {
 }
 
 func TestQueueInTransportNeverWaitsInPick(t *testing.T) {
-	s := startStrict(t, h2server.WithLimit(2), h2server.WithDelay(20*time.Millisecond))
+	s := startStrict(t, h2test.WithLimit(2), h2test.WithDelay(20*time.Millisecond))
 	c := newChannel(t, s.Addr().String(), scale.WithQueueInTransport(), scale.WithMaxConnections(2))
 	done := make(chan []error, 1)
 	go func() { done <- hammer(testContext(t), c.stub, 30, 2) }()

@@ -12,16 +12,16 @@ import (
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // Whatever becomes of a successor, its predecessor serves until there is a good one,
 // and then it makes way.
 func TestASuccessorThatIsOfNoUseIsDialledAgainAndItsPredecessorServes(t *testing.T) {
-	for _, fault := range []h2server.Fault{
-		h2server.CloseAtOnce, h2server.GoAwayAtOnce, h2server.Silent, h2server.HTTP1, h2server.Garbage,
-		h2server.ResetsCalls, h2server.AnswersHTTP, h2server.ZeroWindow,
+	for _, fault := range []h2test.Fault{
+		h2test.CloseAtOnce, h2test.GoAwayAtOnce, h2test.Silent, h2test.HTTP1, h2test.Garbage,
+		h2test.ResetsCalls, h2test.AnswersHTTP, h2test.ZeroWindow,
 	} {
 		t.Run(fault.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestASuccessorThatIsOfNoUseIsDialledAgainAndItsPredecessorServes(t *testing
 				if n := network.dials.Load(); n < 4 || n > 12 {
 					t.Errorf("%d dials in a minute, want a few", n)
 				}
-				s.SetFault(h2server.NoFault)
+				s.SetFault(h2test.NoFault)
 				r.Replace("another rotation", time.Second)
 				elapse(time.Minute)
 				sub = c.observer.Snapshot().Subchannels[0]
@@ -63,7 +63,7 @@ func TestARefusalOverHTTPIsToldAsAFailedDial(t *testing.T) {
 		network, s := strictInMemory(t)
 		c := network.channel(t, scale.WithReplacer(&r), scale.WithEvents(d.write), grpc.WithIdleTimeout(0))
 		mustHammer(t, c.stub, 1, 1)
-		s.SetFault(h2server.AnswersHTTP)
+		s.SetFault(h2test.AnswersHTTP)
 		r.Replace("rotation", 0)
 		synctest.Wait()
 		last := d.events[len(d.events)-1]
@@ -84,14 +84,14 @@ func TestASuccessorThatDoesNoWorseThanItsPredecessorSucceedsIt(t *testing.T) {
 		return ctx.Err()
 	})
 	for name, tc := range map[string]struct {
-		server []h2server.Option
+		server []h2test.Option
 		client []grpc.DialOption
 	}{
-		"no route for the health service": {server: []h2server.Option{h2server.WithFault(h2server.AnswersHTTP)}},
-		"slow":                            {server: []h2server.Option{h2server.WithDelay(3 * time.Second)}},
+		"no route for the health service": {server: []h2test.Option{h2test.WithFault(h2test.AnswersHTTP)}},
+		"slow":                            {server: []h2test.Option{h2test.WithDelay(3 * time.Second)}},
 		"a question that hangs":           {client: []grpc.DialOption{hangs, scale.WithProbeInterval(time.Hour)}},
 		"no probes":                       {client: []grpc.DialOption{scale.WithProbeInterval(0)}},
-		"one stream":                      {server: []h2server.Option{h2server.WithLimit(1)}},
+		"one stream":                      {server: []h2test.Option{h2test.WithLimit(1)}},
 		"any number of streams":           {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestASuccessorOnTrialServesWhenItsPredecessorIsLost(t *testing.T) {
 		var r scale.Replacer
 		var mu sync.Mutex // guards conns
 		var conns []net.Conn
-		network, _ := strictInMemory(t, h2server.WithDelay(500*time.Millisecond))
+		network, _ := strictInMemory(t, h2test.WithDelay(500*time.Millisecond))
 		dial := func(ctx context.Context, addr string) (net.Conn, error) {
 			conn, err := network.dial(ctx, addr)
 			mu.Lock()

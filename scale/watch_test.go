@@ -13,8 +13,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -22,7 +22,7 @@ import (
 type linked struct {
 	*channel
 
-	link   *grpctest.Link
+	link   *grpcpooltest.Link
 	server *server
 }
 
@@ -31,7 +31,7 @@ func newLinked(t *testing.T, cfg serverConfig, opts ...grpc.DialOption) *linked 
 	network := newInMemory()
 	cfg.listener = network
 	s := startServer(t, cfg)
-	link := grpctest.NewLink(network.dial)
+	link := grpcpooltest.NewLink(network.dial)
 	opts = append([]grpc.DialOption{grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0)}, opts...)
 	c := newChannel(t, "passthrough:///memory", opts...)
 	return &linked{c, link, s}
@@ -378,7 +378,7 @@ func TestAConnectionWhoseProbeHangsIsSparedWhenCallsAreAnswered(t *testing.T) {
 
 func TestConnectionsToASlowServerAreNotEjectedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network, _ := strictInMemory(t, h2server.WithDelay(3*time.Second)) // health checks too
+		network, _ := strictInMemory(t, h2test.WithDelay(3*time.Second)) // health checks too
 		c := network.channel(t, grpc.WithIdleTimeout(0))
 		c.Connect()
 		elapse(10 * time.Minute)

@@ -10,7 +10,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // BenchmarkGetReturn is the cost of a lease; atomics is what its three atomic
@@ -55,7 +55,7 @@ func BenchmarkGetReturn(b *testing.B) {
 //
 //	go test ./shared -run '^$' -bench Unary -count 10 | benchstat -col /on -
 func BenchmarkUnary(b *testing.B) {
-	server := grpctest.Start(b, grpctest.Config{})
+	server := grpcpooltest.NewServer(b, grpcpooltest.WithoutCounts())
 	f, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials())
 	if err != nil {
 		b.Fatal(err)

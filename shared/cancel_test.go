@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -58,7 +58,7 @@ func TestACallerThatLeavesDuringTheDialLeavesNoSocketBehind(t *testing.T) {
 	for name, closeEarly := range map[string]bool{"the next caller comes": false, "the pool is closed": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server, counted := grpctest.Start(t, grpctest.Config{InMemory: true}), new(sockets)
+				server, counted := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory()), new(sockets)
 				f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 					grpcpool.WithDialOptions(counted.dialer(server.Dial, 2*time.Second)))
 				if err != nil {

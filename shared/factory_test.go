@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -107,9 +107,9 @@ func newPool(t testing.TB, f grpcpool.ConnectionFactory, idle time.Duration, opt
 }
 
 // inMemory makes a pool over a real channel to a real server in memory.
-func inMemory(t testing.TB, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpctest.Server) {
+func inMemory(t testing.TB, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpcpooltest.Server) {
 	t.Helper()
-	server := grpctest.Start(t, grpctest.Config{InMemory: true})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -21,7 +21,7 @@ func TestAPoolReachesAServerThatHasBecomeFar(t *testing.T) {
 	for _, far := range []time.Duration{2 * time.Second, 5 * time.Second} {
 		t.Run(far.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := grpctest.Start(t, grpctest.Config{InMemory: true})
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 				var delay atomic.Int64 // of a dial, in nanoseconds
 				f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(
 					grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {

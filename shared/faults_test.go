@@ -16,16 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 // linked makes a pool over real channels to a real server in memory, over a link
 // with faults. The rows are those of the fault matrix.
-func linked(t *testing.T) (*shared.Pool, *grpctest.Link) {
+func linked(t *testing.T) (*shared.Pool, *grpcpooltest.Link) {
 	t.Helper()
-	server := grpctest.Start(t, grpctest.Config{InMemory: true})
-	link := grpctest.NewLink(server.Dial)
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+	link := grpcpooltest.NewLink(server.Dial)
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 		grpcpool.WithDialOptions(grpc.WithContextDialer(link.Dial)))
 	if err != nil {

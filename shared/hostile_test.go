@@ -19,15 +19,15 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 // hostileInMemory makes a pool over a hostile server in the test's bubble.
-func hostileInMemory(t *testing.T, opts ...h2server.Option) (*shared.Pool, *h2server.Server) {
+func hostileInMemory(t *testing.T, opts ...h2test.Option) (*shared.Pool, *h2test.Server) {
 	t.Helper()
 	l := bufconn.Listen(1 << 16)
-	srv := h2server.Start(l, opts...)
+	srv := h2test.Start(l, opts...)
 	t.Cleanup(srv.Close)
 	f, err := grpcpool.NewFactory("passthrough:///memory", insecure.NewCredentials(), grpcpool.WithPing(anyAnswer), grpcpool.WithDialOptions(
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })))
@@ -38,13 +38,13 @@ func hostileInMemory(t *testing.T, opts ...h2server.Option) (*shared.Pool, *h2se
 }
 
 // hostileOnLoopback does so on a real socket.
-func hostileOnLoopback(t *testing.T, opts ...h2server.Option) (*shared.Pool, *h2server.Server) {
+func hostileOnLoopback(t *testing.T, opts ...h2test.Option) (*shared.Pool, *h2test.Server) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := h2server.Start(l, opts...)
+	srv := h2test.Start(l, opts...)
 	t.Cleanup(srv.Close)
 	f, err := grpcpool.NewFactory(l.Addr().String(), insecure.NewCredentials(), grpcpool.WithPing(anyAnswer))
 	if err != nil {
@@ -73,14 +73,14 @@ func try(ctx context.Context, p *shared.Pool) error {
 
 // Row 10 of the fault matrix.
 func TestAServerThatNeverSendsSettingsFailsAGetInTime(t *testing.T) {
-	run := func(t *testing.T, p *shared.Pool, srv *h2server.Server) {
+	run := func(t *testing.T, p *shared.Pool, srv *h2test.Server) {
 		begun := time.Now()
 		_, err := p.Get(t.Context())
 		took := time.Since(begun)
 		if took > 3*time.Second || !errors.Is(err, grpcpool.ErrConnectionNotOK) || !strings.Contains(err.Error(), "SETTINGS") {
 			t.Errorf("Get ended after %v: %v", took, err)
 		}
-		srv.SetFault(h2server.NoFault)
+		srv.SetFault(h2test.NoFault)
 		begun = time.Now()
 		for err != nil && time.Since(begun) < 10*time.Second {
 			if err = try(t.Context(), p); err != nil {
@@ -93,19 +93,19 @@ func TestAServerThatNeverSendsSettingsFailsAGetInTime(t *testing.T) {
 	}
 	t.Run("virtual", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, srv := hostileInMemory(t, h2server.WithFault(h2server.Silent))
+			p, srv := hostileInMemory(t, h2test.WithFault(h2test.Silent))
 			run(t, p, srv)
 		})
 	})
 	t.Run("real", func(t *testing.T) {
-		p, srv := hostileOnLoopback(t, h2server.WithFault(h2server.Silent))
+		p, srv := hostileOnLoopback(t, h2test.WithFault(h2test.Silent))
 		run(t, p, srv)
 	})
 }
 
 // Row 11: connect then close, or GOAWAY at once, in a loop.
 func TestAServerThatLeavesAtOnceIsNotDialledInALoop(t *testing.T) {
-	run := func(t *testing.T, p *shared.Pool, srv *h2server.Server) {
+	run := func(t *testing.T, p *shared.Pool, srv *h2test.Server) {
 		var callers sync.WaitGroup
 		end := time.Now().Add(3 * time.Second)
 		for range 10 {
@@ -125,16 +125,16 @@ func TestAServerThatLeavesAtOnceIsNotDialledInALoop(t *testing.T) {
 			t.Errorf("%d connections in 3 s, want 5 at most", n)
 		}
 	}
-	for _, fault := range []h2server.Fault{h2server.CloseAtOnce, h2server.GoAwayAtOnce} {
+	for _, fault := range []h2test.Fault{h2test.CloseAtOnce, h2test.GoAwayAtOnce} {
 		t.Run(fault.String()+", virtual", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, srv := hostileInMemory(t, h2server.WithFault(fault))
+				p, srv := hostileInMemory(t, h2test.WithFault(fault))
 				run(t, p, srv)
 			})
 		})
 		t.Run(fault.String()+", real", func(t *testing.T) {
 			t.Parallel() // it mostly sleeps
-			p, srv := hostileOnLoopback(t, h2server.WithFault(fault))
+			p, srv := hostileOnLoopback(t, h2test.WithFault(fault))
 			run(t, p, srv)
 		})
 	}
@@ -149,7 +149,7 @@ func TestALimitOfZeroIsATypedErrorAndHealsWhenRaised(t *testing.T) {
 				if lowered {
 					limit = 10
 				}
-				p, srv := hostileInMemory(t, h2server.WithLimit(limit))
+				p, srv := hostileInMemory(t, h2test.WithLimit(limit))
 				if lowered {
 					if err := try(t.Context(), p); err != nil {
 						t.Fatal(err)
@@ -193,15 +193,15 @@ func TestALimitOfZeroIsATypedErrorAndHealsWhenRaised(t *testing.T) {
 // are bounded, and when the server has come to, calls are served. What needs no
 // socket is met in virtual time.
 func TestAHostileServerHarmsNoCallerForLong(t *testing.T) {
-	for _, fault := range h2server.Faults() {
+	for _, fault := range h2test.Faults() {
 		t.Run(fault.String(), func(t *testing.T) {
 			if fault.NeedsSocket() {
-				p, srv := hostileOnLoopback(t, h2server.WithFault(fault))
+				p, srv := hostileOnLoopback(t, h2test.WithFault(fault))
 				besiege(t, p, srv, fault, 750*time.Millisecond)
 				return
 			}
 			synctest.Test(t, func(t *testing.T) {
-				p, srv := hostileInMemory(t, h2server.WithFault(fault))
+				p, srv := hostileInMemory(t, h2test.WithFault(fault))
 				besiege(t, p, srv, fault, 1500*time.Millisecond)
 			})
 		})
@@ -210,7 +210,7 @@ func TestAHostileServerHarmsNoCallerForLong(t *testing.T) {
 
 // besiege has many callers use p for d while srv misbehaves, and then waits until they
 // are served.
-func besiege(t *testing.T, p *shared.Pool, srv *h2server.Server, fault h2server.Fault, d time.Duration) {
+func besiege(t *testing.T, p *shared.Pool, srv *h2test.Server, fault h2test.Fault, d time.Duration) {
 	t.Helper()
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -237,8 +237,8 @@ func besiege(t *testing.T, p *shared.Pool, srv *h2server.Server, fault h2server.
 	if dials > 5 || heap > 64 {
 		t.Errorf("%d connections and %d MiB more heap in %v", dials, heap, d)
 	}
-	srv.SetFault(h2server.NoFault)
-	if fault == h2server.PushPromise || fault == h2server.HugeHeaders {
+	srv.SetFault(h2test.NoFault)
+	if fault == h2test.PushPromise || fault == h2test.HugeHeaders {
 		srv.GoAway(false) // such a connection answers, in its way, and may be kept
 	}
 	healed := time.Now()

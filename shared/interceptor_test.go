@@ -12,7 +12,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -23,7 +23,7 @@ type opener func(context.Context) (grpc.ClientStream, error)
 // with the call's options, bare without them.
 func intercepted(t *testing.T, open func(ctx context.Context, pass, bare opener) (grpc.ClientStream, error), opts ...grpc.DialOption) *shared.Pool {
 	t.Helper()
-	p, _ := inMemoryWith(t, grpctest.Config{}, grpcpool.WithDialOptions(opts...), grpcpool.WithDialOptions(grpc.WithStreamInterceptor(
+	p, _ := inMemoryWith(t, nil, grpcpool.WithDialOptions(opts...), grpcpool.WithDialOptions(grpc.WithStreamInterceptor(
 		func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			return open(ctx,
 				func(ctx context.Context) (grpc.ClientStream, error) { return streamer(ctx, desc, cc, method, opts...) },
@@ -270,13 +270,13 @@ func TestAStreamThatTheServiceConfigEndsGivesItsLeaseBack(t *testing.T) {
 func TestTheCountOfLeasesLeavesGRPCsRetriesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		p, _ := inMemoryWith(t, grpctest.Config{Options: []grpc.ServerOption{grpc.StreamInterceptor(
+		p, _ := inMemoryWith(t, []grpcpooltest.Option{grpcpooltest.WithServerOptions(grpc.StreamInterceptor(
 			func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 				if tries++; tries == 1 {
 					return grpcpool.ErrConnectionNotOK // Unavailable
 				}
 				return handler(srv, stream)
-			})}}, grpcpool.WithDialOptions(methodConfig(`"retryPolicy":{"maxAttempts":2,"initialBackoff":"0.01s","maxBackoff":"0.01s","backoffMultiplier":1,"retryableStatusCodes":["UNAVAILABLE"]}`)))
+			}))}, grpcpool.WithDialOptions(methodConfig(`"retryPolicy":{"maxAttempts":2,"initialBackoff":"0.01s","maxBackoff":"0.01s","backoffMultiplier":1,"retryableStatusCodes":["UNAVAILABLE"]}`)))
 		s := openStream(t, p)
 		wantLeases(t, p, 1)
 		if err := s.CloseSend(); err != nil {
@@ -297,7 +297,7 @@ func methodConfig(what string) grpc.DialOption {
 // A unary RPC gives its lease back too, and a hook that panics does not keep it.
 func TestAPanicGivesTheLeaseOfAnRPCBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _ := inMemoryWith(t, grpctest.Config{}, grpcpool.WithPing(func(context.Context, *grpc.ClientConn) (time.Duration, error) { return 0, nil }),
+		p, _ := inMemoryWith(t, nil, grpcpool.WithPing(func(context.Context, *grpc.ClientConn) (time.Duration, error) { return 0, nil }),
 			grpcpool.WithDialOptions(grpc.WithUnaryInterceptor(
 				func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
 					panic("a bug")

@@ -19,8 +19,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/event"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 )
 
 // checkedFactory makes real channels to a server in memory and checks that the
@@ -69,7 +69,7 @@ func TestRandomActionsKeepTheInvariants(t *testing.T) {
 }
 
 func randomActions(t *testing.T, seed uint64) {
-	server := grpctest.Start(t, grpctest.Config{InMemory: true})
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 	inner, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithStreamInterceptor(wildStream), grpc.WithUnaryInterceptor(wildCall)))
 	if err != nil {
@@ -289,7 +289,7 @@ func hold(t *testing.T, l grpcpool.PoolClientConn, r *rand.Rand) {
 }
 
 // faults stops and starts the server and makes pings fail, and leaves all well.
-func faults(f *checkedFactory, server *grpctest.Server, r *rand.Rand, end time.Time) {
+func faults(f *checkedFactory, server *grpcpooltest.Server, r *rand.Rand, end time.Time) {
 	for time.Now().Before(end) {
 		time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Second)))
 		switch r.IntN(3) {

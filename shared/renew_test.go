@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -300,7 +300,7 @@ func TestASlowServerIsNotReplacedWhileItAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := grpctest.Start(t, grpctest.Config{InMemory: true})
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 				slow := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 					time.Sleep(1500 * time.Millisecond)
 					return invoke(ctx, method, req, reply, cc, opts...)
@@ -328,7 +328,7 @@ func TestASlowServerIsNotReplacedWhileItAnswers(t *testing.T) {
 
 func TestRPCsThatAreAnsweredOutweighATestThatIsTooSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := grpctest.Start(t, grpctest.Config{InMemory: true})
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
@@ -418,9 +418,9 @@ func TestAnRPCThatEndsWithUnavailablePromptsATest(t *testing.T) {
 
 func TestAServerThatAnswersUnavailableIsNotTestedEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := grpctest.Start(t, grpctest.Config{InMemory: true, EmptyCall: func(context.Context) error {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithEmptyCall(func(context.Context) error {
 			return status.Error(codes.Unavailable, "not now")
-		}})
+		}))
 		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {

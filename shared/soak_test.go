@@ -14,7 +14,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -90,8 +90,8 @@ func TestAnHourOfFaultsLeavesNothingBehind(t *testing.T) {
 }
 
 func soak(t *testing.T, rng *rand.Rand, d time.Duration) {
-	server := grpctest.Start(t, grpctest.Config{InMemory: true, Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(12)}})
-	link := grpctest.NewLink(server.Dial)
+	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(12)))
+	link := grpcpooltest.NewLink(server.Dial)
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(link.Dial), scale.WithMaxStreams(2)))
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +175,7 @@ func onALease(ctx context.Context, pool *shared.Pool) error {
 }
 
 // strike lets one fault happen, and pass.
-func (f *faultsOfAnHour) strike(rng *rand.Rand, link *grpctest.Link, server *grpctest.Server) {
+func (f *faultsOfAnHour) strike(rng *rand.Rand, link *grpcpooltest.Link, server *grpcpooltest.Server) {
 	length := time.Duration(rng.IntN(15_000)) * time.Millisecond
 	kinds := []struct {
 		what       string

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -68,7 +68,7 @@ func TestCloseReturnsThoughTheProgramsCodeDoesNot(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newTrap()
 				defer close(h.opened)
-				server := grpctest.Start(t, grpctest.Config{InMemory: true})
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 				opts := []grpcpool.FactoryOption{grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial))}
 				if test.factory != nil {
 					opts = append(opts, test.factory(h))

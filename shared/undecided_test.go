@@ -16,16 +16,16 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 // inMemoryWith is inMemory with a choice of server and factory.
-func inMemoryWith(t *testing.T, cfg grpctest.Config, opts ...grpcpool.FactoryOption) (*shared.Pool, *grpctest.Server) {
+func inMemoryWith(t *testing.T, cfg []grpcpooltest.Option, opts ...grpcpool.FactoryOption) (*shared.Pool, *grpcpooltest.Server) {
 	t.Helper()
-	cfg.InMemory = true
-	server := grpctest.Start(t, cfg)
+	cfg = append(cfg, grpcpooltest.WithInMemory())
+	server := grpcpooltest.NewServer(t, cfg...)
 	opts = append(opts, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), opts...)
 	if err != nil {
@@ -61,7 +61,7 @@ func TestAChannelThatIsFullIsNotReplaced(t *testing.T) {
 	for name, ping := range map[string]grpcpool.PingFunc{"the health service": grpcpool.HealthPing, "the program's ping": anyAnswer} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, server := inMemoryWith(t, grpctest.Config{Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(5)}},
+				p, server := inMemoryWith(t, []grpcpooltest.Option{grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(5))},
 					grpcpool.WithPing(ping), grpcpool.WithDialOptions(scale.WithMaxConnections(2)))
 				streams := make([]testpb.TestService_FullDuplexCallClient, 0, 10)
 				for range 10 { // all that two connections of five allow
@@ -95,7 +95,7 @@ func TestAChannelThatIsFullIsNotReplaced(t *testing.T) {
 // is replaced, as ever, and so is a full one that nobody else looks after.
 func TestATestThatWaitsInVainOnAPlainChannelIsAFailedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := grpctest.Start(t, grpctest.Config{InMemory: true, Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(1)}})
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(1)))
 		p := newPool(t, &plainFactory{server}, 0)
 		s := openStream(t, p)
 		time.Sleep(10 * time.Second)
@@ -111,7 +111,7 @@ func TestATestThatWaitsInVainOnAPlainChannelIsAFailedOne(t *testing.T) {
 }
 
 // plainFactory makes channels by grpc.NewClient.
-type plainFactory struct{ server *grpctest.Server }
+type plainFactory struct{ server *grpcpooltest.Server }
 
 func (f *plainFactory) NewConnection(context.Context) (*grpc.ClientConn, error) {
 	return grpc.NewClient(f.server.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(f.server.Dial))
@@ -133,7 +133,7 @@ func TestFailingCredentialsAreNotTheConnectionsFault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				token := &tokens{}
-				p, server := inMemoryWith(t, grpctest.Config{}, grpcpool.WithDialOptions(grpc.WithPerRPCCredentials(token), scale.WithProbeInterval(0)))
+				p, server := inMemoryWith(t, nil, grpcpool.WithDialOptions(grpc.WithPerRPCCredentials(token), scale.WithProbeInterval(0)))
 				call := func() error {
 					ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 					defer cancel()

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -190,7 +190,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 
 func mutualTLS(b *testing.B) (serverCreds, clientCreds credentials.TransportCredentials) {
 	b.Helper()
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		b.Fatal(err)
 	}

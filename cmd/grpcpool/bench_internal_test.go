@@ -43,7 +43,7 @@ func TestBenchMeasuresBothWaysAndSaysWhereTheLimitBit(t *testing.T) {
 
 func TestBenchInJSON(t *testing.T) {
 	s := newSite(t)
-	got := runLine(t.Context(), append([]string{"bench", "--json", "--callers", "2", "--duration", "200ms", s.Address()}, s.flags()...)...)
+	got := runLine(t.Context(), append([]string{"bench", "--json", "--callers", "2", "--duration", "200ms", s.Addr()}, s.flags()...)...)
 	var doc benchDocument
 	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil {
 		t.Fatalf("%v in:\n%s%s", err, got.stdout, got.stderr)

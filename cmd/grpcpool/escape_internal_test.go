@@ -25,7 +25,7 @@ import (
 	reflectpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 )
 
 // evil is text that a hostile server could send to a terminal: it sets the title, clears
@@ -132,7 +132,7 @@ func TestNothingThatAServerSaysReachesATerminalAsItCame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaving := h2server.Start(goAway, h2server.WithFault(h2server.GoAwayAtOnce))
+	leaving := h2test.Start(goAway, h2test.WithFault(h2test.GoAwayAtOnce))
 	defer leaving.Close()
 	said := answering(t, status.New(codes.Internal, "x"+evil))
 	for name, args := range map[string][]string{

@@ -12,13 +12,12 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func (s *site) ping(t *testing.T, more ...string) ran {
 	t.Helper()
-	return runLine(t.Context(), append(append([]string{"ping", s.Address(), "--count", "3", "--interval", "1ms"}, s.flags()...), more...)...)
+	return runLine(t.Context(), append(append([]string{"ping", s.Addr(), "--count", "3", "--interval", "1ms"}, s.flags()...), more...)...)
 }
 
 func TestPingSaysWhatTheServerIsLike(t *testing.T) {
@@ -71,14 +70,14 @@ func TestPingOfAServerWithALimitAndWithoutHealthOrTLS(t *testing.T) {
 // Row 21 of the fault matrix, and its neighbours.
 func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 	s := newSite(t)
-	stranger, err := pki.NewLocalhost()
+	stranger, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.write(t, "other-ca.pem", stranger.CA.PEM)
 	s.write(t, "other-cert.pem", stranger.Client.CertPEM)
 	s.write(t, "other-key.pem", stranger.Client.KeyPEM)
-	plain := testserver.New()
+	plain := grpcpooltest.NewStandalone()
 	if err := plain.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -88,20 +87,20 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	expired := s.servesAs(t, pki.Request{Hosts: []string{"127.0.0.1"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
-	elsewhere := s.servesAs(t, pki.Request{Hosts: []string{"elsewhere.example"}})
+	expired := s.servesAs(t, grpcpooltest.CertRequest{Hosts: []string{"127.0.0.1"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+	elsewhere := s.servesAs(t, grpcpooltest.CertRequest{Hosts: []string{"elsewhere.example"}})
 	for name, tt := range map[string]struct {
 		args       []string
 		want, hint string
 	}{
-		"wrong CA":                  {[]string{s.Address(), "--ca", s.path("other-ca.pem")}, "not signed by a trusted CA", "(see --ca)"},
-		"the system's authorities":  {[]string{s.Address()}, "not signed by a trusted CA", "(see --ca)"},
-		"no client certificate":     {[]string{s.Address(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "configure a client certificate (see --cert, --key)"},
-		"another's client":          {[]string{s.Address(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "refused the client certificate", "(see --cert, --key)"},
+		"wrong CA":                  {[]string{s.Addr(), "--ca", s.path("other-ca.pem")}, "not signed by a trusted CA", "(see --ca)"},
+		"the system's authorities":  {[]string{s.Addr()}, "not signed by a trusted CA", "(see --ca)"},
+		"no client certificate":     {[]string{s.Addr(), "--ca", s.path("ca.pem")}, "refused the client certificate (remote error: tls: certificate required)", "configure a client certificate (see --cert, --key)"},
+		"another's client":          {[]string{s.Addr(), "--ca", s.path("ca.pem"), "--cert", s.path("other-cert.pem"), "--key", s.path("other-key.pem")}, "refused the client certificate", "(see --cert, --key)"},
 		"expired":                   {[]string{expired, "--ca", s.path("ca.pem")}, "not valid at this time", "renew it"},
 		"wrong name":                {[]string{elsewhere, "--ca", s.path("ca.pem")}, "certificate is for another name", "(see --authority)"},
-		"TLS to a plaintext server": {[]string{plain.Address(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
-		"plaintext to a TLS server": {[]string{s.Address(), "--plaintext"}, "", "whether it expects TLS"},
+		"TLS to a plaintext server": {[]string{plain.Addr(), "--ca", s.path("ca.pem")}, "does not speak TLS", "(see --plaintext)"},
+		"plaintext to a TLS server": {[]string{s.Addr(), "--plaintext"}, "", "whether it expects TLS"},
 		"nothing there":             {[]string{closed.Addr().String(), "--plaintext"}, "nothing is listening at that address", "start the server"},
 		"no such host":              {[]string{"no-such-host.invalid:1", "--plaintext"}, "does not resolve", "check the name"},
 	} {
@@ -119,7 +118,7 @@ func TestPingSaysWhyAndWhatToDo(t *testing.T) {
 
 // servesAs starts a TLS server with a certificate of the site's CA, and returns its
 // address.
-func (s *site) servesAs(t *testing.T, r pki.Request) string {
+func (s *site) servesAs(t *testing.T, r grpcpooltest.CertRequest) string {
 	t.Helper()
 	pair, err := s.certs.CA.Issue(r)
 	if err != nil {
@@ -156,7 +155,7 @@ func TestPingEndsWhenInterrupted(t *testing.T) {
 	defer cancel()
 	var stderr strings.Builder
 	out := &onText{text: "seq=2", do: cancel}
-	if status := run(ctx, append([]string{"ping", s.Address(), "--interval", "1ms"}, s.flags()...), out, &stderr); status != exitOK {
+	if status := run(ctx, append([]string{"ping", s.Addr(), "--interval", "1ms"}, s.flags()...), out, &stderr); status != exitOK {
 		t.Errorf("status %d, %s", status, stderr.String())
 	}
 	if !strings.Contains(out.String(), "answered, 0 % lost") {

@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // process is a running command.
@@ -105,7 +105,7 @@ func (p *process) end(t *testing.T) {
 
 func (s *site) proxy(t *testing.T, more ...string) *process {
 	t.Helper()
-	p := begin(t, nil, append(append([]string{"proxy", "--to", s.Address()}, s.flags()...), more...)...)
+	p := begin(t, nil, append(append([]string{"proxy", "--to", s.Addr()}, s.flags()...), more...)...)
 	return p
 }
 
@@ -152,7 +152,7 @@ func TestTheProxyReadsCertificatesAndTokenAnewAtSIGHUP(t *testing.T) {
 	if err := with("0123456789-old-token"); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := s.certs.CA.Issue(pki.Request{CommonName: "fresh"})
+	fresh, err := s.certs.CA.Issue(grpcpooltest.CertRequest{CommonName: "fresh"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestTheProxyTakesSystemdsSocketsAndTellsIt(t *testing.T) {
 	}
 	defer file.Close()
 	// LISTEN_PID must be the process ID, which the shell knows.
-	args := append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "proxy", "--listen", "systemd", "--to", s.Address()}, s.flags()...)
+	args := append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0], "proxy", "--listen", "systemd", "--to", s.Addr()}, s.flags()...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Env = append(os.Environ(), asCommand+"=1", "LISTEN_FDS=1", "NOTIFY_SOCKET="+s.path("notify"))
 	cmd.ExtraFiles = []*os.File{file}

@@ -8,21 +8,20 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // site is a server with mutual TLS, and the files to connect to it.
 type site struct {
-	*testserver.Server
+	*grpcpooltest.Standalone
 
 	dir   string
-	certs *pki.Localhost
+	certs *grpcpooltest.Certs
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +29,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{Server: testserver.New(grpc.Creds(credentials.NewTLS(config))), dir: t.TempDir(), certs: l}
+	s := &site{Standalone: grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(grpc.Creds(credentials.NewTLS(config)))), dir: t.TempDir(), certs: l}
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

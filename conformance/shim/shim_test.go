@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/conformance/shim"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func TestAChannelIsMadeOnlyWithAKnownSetting(t *testing.T) {
@@ -36,7 +36,7 @@ func TestOnlyTheDefaultOpensASecondConnection(t *testing.T) {
 	} {
 		t.Setenv(shim.Variable, setting)
 		synctest.Test(t, func(t *testing.T) {
-			server := grpctest.Start(t, grpctest.Config{InMemory: true, Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(1)}})
+			server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(1)))
 			cc, err := shim.NewClient(server.Target(), grpc.WithContextDialer(server.Dial),
 				grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {

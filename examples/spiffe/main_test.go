@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,7 +37,7 @@ var (
 
 // startServer starts a server that has serverID and lets in clientID, and tells the
 // serial number of each SVID that it is shown.
-func startServer(t *testing.T, ca *pki.CA) (address string, shown <-chan string) {
+func startServer(t *testing.T, ca *grpcpooltest.CA) (address string, shown <-chan string) {
 	t.Helper()
 	cert := svid(t, ca, serverID)
 	own := &x509svid.SVID{ID: serverID, Certificates: []*x509.Certificate{cert.Leaf}, PrivateKey: cert.PrivateKey.(crypto.Signer)}
@@ -92,9 +92,9 @@ func check(t *testing.T, c *client) error {
 	return err
 }
 
-func newCA(t *testing.T) *pki.CA {
+func newCA(t *testing.T) *grpcpooltest.CA {
 	t.Helper()
-	ca, err := pki.NewCA("SPIFFE test CA")
+	ca, err := grpcpooltest.NewCA("SPIFFE test CA")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // agent is a Workload API (SPIFFE Workload API, section 5) on a Unix socket that
@@ -34,7 +34,7 @@ type agent struct {
 	changed chan struct{} // closed when answer changes, and made anew
 }
 
-func startAgent(t testing.TB, ca *pki.CA, id spiffeid.ID) *agent {
+func startAgent(t testing.TB, ca *grpcpooltest.CA, id spiffeid.ID) *agent {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "agent.sock")
 	lis, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
@@ -59,7 +59,7 @@ func startAgent(t testing.TB, ca *pki.CA, id spiffeid.ID) *agent {
 }
 
 // give issues a fresh SVID to the workload, and returns its serial number.
-func (a *agent) give(t testing.TB, ca *pki.CA, id spiffeid.ID) string {
+func (a *agent) give(t testing.TB, ca *grpcpooltest.CA, id spiffeid.ID) string {
 	t.Helper()
 	cert := svid(t, ca, id)
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
@@ -98,9 +98,9 @@ func (a *agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream workload.Spiff
 
 // svid mints an X.509-SVID: a certificate for both sides of TLS whose only name is
 // the ID.
-func svid(t testing.TB, ca *pki.CA, id spiffeid.ID) tls.Certificate {
+func svid(t testing.TB, ca *grpcpooltest.CA, id spiffeid.ID) tls.Certificate {
 	t.Helper()
-	pair, err := ca.Issue(pki.Request{
+	pair, err := ca.Issue(grpcpooltest.CertRequest{
 		URIs:  []*url.URL{id.URL()},
 		Usage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	})

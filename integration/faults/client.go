@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -40,7 +40,7 @@ type client interface {
 }
 
 // newClient makes a client of the servers at addrs.
-func newClient(tb testing.TB, kind string, certs *pki.Localhost, addrs []string, watch ...grpc.DialOption) client {
+func newClient(tb testing.TB, kind string, certs *grpcpooltest.Certs, addrs []string, watch ...grpc.DialOption) client {
 	tb.Helper()
 	target := addrs[0]
 	if len(addrs) > 1 {
@@ -66,7 +66,7 @@ type scaleClient struct {
 	observer *scale.Observer
 }
 
-func newScaleClient(certs *pki.Localhost, target string, watch []grpc.DialOption) (client, error) {
+func newScaleClient(certs *grpcpooltest.Certs, target string, watch []grpc.DialOption) (client, error) {
 	tls, err := realserver.ClientTLS(certs)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ type poolClient struct {
 	pool *shared.Pool
 }
 
-func newPoolClient(certs *pki.Localhost, target string, watch []grpc.DialOption) (client, error) {
+func newPoolClient(certs *grpcpooltest.Certs, target string, watch []grpc.DialOption) (client, error) {
 	factory, err := grpcpool.NewMutualTLSFactory(certs.CA.PEM, certs.Client.CertPEM, certs.Client.KeyPEM, target,
 		30*time.Second, 10*time.Second, nil, grpcpool.WithDialOptions(watch...))
 	if err != nil {

@@ -17,9 +17,9 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/faultresult"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -66,7 +66,7 @@ type world struct {
 	servers []*process           // those that clients know, the control's, and nginx's backend
 	proxy   *proxy               // nil: none
 	nginx   []*realserver.Server // the control's after the other
-	certs   *pki.Localhost
+	certs   *grpcpooltest.Certs
 
 	load    *load
 	control *load // nil: none
@@ -129,20 +129,20 @@ func newWorld(tb testing.TB, script *Script, kind string, full bool) *world {
 
 // newCertificates mints what servers and client show, valid for every address in
 // the world.
-func newCertificates() (*pki.Localhost, error) {
-	ca, err := pki.NewCA("faults")
+func newCertificates() (*grpcpooltest.Certs, error) {
+	ca, err := grpcpooltest.NewCA("faults")
 	if err != nil {
 		return nil, err
 	}
-	server, err := ca.Issue(pki.Request{Hosts: []string{serverAddress, "127.0.0.1", "localhost", serversName}})
+	server, err := ca.Issue(grpcpooltest.CertRequest{Hosts: []string{serverAddress, "127.0.0.1", "localhost", serversName}})
 	if err != nil {
 		return nil, err
 	}
-	client, err := ca.Issue(pki.Request{})
+	client, err := ca.Issue(grpcpooltest.CertRequest{})
 	if err != nil {
 		return nil, err
 	}
-	return &pki.Localhost{CA: ca, Server: server, Client: client}, nil
+	return &grpcpooltest.Certs{CA: ca, Server: server, Client: client}, nil
 }
 
 // startServers starts what the script asks for and returns where clients find it.

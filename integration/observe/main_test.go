@@ -13,8 +13,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -31,7 +30,7 @@ const limit = 8
 
 // stage is a mutual TLS server whose calls wait for leave, and a pool to it.
 type stage struct {
-	*grpctest.Server
+	*grpcpooltest.Server
 
 	t    *testing.T
 	pool *shared.Pool
@@ -50,7 +49,7 @@ func newStage(t *testing.T, opts ...shared.Option) *stage {
 
 func newStageWith(t *testing.T, limit uint32, opts ...shared.Option) *stage {
 	t.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +58,10 @@ func newStageWith(t *testing.T, limit uint32, opts ...shared.Option) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{t: t, gate: make(chan struct{}), in: make(chan struct{}, 1000)}
-	s.Server = grpctest.Start(t, grpctest.Config{
-		TLS: config, Options: []grpc.ServerOption{grpc.MaxConcurrentStreams(limit), grpc.WaitForHandlers(true)},
-		EmptyCall: func(ctx context.Context) error {
+	s.Server = grpcpooltest.NewServer(t,
+		grpcpooltest.WithTLS(config),
+		grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(limit), grpc.WaitForHandlers(true)),
+		grpcpooltest.WithEmptyCall(func(ctx context.Context) error {
 			s.in <- struct{}{}
 			select {
 			case <-s.gate:
@@ -69,8 +69,7 @@ func newStageWith(t *testing.T, limit uint32, opts ...shared.Option) *stage {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-		},
-	})
+		}))
 	_, port, err := net.SplitHostPort(s.Addr())
 	if err != nil {
 		t.Fatal(err)

@@ -17,13 +17,13 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/orca"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // ORCA (gRFC A51) is how servers tell clients of their load: in a trailer of each
 // call, and over a stream of the balancer's own.
 func TestLoadReportsReachTheClientsBalancer(t *testing.T) {
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,11 +119,11 @@ func (n named) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*testpb
 // it is the proxy that looks the name up.
 func TestTheProxyStaysWithOneOfSeveralServers(t *testing.T) {
 	wantSecondLoopback(t)
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if certs.Server, err = certs.CA.Issue(pki.Request{Hosts: []string{apiName}}); err != nil {
+	if certs.Server, err = certs.CA.Issue(grpcpooltest.CertRequest{Hosts: []string{apiName}}); err != nil {
 		t.Fatal(err)
 	}
 	start := func(address, name string) *server {

@@ -14,13 +14,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 func startEtcd(t *testing.T, streams int) (*realserver.Server, *running) {
 	t.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}

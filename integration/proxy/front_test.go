@@ -14,7 +14,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // tokenGuard makes a token for the proxy, and the flags that make it ask for it.
@@ -44,11 +44,11 @@ func (proxyToken) RequireTransportSecurity() bool { return false }
 // that is not the server's, and the flags that make it ask for the client's.
 func certificateGuard(t *testing.T) (credentials.TransportCredentials, []string) {
 	t.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	front, err := certs.CA.Issue(pki.Request{Hosts: []string{apiName}})
+	front, err := certs.CA.Issue(grpcpooltest.CertRequest{Hosts: []string{apiName}})
 	if err != nil {
 		t.Fatal(err)
 	}

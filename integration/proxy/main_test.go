@@ -23,7 +23,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // soon bounds every wait for something that takes milliseconds. It is long so
@@ -77,7 +77,7 @@ type running struct {
 
 // startProxy starts the proxy in front of a server with mutual TLS. When the test
 // ends so does it, cleanly.
-func startProxy(t *testing.T, certs *pki.Localhost, target string, more ...string) *running {
+func startProxy(t *testing.T, certs *grpcpooltest.Certs, target string, more ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{"ca.pem": certs.CA.PEM, "cert.pem": certs.Client.CertPEM, "key.pem": certs.Client.KeyPEM} {
@@ -170,7 +170,7 @@ func (r *running) clientAt(target string, opts ...grpc.DialOption) *grpc.ClientC
 
 // server is a gRPC server with mutual TLS that counts its connections and streams.
 type server struct {
-	certs    *pki.Localhost
+	certs    *grpcpooltest.Certs
 	addr     string
 	accepted atomic.Int64
 	streams  atomic.Int64 // of streaming calls, open now
@@ -179,14 +179,14 @@ type server struct {
 
 func startServer(t *testing.T, service testpb.TestServiceServer) *server {
 	t.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return startServerAt(t, "127.0.0.1:0", certs, func(g *grpc.Server) { testpb.RegisterTestServiceServer(g, service) })
 }
 
-func startServerAt(t *testing.T, address string, certs *pki.Localhost, register func(*grpc.Server), opts ...grpc.ServerOption) *server {
+func startServerAt(t *testing.T, address string, certs *grpcpooltest.Certs, register func(*grpc.Server), opts ...grpc.ServerOption) *server {
 	t.Helper()
 	config, err := certs.CA.ServerConfig(certs.Server)
 	if err != nil {

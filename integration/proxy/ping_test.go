@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // orders is a program's service.
@@ -50,7 +50,7 @@ func TestNginxThatRoutesOneServiceOnlyIsToldAndPassed(t *testing.T) {
 		503: "location / { return 503; }",
 	} {
 		t.Run(strconv.Itoa(code), func(t *testing.T) {
-			certs, err := pki.NewLocalhost()
+			certs, err := grpcpooltest.NewCerts()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,9 +21,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
 )
 
 const check = "/grpc.health.v1.Health/Check"
@@ -68,14 +68,14 @@ func ask(t *testing.T, address string, opts ...grpc.DialOption) (unary, stream a
 // health is a server whose health service answers so.
 func health(t *testing.T, say func(context.Context) error) string {
 	t.Helper()
-	return grpctest.Start(t, grpctest.Config{Options: []grpc.ServerOption{
+	return grpcpooltest.NewServer(t, grpcpooltest.WithServerOptions(
 		grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			if err := say(ctx); err != nil {
 				return nil, err
 			}
 			return handler(ctx, request)
 		}),
-	}}).Addr()
+	)).Addr()
 }
 
 // web is a server that speaks HTTP/2 and not gRPC.
@@ -104,14 +104,14 @@ func web(t *testing.T, code int, contentType string) string {
 	return l.Addr().String()
 }
 
-// raw is a server of package h2server.
-func raw(t *testing.T, opts ...h2server.Option) string {
+// raw is a server of package h2test.
+func raw(t *testing.T, opts ...h2test.Option) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := h2server.Start(l, opts...)
+	s := h2test.Start(l, opts...)
 	t.Cleanup(s.Close)
 	return l.Addr().String()
 }
@@ -151,9 +151,9 @@ func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
 	}{
 		"too late":             {health(t, silent), nil, answer.None},
 		"a service config":     {health(t, silent), []grpc.DialOption{methodConfig(`"timeout":"0.02s"`)}, answer.None},
-		"a stream that is cut": {raw(t, h2server.WithFault(h2server.ResetsCalls)), nil, answer.Reset},
+		"a stream that is cut": {raw(t, h2test.WithFault(h2test.ResetsCalls)), nil, answer.Reset},
 		"nobody listens":       {"127.0.0.1:1", nil, answer.Unsent},
-		"no stream to be had":  {raw(t, h2server.WithLimit(0)), nil, answer.Unsent},
+		"no stream to be had":  {raw(t, h2test.WithLimit(0)), nil, answer.Unsent},
 		"credentials":          {health(t, silent), []grpc.DialOption{grpc.WithPerRPCCredentials(failing{})}, answer.Unsent},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
 
 // A GOAWAY's debug data is the peer's, and comes with the loss of the connection.
 func TestALostConnectionIsNoAnswer(t *testing.T) {
-	unary, stream, err := ask(t, raw(t, h2server.WithFault(h2server.GoAwayAtOnce)))
+	unary, stream, err := ask(t, raw(t, h2test.WithFault(h2test.GoAwayAtOnce)))
 	for _, a := range []answer.Answer{unary, stream} {
 		if a.Kind != answer.None && a.Kind != answer.Unsent {
 			t.Errorf("%v: %v", err, a)

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -174,7 +174,7 @@ func TestAQuestionThatCannotBeWrittenHoldsNobodyUp(t *testing.T) {
 
 // A server of gRPC's own answers under load, with and without a buffer for writing.
 func TestAServerAnswersWhileCallsAreMade(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	for name, opts := range map[string][]grpc.DialOption{
 		"as it comes":     nil,
 		"no write buffer": {grpc.WithWriteBufferSize(0)},

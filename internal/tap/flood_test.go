@@ -20,8 +20,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
-	"github.com/davidwartell/go-grpcpool/internal/h2server"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -118,8 +118,8 @@ func TestAfterAnIdleHourABurstIsNoFlood(t *testing.T) {
 
 // On real sockets, with a call under way: its error names the flood.
 func TestAFloodEndsTheConnectionAndIsNamed(t *testing.T) {
-	for _, fault := range []h2server.Fault{
-		h2server.PingFlood, h2server.SettingsFlood, h2server.WindowFlood, h2server.ResetFlood,
+	for _, fault := range []h2test.Fault{
+		h2test.PingFlood, h2test.SettingsFlood, h2test.WindowFlood, h2test.ResetFlood,
 	} {
 		t.Run(fault.String(), func(t *testing.T) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,8 +127,8 @@ func TestAFloodEndsTheConnectionAndIsNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			arrived := make(chan struct{}, 10)
-			srv := h2server.Start(l, h2server.WithFault(fault), h2server.WithDelay(time.Hour),
-				h2server.OnCall(func(h2server.CallInfo) { arrived <- struct{}{} }))
+			srv := h2test.Start(l, h2test.WithFault(fault), h2test.WithDelay(time.Hour),
+				h2test.WithOnCall(func(h2test.CallInfo) { arrived <- struct{}{} }))
 			defer srv.Close()
 			s := tap.New(tap.Events{})
 			cc := dial(t, l.Addr(), grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, s)))
@@ -149,7 +149,7 @@ func TestAFloodEndsTheConnectionAndIsNamed(t *testing.T) {
 // What a busy client and a real server exchange is no flood: small calls, an
 // upload, both ways at once.
 func TestWorkIsNoFlood(t *testing.T) {
-	server := grpctest.Start(t, grpctest.Config{})
+	server := grpcpooltest.NewServer(t)
 	addr, err := net.ResolveTCPAddr("tcp", server.Addr())
 	if err != nil {
 		t.Fatal(err)

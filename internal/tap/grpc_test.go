@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -57,7 +57,7 @@ func dial(t testing.TB, addr net.Addr, opts ...grpc.DialOption) *grpc.ClientConn
 }
 
 // serverTLS and clientTLS are the two sides of mutual TLS.
-func serverTLS(t testing.TB, local *pki.Localhost) credentials.TransportCredentials {
+func serverTLS(t testing.TB, local *grpcpooltest.Certs) credentials.TransportCredentials {
 	t.Helper()
 	cfg, err := local.CA.ServerConfig(local.Server)
 	if err != nil {
@@ -66,7 +66,7 @@ func serverTLS(t testing.TB, local *pki.Localhost) credentials.TransportCredenti
 	return credentials.NewTLS(cfg)
 }
 
-func clientTLS(t testing.TB, local *pki.Localhost, client ...pki.Pair) *tls.Config {
+func clientTLS(t testing.TB, local *grpcpooltest.Certs, client ...grpcpooltest.KeyPair) *tls.Config {
 	t.Helper()
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(local.CA.PEM) {
@@ -83,9 +83,9 @@ func clientTLS(t testing.TB, local *pki.Localhost, client ...pki.Pair) *tls.Conf
 	return cfg
 }
 
-func localhost(t testing.TB) *pki.Localhost {
+func localhost(t testing.TB) *grpcpooltest.Certs {
 	t.Helper()
-	local, err := pki.NewLocalhost()
+	local, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}

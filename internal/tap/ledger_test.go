@@ -20,7 +20,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/davidwartell/go-grpcpool/internal/grpctest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -325,10 +325,10 @@ func TestCallsThatTheServerEndsAllAtOnceGetItsStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				enough := make(chan struct{})
-				server := grpctest.Start(t, grpctest.Config{InMemory: true, EmptyCall: func(context.Context) error {
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithEmptyCall(func(context.Context) error {
 					<-enough
 					return status.Error(codes.ResourceExhausted, "come back later")
-				}})
+				}))
 				cc, err := grpc.NewClient(server.Target(), grpc.WithTransportCredentials(creds), grpc.WithContextDialer(server.Dial))
 				if err != nil {
 					t.Fatal(err)

@@ -14,19 +14,19 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // stranger is a client certificate from an authority nobody knows.
-func stranger(t *testing.T) pki.Pair {
+func stranger(t *testing.T) grpcpooltest.KeyPair {
 	t.Helper()
 	return localhost(t).Client
 }
 
-func expired(t *testing.T, local *pki.Localhost) pki.Pair {
+func expired(t *testing.T, local *grpcpooltest.Certs) grpcpooltest.KeyPair {
 	t.Helper()
-	pair, err := local.CA.Issue(pki.Request{
+	pair, err := local.CA.Issue(grpcpooltest.CertRequest{
 		NotBefore: time.Now().Add(-2 * time.Hour),
 		NotAfter:  time.Now().Add(-time.Hour),
 	})

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // betweenHandshakes is how long AwaitHandshake pauses, and so about how much too
@@ -37,7 +37,7 @@ func AwaitHandshake(ctx context.Context, addr string, cfg *tls.Config) error {
 }
 
 // ClientTLS is what a plain TLS client needs to be admitted.
-func ClientTLS(certs *pki.Localhost) (*tls.Config, error) {
+func ClientTLS(certs *grpcpooltest.Certs) (*tls.Config, error) {
 	pair, err := tls.X509KeyPair(certs.Client.CertPEM, certs.Client.KeyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("realserver: the client's certificate: %w", err)

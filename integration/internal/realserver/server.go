@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // RequireAll is the environment variable that, when it is set, makes a missing
@@ -26,9 +26,9 @@ const startsWithin = 30 * time.Second
 
 // Config says what a server is for.
 type Config struct {
-	Certs      *pki.Localhost // the server's identity, and whose clients it admits
-	MaxStreams int            // the limit it advertises (SETTINGS_MAX_CONCURRENT_STREAMS)
-	Backend    string         // for a proxy: "host:port" of a gRPC server without TLS
+	Certs      *grpcpooltest.Certs // the server's identity, and whose clients it admits
+	MaxStreams int                 // the limit it advertises (SETTINGS_MAX_CONCURRENT_STREAMS)
+	Backend    string              // for a proxy: "host:port" of a gRPC server without TLS
 
 	// For nginx: the beginning of the paths that it passes on, "" for all, and, in its
 	// own words, what there is for others, such as "location / { return 404; }".

@@ -19,7 +19,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -118,7 +118,7 @@ type demo struct {
 	result  *Result
 
 	traces  *traces
-	server  *testserver.Server
+	server  *grpcpooltest.Standalone
 	pool    *shared.Pool
 	callers *callers
 }

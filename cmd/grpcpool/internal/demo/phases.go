@@ -9,8 +9,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/otelpool"
 	"github.com/davidwartell/go-grpcpool/shared"
 	"github.com/davidwartell/go-grpcpool/snappy"
@@ -18,7 +17,7 @@ import (
 
 // setUp starts the server and makes the pool. If it fails it stops what it has started.
 func (d *demo) setUp(ctx context.Context) error {
-	ids, err := pki.NewLocalhost()
+	ids, err := grpcpooltest.NewCerts()
 	if err != nil {
 		return err
 	}
@@ -27,16 +26,16 @@ func (d *demo) setUp(ctx context.Context) error {
 		return err
 	}
 	d.traces = newTraces()
-	d.server = testserver.New(grpc.Creds(credentials.NewTLS(config)), grpc.MaxConcurrentStreams(streamLimit), d.traces.serverOption())
+	d.server = grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(grpc.Creds(credentials.NewTLS(config)), grpc.MaxConcurrentStreams(streamLimit), d.traces.serverOption()))
 	if err := d.server.Start(ctx); err != nil {
 		return err
 	}
-	d.result.Server = d.server.Address()
+	d.result.Server = d.server.Addr()
 	d.record.serverCounts(d.server.Counts)
 
 	tracing := otelpool.WithTracerProvider(d.traces.client)
 	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, //nolint:contextcheck // it only looks up the name of a port
-		d.server.Address(), 30*time.Second, 10*time.Second, nil,
+		d.server.Addr(), 30*time.Second, 10*time.Second, nil,
 		otelpool.Instrument(tracing),
 		grpcpool.WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(snappy.Name))))
 	if err != nil {

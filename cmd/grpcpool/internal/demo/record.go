@@ -6,7 +6,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // The range of the histogram, and its number of significant digits.
@@ -20,7 +20,7 @@ const (
 type record struct {
 	mu     sync.Mutex // guards what follows
 	phase  Phase
-	server func() testserver.Counts // nil until the server is started
+	server func() grpcpooltest.Counts // nil until the server is started
 
 	good, bad uint64 // all calls so far
 	latencies *hdrhistogram.Histogram
@@ -47,7 +47,7 @@ func (r *record) enter(p Phase) {
 	r.phase = p
 }
 
-func (r *record) serverCounts(counts func() testserver.Counts) {
+func (r *record) serverCounts(counts func() grpcpooltest.Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.server = counts

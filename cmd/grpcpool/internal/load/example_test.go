@@ -9,18 +9,18 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func Example() {
-	server := testserver.New()
+	server := grpcpooltest.NewStandalone()
 	if err := server.Start(context.Background()); err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer server.Stop()
 	ways := []load.Way{{Name: "plain", Conn: func(context.Context) (grpc.ClientConnInterface, func(), error) {
-		cc, err := grpc.NewClient(server.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		cc, err := grpc.NewClient(server.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return nil, nil, err
 		}

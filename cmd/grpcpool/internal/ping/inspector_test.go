@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 // listen skips the test where there is no such address, as without IPv6.
@@ -124,7 +124,7 @@ func TestUnixSocketsOfAllKindsAreReached(t *testing.T) {
 
 // The name in the certificate is the channel's authority, whatever the address.
 func TestTheCertificateIsForTheNameThatGRPCAsksFor(t *testing.T) {
-	local, err := pki.NewLocalhost()
+	local, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,15 +15,15 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/ping"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func startServer(t testing.TB, opts ...grpc.ServerOption) *testserver.Server {
+func startServer(t testing.TB, opts ...grpc.ServerOption) *grpcpooltest.Standalone {
 	t.Helper()
-	server := testserver.New(opts...)
+	server := grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(opts...))
 	if err := server.Start(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -32,26 +32,26 @@ func startServer(t testing.TB, opts ...grpc.ServerOption) *testserver.Server {
 }
 
 func Example() {
-	server := testserver.New(grpc.MaxConcurrentStreams(250))
+	server := grpcpooltest.NewStandalone(grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(250)))
 	if err := server.Start(context.Background()); err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer server.Stop()
-	findings, err := ping.Probe(context.Background(), ping.Target{Address: server.Address()})
+	findings, err := ping.Probe(context.Background(), ping.Target{Address: server.Addr()})
 	fmt.Println(err, findings.HTTP2.Limited, findings.HTTP2.MaxStreams)
 	// Output: <nil> true 250
 }
 
 func TestTargetsAreReadAsGRPCReadsThem(t *testing.T) {
 	server := startServer(t)
-	_, port, err := net.SplitHostPort(server.Address())
+	_, port, err := net.SplitHostPort(server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, target := range []string{
-		server.Address(), "dns:///" + server.Address(), "dns:" + server.Address(), "passthrough:///" + server.Address(),
-		"dns://8.8.8.8/" + server.Address(), "localhost:" + port, ":" + port,
+		server.Addr(), "dns:///" + server.Addr(), "dns:" + server.Addr(), "passthrough:///" + server.Addr(),
+		"dns://8.8.8.8/" + server.Addr(), "localhost:" + port, ":" + port,
 	} {
 		if _, err := ping.Probe(t.Context(), ping.Target{Address: target}); err != nil {
 			t.Errorf("%s: %v", target, err)
@@ -93,7 +93,7 @@ func TestAProbeEndsWithItsContext(t *testing.T) {
 
 func TestLossIsCounted(t *testing.T) {
 	server := startServer(t)
-	factory, err := grpcpool.NewFactory(server.Address(), insecure.NewCredentials())
+	factory, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials())
 	if err != nil {
 		t.Fatal(err)
 	}

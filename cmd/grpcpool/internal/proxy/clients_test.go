@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 func TestThereIsRoomForSoManyClients(t *testing.T) {
@@ -46,7 +46,7 @@ func TestThereIsRoomForSoManyClients(t *testing.T) {
 
 // A connection counts until it is closed, whether before, during or after the handshake.
 func TestClientsAreCountedOutAsTheyLeave(t *testing.T) {
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,18 +13,18 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
-	"github.com/davidwartell/go-grpcpool/internal/testserver"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 func Example() {
 	ctx := context.Background()
-	server := testserver.New()
+	server := grpcpooltest.NewStandalone()
 	must(server.Start(ctx))
 	defer server.Stop()
 
 	p, err := proxy.New(proxy.Config{Upstream: func() (*shared.Pool, error) {
-		factory, err := grpcpool.NewFactory(server.Address(), insecure.NewCredentials(), grpcpool.WithDialOptions(proxy.DialOptions()...))
+		factory, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials(), grpcpool.WithDialOptions(proxy.DialOptions()...))
 		if err != nil {
 			return nil, err
 		}

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
 const goodToken = "0123456789abcdef-secret"
@@ -63,7 +63,7 @@ func TestACallNeedsTheToken(t *testing.T) {
 }
 
 func TestAConnectionNeedsACertificate(t *testing.T) {
-	l, err := pki.NewLocalhost()
+	l, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestAConnectionNeedsACertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	address, calls := guarded(t, proxy.Access{TLS: credentials.NewTLS(config)})
-	stranger, err := pki.NewLocalhost()
+	stranger, err := grpcpooltest.NewCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestAConnectionNeedsACertificate(t *testing.T) {
 	}
 }
 
-func clientTLS(t *testing.T, ca *pki.CA, pair *pki.Pair) credentials.TransportCredentials {
+func clientTLS(t *testing.T, ca *grpcpooltest.CA, pair *grpcpooltest.KeyPair) credentials.TransportCredentials {
 	t.Helper()
 	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool(), ServerName: "localhost"}
 	config.RootCAs.AppendCertsFromPEM(ca.PEM)

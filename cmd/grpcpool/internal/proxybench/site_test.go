@@ -18,7 +18,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/proxy"
-	"github.com/davidwartell/go-grpcpool/internal/pki"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -107,7 +107,7 @@ func (s *site) pool() (*shared.Pool, error) {
 // folder creates a directory with the certificates, for the sockets too.
 func folder(b *testing.B) string {
 	b.Helper()
-	certs, err := pki.NewLocalhost()
+	certs, err := grpcpooltest.NewCerts()
 	if err != nil {
 		b.Fatal(err)
 	}
