@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"testing"
 	"time"
 
@@ -27,7 +26,7 @@ func startServer(t *testing.T) (*grpcpooltest.Server, <-chan call) {
 	calls := make(chan call)
 	tell := func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		p, _ := peer.FromContext(ctx)
-		var leaf *x509.Certificate = p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0]
+		leaf := p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0]
 		select {
 		case calls <- call{p.Addr.String(), leaf.Subject.CommonName}:
 		case <-ctx.Done():

@@ -11,20 +11,31 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// Wait asks the server for its health once a second until it is SERVING. The error
-// says what the server answered last.
+// Wait asks the server for its health once a second until it is SERVING. When ctx
+// ends first, the error says what the server answered last.
 func Wait(ctx context.Context, conn grpc.ClientConnInterface) error {
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	for {
-		answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
-		if err == nil && answer.GetStatus() == healthpb.HealthCheckResponse_SERVING {
+		err := check(ctx, conn)
+		if err == nil {
 			return nil
 		}
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the server is not ready (%w): status %s, error %v", ctx.Err(), answer.GetStatus(), err)
+			return fmt.Errorf("waiting for the server: %w: %w", ctx.Err(), err)
 		}
 	}
+}
+
+func check(ctx context.Context, conn grpc.ClientConnInterface) error {
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return err
+	}
+	if status := answer.GetStatus(); status != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("it says that it is %s", status)
+	}
+	return nil
 }

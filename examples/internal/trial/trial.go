@@ -7,19 +7,24 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
 
+// newCerts makes the certificates of all servers here: a process reads the system's
+// authorities once, so there can be only one more.
+var newCerts = sync.OnceValues(func() (*grpcpooltest.Certs, error) { return grpcpooltest.NewCerts() })
+
 // Server starts a server whose certificate this process trusts as it trusts the
-// system's authorities. A process can begin only one.
+// system's authorities.
 func Server(t *testing.T, opts ...grpcpooltest.Option) *grpcpooltest.Server {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("SSL_CERT_FILE, which this test adds its authority with, works on Linux only")
 	}
-	certs, err := grpcpooltest.NewCerts()
+	certs, err := newCerts()
 	if err != nil {
 		t.Fatal(err)
 	}
