@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/internal/health"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
@@ -45,7 +46,7 @@ const (
 )
 
 func (e *connectionError) Error() string {
-	text := strings.TrimPrefix(reason.OneLine(told(e.cause)), e.target+": ") // once is enough
+	text := strings.TrimPrefix(reason.OneLine(health.Describe(e.cause)), e.target+": ") // once is enough
 	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }
 

@@ -2,6 +2,7 @@ package grpcpool_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log"
 	"net"
@@ -13,6 +14,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -72,6 +74,32 @@ func Example() {
 	}
 	fmt.Println(answer.GetStatus())
 	// Output: SERVING
+}
+
+// One identity for the factories of several servers, with an option of its own.
+func ExampleNewIdentityFactory() {
+	caCertPEM, clientCertPEM, clientKeyPEM, address, stop := startServer("localhost:0")
+	defer stop()
+
+	provider, err := identity.FromPEM(caCertPEM, clientCertPEM, clientKeyPEM, identity.WithMinTLSVersion(tls.VersionTLS12))
+	if err != nil {
+		log.Panic(err)
+	}
+	for _, server := range []string{address, "dns:///" + address} {
+		factory, err := grpcpool.NewIdentityFactory(server, provider)
+		if err != nil {
+			log.Panic(err)
+		}
+		conn, err := factory.NewConnection(context.Background())
+		if err != nil {
+			log.Panic(err)
+		}
+		fmt.Println(conn.GetState(), "as", factory.Identity().Subject)
+		_ = conn.Close()
+	}
+	// Output:
+	// READY as CN=client
+	// READY as CN=client
 }
 
 // pingConn does a gRPC ping-pong with the other side of conn. It returns the

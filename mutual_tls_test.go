@@ -6,13 +6,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
@@ -128,43 +135,20 @@ func TestUnusableAddressesAreRefusedAtConstruction(t *testing.T) {
 func TestBadOptionsAreRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	for name, opt := range map[string]grpcpool.FactoryOption{
-		"nil":               nil,
-		"WithPing":          grpcpool.WithPing(nil),
-		"WithLogger":        grpcpool.WithLogger(nil),
-		"WithDialOptions":   grpcpool.WithDialOptions(nil),
-		"WithMinTLSVersion": grpcpool.WithMinTLSVersion(tls.VersionTLS11),
+		"nil":             nil,
+		"WithPing":        grpcpool.WithPing(nil),
+		"WithLogger":      grpcpool.WithLogger(nil),
+		"WithDialOptions": grpcpool.WithDialOptions(nil),
+		"WithServerName":  grpcpool.WithServerName("https://x"),
+		"WithServerName:": grpcpool.WithServerName(""),
 	} {
 		_, err := newFactory(l, "localhost:1", opt)
 		wantError(t, err, "grpcpool: ", name)
 	}
-	_, err := grpcpool.NewFactory("localhost:1", insecure.NewCredentials(), grpcpool.WithMinTLSVersion(tls.VersionTLS12))
-	wantError(t, err, "WithMinTLSVersion is for NewMutualTLSFactory")
-	_, err = grpcpool.NewFactory("localhost:1", nil)
+	_, err := grpcpool.NewFactory("localhost:1", nil)
 	wantError(t, err, "creds is nil")
-}
-
-func TestTLS12IsSpokenOnlyWhenAskedFor(t *testing.T) {
-	l := localhost(t)
-	config := serverTLS(t, l.CA, l.Server)
-	config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	server := grpctest.Start(t, grpctest.Config{TLS: config})
-
-	strict, err := newFactory(l, server.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = strict.NewConnection(testContext(t))
-	wantError(t, err, "protocol version")
-
-	lax, err := newFactory(l, server.Addr(), grpcpool.WithMinTLSVersion(tls.VersionTLS12))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := lax.NewConnection(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
+	_, err = grpcpool.NewIdentityFactory("localhost:1", nil)
+	wantError(t, err, "grpcpool: provider is nil")
 }
 
 // testContext ends long before the test's own deadline and long after anything
@@ -189,33 +173,95 @@ func wantError(t testing.TB, err error, parts ...string) {
 	}
 }
 
-// With this setting, the default of go.mod files before Go 1.23, crypto/tls leaves a
-// pair's Leaf nil.
-func TestAPairWithoutItsLeafParsedIsEnough(t *testing.T) {
-	t.Setenv("GODEBUG", "x509keypairleaf=0")
+func TestTheServerNameCanBeAnother(t *testing.T) {
 	l := localhost(t)
-	identity := identityOf(t, l.CA, l.Client)
-	if identity.Certificate.Leaf != nil {
-		t.Fatal("the setting has no effect")
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	wantDial(t, l, address, []string{"doesn't contain any IP SANs"})
+	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"))
+	wantDial(t, l, address, []string{"other.example"}, grpcpool.WithServerName("third.example"))
+	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"),
+		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
+}
+
+// The option is for every factory: TLS credentials verify the name, and plaintext RPCs
+// have it as their authority. Credentials that were made for another name are refused.
+func TestTheServerNameIsForAnyCredentials(t *testing.T) {
+	l := localhost(t)
+	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
+	name := grpcpool.WithServerName("other.example")
+	f, err := grpcpool.NewFactory(address, clientCreds(t, l, l.Client), name)
+	if err != nil {
+		t.Fatal(err)
 	}
-	files := writeFiles(t, l, inPlace)
-	for name, construct := range map[string]func() (*grpcpool.Factory, error){
-		"PEM": func() (*grpcpool.Factory, error) { return newFactory(l, "localhost:1") },
-		"files": func() (*grpcpool.Factory, error) {
-			return grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
-		},
-		"source": func() (*grpcpool.Factory, error) {
-			return grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil,
-				grpcpool.WithCertificateSource((&memory{identity: identity}).source))
-		},
-	} {
-		f, err := construct()
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if id := f.Identity(); id.Serial != serialOf(t, l.Client) {
-			t.Errorf("%s: the identity is %+v", name, id)
+	wantConnection(t, f)
+	provider, err := identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err = grpcpool.NewIdentityFactory(address, provider, name); err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f)
+	config := clientConfig(t, l, l.Client)
+	config.ServerName = "third.example"
+	_, err = grpcpool.NewFactory(address, credentials.NewTLS(config), name)
+	wantError(t, err, "grpcpool: ", "third.example", "other.example")
+
+	authorities := make(chan []string, 1)
+	server := grpctest.Start(t, grpctest.Config{NoHealth: true, Options: []grpc.ServerOption{
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			md, _ := metadata.FromIncomingContext(stream.Context())
+			authorities <- md.Get(":authority")
+			return status.Error(codes.Unimplemented, "not here")
+		}),
+	}})
+	conn, err := plainFactory(t, server.Addr(), name).NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if got := <-authorities; !slices.Equal(got, []string{"other.example"}) {
+		t.Errorf("the authority of a plaintext RPC is %q", got)
+	}
+}
+
+// A name from a file or from a command ends with a line break.
+func TestANameWithALineBreakIsRefused(t *testing.T) {
+	l := localhost(t)
+	for _, name := range []string{"api.example\n", " api.example", "api\texample", "api\x00", "\n"} {
+		_, err := newFactory(l, "localhost:1", grpcpool.WithServerName(name))
+		wantError(t, err, "grpcpool: WithServerName: ", "is not a host name")
+	}
+	_, err := newFactory(l, "localhost:1", grpcpool.WithServerName("bücher.example"))
+	wantError(t, err, "grpcpool: WithServerName: ", "xn--")
+	for _, name := range []string{"api.example", "api.example.", "a_b.example", "*.example", "10.0.0.1", "::1", "[::1]", "[::1]:443", "api:443"} {
+		if _, err := newFactory(l, "localhost:1", grpcpool.WithServerName(name)); err != nil {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
+}
+
+// wantDial makes a channel and wants it to fail for the reasons, or, without any,
+// to succeed.
+func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...grpcpool.FactoryOption) {
+	t.Helper()
+	f, err := newFactory(l, address, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantConnection(t, f, reasons...)
+}
+
+func wantConnection(t *testing.T, f *grpcpool.Factory, reasons ...string) {
+	t.Helper()
+	conn, err := f.NewConnection(testContext(t))
+	if len(reasons) > 0 {
+		wantError(t, err, append(slices.Clone(reasons), "grpcpool: connecting to")...)
+		wantNotOK(t, err)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }

@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/davidwartell/go-grpcpool/identity"
 )
 
-// FactoryOption changes how a Factory makes channels.
+// FactoryOption changes how a Factory makes channels. A nil option, and an option with a
+// wrong argument, is an error of the function that makes the factory.
 type FactoryOption func(*factoryConfig) error
 
 type factoryConfig struct {
@@ -17,12 +22,11 @@ type factoryConfig struct {
 	ping        PingFunc
 	keepalive   *keepalive.ClientParameters
 	logger      *slog.Logger
-	tls         tlsSettings
-	rotation    *rotation // nil: the credentials are the caller's
+	serverName  string // "": from the target
 }
 
 func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
-	cfg := &factoryConfig{ping: HealthPing, logger: slog.New(slog.DiscardHandler), tls: defaultTLSSettings()}
+	cfg := &factoryConfig{ping: HealthPing, logger: slog.New(slog.DiscardHandler)}
 	for i, opt := range opts {
 		if opt == nil {
 			return nil, fmt.Errorf("grpcpool: option %d is nil", i+1)
@@ -34,8 +38,13 @@ func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
 	return cfg, nil
 }
 
-// WithDialOptions adds options for grpc.NewClient. They come after the factory's
-// own, so that where two speak of the same thing these win.
+// identityLogger has the provider of a factory's own log where the factory does.
+func (cfg *factoryConfig) identityLogger(target string) identity.Option {
+	return identity.WithLogger(cfg.logger.With("target", target))
+}
+
+// WithDialOptions adds options for grpc.NewClient. They come after the factory's own, so
+// they win where both set the same thing.
 func WithDialOptions(opts ...grpc.DialOption) FactoryOption {
 	return func(cfg *factoryConfig) error {
 		for i, opt := range opts {
@@ -69,9 +78,10 @@ func WithKeepalive(params keepalive.ClientParameters) FactoryOption {
 	}
 }
 
-// WithLogger sets where a factory logs: connections made and tested at Debug, a
-// new identity at Info, at Warn a source that fails and certificates near their end.
-// The default discards. Keys, certificates and metadata are never logged.
+// WithLogger sets where a factory logs: connections made and tested at Debug, a ping that
+// said nothing at Warn. NewMutualTLSFactory and NewMutualTLSFactoryFromFiles also log
+// there what identity.WithLogger names. The default discards. Keys, certificates and
+// metadata are never logged.
 func WithLogger(logger *slog.Logger) FactoryOption {
 	return func(cfg *factoryConfig) error {
 		if logger == nil {
@@ -80,4 +90,33 @@ func WithLogger(logger *slog.Logger) FactoryOption {
 		cfg.logger = logger
 		return nil
 	}
+}
+
+// WithServerName sets the name that the server's certificate must be valid for, in
+// place of the host of the server's address: for a server that is dialled by an IP
+// address or through a tunnel. It is also the name in SNI, and the :authority of RPCs
+// unless grpc.WithAuthority sets another. Credentials that were made for another name are
+// an error.
+func WithServerName(name string) FactoryOption {
+	return func(cfg *factoryConfig) error {
+		if err := checkServerName(name); err != nil {
+			return fmt.Errorf("grpcpool: WithServerName: %w", err)
+		}
+		cfg.serverName = name
+		return nil
+	}
+}
+
+// checkServerName refuses what no certificate can hold. It does not judge host names
+// otherwise: crypto/x509 compares odd ones too.
+func checkServerName(name string) error {
+	switch {
+	case name != strings.TrimSpace(name):
+		return fmt.Errorf("%q is not a host name or IP address: it begins or ends with white space, such as a line break from a file or a command", name)
+	case name == "", strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("%q is not a host name or IP address", name)
+	case strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }):
+		return fmt.Errorf("%q is not ASCII; write an international name as certificates do (xn--...)", name)
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
@@ -21,8 +22,12 @@ func TestARenewedCertificateIsShownToEtcdWithoutAFailedCall(t *testing.T) {
 	dir := t.TempDir()
 	caFile, certFile, keyFile := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeAll(t, map[string][]byte{caFile: certs.CA.PEM, certFile: certs.Client.CertPEM, keyFile: certs.Client.KeyPEM})
-	factory, err := grpcpool.NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, etcd.addr,
-		grpcpool.WithReloadInterval(100*time.Millisecond), grpcpool.WithReplaceWithin(time.Second))
+	provider, err := identity.FromFiles(caFile, certFile, keyFile,
+		identity.WithReloadInterval(100*time.Millisecond), identity.WithReplaceWithin(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory, err := grpcpool.NewIdentityFactory(etcd.addr, provider)
 	if err != nil {
 		t.Fatal(err)
 	}

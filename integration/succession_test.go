@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/integration/internal/realserver"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
@@ -22,8 +23,12 @@ func TestACertificateThatNginxDoesNotBelieveFailsNoCall(t *testing.T) {
 	dir := t.TempDir()
 	caFile, certFile, keyFile := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeAll(t, map[string][]byte{caFile: certs.CA.PEM, certFile: certs.Client.CertPEM, keyFile: certs.Client.KeyPEM})
-	factory, err := grpcpool.NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, nginx.Addr,
-		grpcpool.WithReloadInterval(100*time.Millisecond), grpcpool.WithReplaceWithin(200*time.Millisecond))
+	provider, err := identity.FromFiles(caFile, certFile, keyFile,
+		identity.WithReloadInterval(100*time.Millisecond), identity.WithReplaceWithin(200*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory, err := grpcpool.NewIdentityFactory(nginx.Addr, provider)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -63,8 +64,8 @@ func busy(text string) fakePool {
 			Name: text, Target: text, State: shared.StateReady, Leases: 12345, Waiting: 7, Channels: 2, LastError: errors.New(text),
 			Current: grpcpool.Channel{Subchannels: []scale.Subchannel{sub}}, Retired: []grpcpool.Channel{{Subchannels: []scale.Subchannel{sub}}},
 			Events: events, Dials: 9, DialsFailed: 2, Tests: 1234, TestsFailed: 3, Replaced: 1, IdleClosed: 4, Leaked: 2,
-			Identity: grpcpool.IdentityInfo{
-				Generation: 3, Subject: text, Serial: text, NotAfter: now.Add(90*time.Minute + time.Second), Expiry: grpcpool.ExpiryUrgent,
+			Identity: identity.Info{
+				Generation: 3, Subject: text, Serial: text, NotAfter: now.Add(90*time.Minute + time.Second), Expiry: identity.ExpiryUrgent,
 				LoadedAt: now.Add(-10 * time.Minute), LastError: errors.New(text), Unreadable: text,
 			},
 			Settings: shared.Settings{IdleTimeout: 5 * time.Minute, DialTimeout: 20 * time.Second, LeakAfter: time.Minute},

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -104,11 +104,11 @@ func tone(k shared.EventKind) string {
 }
 
 // expiryTone is the colour of how close a certificate is to its end.
-func expiryTone(e grpcpool.Expiry) string {
+func expiryTone(e identity.Expiry) string {
 	switch e {
-	case grpcpool.ExpiryNear:
+	case identity.ExpiryNear:
 		return warn
-	case grpcpool.ExpiryUrgent, grpcpool.ExpiryPassed:
+	case identity.ExpiryUrgent, identity.ExpiryPassed:
 		return bad
 	default:
 		return calm

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -54,7 +55,7 @@ type identityView struct {
 	Serial     string          `json:"serial"`
 	NotAfter   time.Time       `json:"notAfter"`
 	Left       seconds         `json:"leftSeconds"`
-	Expiry     grpcpool.Expiry `json:"expiry"`
+	Expiry     identity.Expiry `json:"expiry"`
 	LoadedAt   time.Time       `json:"loadedAt"`
 	Loaded     seconds         `json:"loadedSeconds"`
 	LastError  string          `json:"lastError,omitempty"` // why the source's newest is not in use
@@ -191,7 +192,7 @@ func (v *poolView) add(channel grpcpool.Channel, retired bool, now time.Time) {
 	}
 }
 
-func newIdentityView(id *grpcpool.IdentityInfo, now time.Time) *identityView {
+func newIdentityView(id *identity.Info, now time.Time) *identityView {
 	if id.Generation == 0 {
 		return nil
 	}

@@ -160,18 +160,18 @@ func (ch *channel) warn(msg string, args ...any) {
 
 func (ch *channel) add(p *policy) {
 	ch.mu.Lock()
-	defer ch.mu.Unlock()
 	ch.policies[p] = struct{}{}
-	for _, r := range ch.replacers {
+	ch.mu.Unlock()
+	for _, r := range p.replacers() {
 		r.add(p)
 	}
 }
 
 func (ch *channel) remove(p *policy) {
 	ch.mu.Lock()
-	defer ch.mu.Unlock()
 	delete(ch.policies, p)
-	for _, r := range ch.replacers {
+	ch.mu.Unlock()
+	for _, r := range p.replacers() {
 		r.remove(p)
 	}
 }

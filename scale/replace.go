@@ -2,6 +2,9 @@ package scale
 
 import (
 	"errors"
+	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,11 +13,17 @@ import (
 
 // Replacer has channels replace their connections, for instance when the
 // identity that they were made with is no longer the one to show. Its zero value
-// is ready for use in any number of channels; see [WithReplacer]. It holds nothing
-// of a channel that is idle or closed. Its methods may be called concurrently.
+// is ready for use in any number of channels. A channel is put under it by
+// [WithReplacer], or by transport credentials that have a method
+//
+//	Replacer() *scale.Replacer
+//
+// as those of package identity have. A Replacer holds nothing of a channel that is
+// idle or closed. Its methods may be called concurrently.
 type Replacer struct {
-	mu       sync.Mutex // guards policies
+	mu       sync.Mutex // guards what follows
 	policies map[*policy]struct{}
+	onUse    func() // may be nil
 }
 
 // WithReplacer puts the connections of the channel under r. A nil r is an error of
@@ -29,6 +38,36 @@ func WithReplacer(r *Replacer) grpc.DialOption {
 	})
 }
 
+// OnUse has f called when the first channel under r becomes active and when the last
+// one has gone idle or has been closed; call it before there are channels. Calls of f
+// may overlap and come late, so f asks [Replacer.InUse]. f is called without a lock,
+// on a goroutine of gRPC's that must not wait.
+func (r *Replacer) OnUse(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onUse = f
+}
+
+// InUse reports whether a channel under r is active, which is neither idle nor closed.
+func (r *Replacer) InUse() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.policies) > 0
+}
+
+// Subchannels are those of every active channel under r, copied one at a time.
+func (r *Replacer) Subchannels() iter.Seq[Subchannel] {
+	return func(yield func(Subchannel) bool) {
+		for _, p := range r.active() {
+			for _, s := range p.subchannels() {
+				if !yield(s.snapshot()) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Replace has every connection that there is now, or that is being dialled, make
 // way for a new one within the given time: at a random moment of its first half,
 // so that not all of them are dialled at once. The successor is dialled first. When
@@ -37,32 +76,54 @@ func WithReplacer(r *Replacer) grpc.DialOption {
 // the successor cannot be had, the old connection stays in use and the dial is tried
 // again. why goes into events and is one line. Replace does not wait.
 func (r *Replacer) Replace(why string, within time.Duration) {
-	r.mu.Lock()
-	policies := make([]*policy, 0, len(r.policies))
-	for p := range r.policies {
-		policies = append(policies, p)
-	}
-	r.mu.Unlock()
-	for _, p := range policies {
+	for _, p := range r.active() {
 		for _, s := range p.subchannels() {
 			s.replaceAll(why, within)
 		}
 	}
 }
 
-func (r *Replacer) add(p *policy) {
+func (r *Replacer) active() []*policy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.policies))
+}
+
+func (r *Replacer) add(p *policy) {
+	r.mu.Lock()
 	if r.policies == nil {
 		r.policies = make(map[*policy]struct{})
 	}
+	first := len(r.policies) == 0
 	r.policies[p] = struct{}{}
+	onUse := r.onUse
+	r.mu.Unlock()
+	if first && onUse != nil {
+		onUse()
+	}
 }
 
 func (r *Replacer) remove(p *policy) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	before := len(r.policies)
 	delete(r.policies, p)
+	last := before > 0 && len(r.policies) == 0
+	onUse := r.onUse
+	r.mu.Unlock()
+	if last && onUse != nil {
+		onUse()
+	}
+}
+
+// replacers are what the policy's connections are under: of the dial options, and of
+// the channel's credentials.
+func (p *policy) replacers() []*Replacer {
+	if creds, ok := p.opts.DialCreds.(interface{ Replacer() *Replacer }); ok {
+		if r := creds.Replacer(); r != nil {
+			return append(slices.Clone(p.channel.replacers), r)
+		}
+	}
+	return p.channel.replacers
 }
 
 // A connection is replaced by dialling its successor first. When that has answered

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 )
 
 // State is what a pool is doing.
@@ -45,7 +46,7 @@ type Stats struct {
 
 	// Identity is what new connections prove themselves with, and how a renewal of
 	// it went. It is zero for a factory that is no grpcpool.IdentityReporter.
-	Identity grpcpool.IdentityInfo
+	Identity identity.Info
 
 	Dials       uint64 // calls of the factory's NewConnection that have ended
 	DialsFailed uint64

@@ -139,6 +139,7 @@ func reloadProxy(flags *proxyFlags, server *proxy.Server, listeners []*proxy.Lis
 
 // proxyPool reads the certificates each time.
 func proxyPool(flags *proxyFlags) (*shared.Pool, error) {
+	flags.identityLog = flags.Logger.With("target", flags.to)
 	factory, err := flags.factory(flags.to,
 		grpcpool.WithDialOptions(proxy.DialOptions()...),
 		grpcpool.WithDialOptions(scale.WithMaxConnections(flags.maxConns)),

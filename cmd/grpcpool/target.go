@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 )
 
 // Keepalive of the command's channels with a client certificate.
@@ -29,6 +31,8 @@ type targetFlags struct {
 	authority     string
 	plaintext     bool
 	tls12         bool
+
+	identityLog *slog.Logger // about certificates that are renewed; nil: discards
 }
 
 func (t *targetFlags) register(fs *flag.FlagSet) {
@@ -79,9 +83,16 @@ func (t *targetFlags) factory(target string, opts ...grpcpool.FactoryOption) (*g
 		}
 		return grpcpool.NewFactory(target, credentials.NewTLS(config), opts...)
 	}
-	opts = append(opts, grpcpool.WithMinTLSVersion(t.minVersion()),
-		grpcpool.WithKeepalive(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))
-	return grpcpool.NewMutualTLSFactoryFromFiles(t.ca, t.cert, t.key, target, opts...)
+	own := []identity.Option{identity.WithMinTLSVersion(t.minVersion())}
+	if t.identityLog != nil {
+		own = append(own, identity.WithLogger(t.identityLog))
+	}
+	provider, err := identity.FromFiles(t.ca, t.cert, t.key, own...)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
+	opts = append(opts, grpcpool.WithKeepalive(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))
+	return grpcpool.NewIdentityFactory(target, provider, opts...)
 }
 
 // tlsConfig is for TLS without the library's factory.

@@ -45,7 +45,7 @@ var elsewhere = []struct {
 	{".", "TestARefusedConnectionNamesItsReason", faultresult.Result{
 		Row: 21, Client: "factory", Injected: "real TLS server", Promised: "an error that names the reason, on the first try",
 	}},
-	{".", "TestConnectionsAreOnANewCertificateWithinThirtySeconds", faultresult.Result{
+	{"identity", "TestConnectionsAreOnANewCertificateWithinThirtySeconds", faultresult.Result{
 		Row: 22, Client: "factory", Injected: "files swapped", Promised: "old identity drained <= 30s",
 	}},
 	{"integration", "TestARenewedCertificateIsShownToEtcdWithoutAFailedCall", faultresult.Result{

@@ -274,7 +274,7 @@ var table = []entry{
 		advice: "see whether it wants TLS, whether a proxy stands before it, and its log",
 		words: []string{
 			"error reading server preface", "failed to write client preface", "authentication handshake failed: EOF",
-			"authentication handshake failed: read tcp", "authentication handshake failed: write tcp", "closed the connection as soon as it stood",
+			"authentication handshake failed: read tcp", "authentication handshake failed: write tcp", "closed the connection as soon as it was established",
 		},
 	},
 }

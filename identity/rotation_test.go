@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -57,8 +58,8 @@ func startLoad(t testing.TB, conn grpc.ClientConnInterface) *load {
 }
 
 // The client's certificate and the authority of both sides change under load, as an
-// operator changes them: first both sides believe both authorities, then only the
-// new one. No call fails, and nobody shows what the server does not take.
+// operator changes them: first both sides trust both authorities, then only the
+// new one. No call fails, and no client shows a certificate that the server refuses.
 func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 	for name, replace := range map[string]func(testing.TB, *certFiles, map[string][]byte){
 		"written in place": inPlace, "renamed": byRename, "as Kubernetes does": asKubernetes,
@@ -77,8 +78,7 @@ func TestCertificateAndAuthorityRotateUnderLoad(t *testing.T) {
 				},
 			})
 			files := writeFiles(t, first, replace)
-			f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, server.Addr(),
-				grpcpool.WithReloadInterval(100*time.Millisecond), grpcpool.WithReplaceWithin(time.Second))
+			f, err := fromFiles(files, server.Addr(), identity.WithReloadInterval(100*time.Millisecond), identity.WithReplaceWithin(time.Second))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,8 +146,8 @@ func (b *inBubble) call(t *testing.T) {
 	}
 }
 
-// The promise with everything at its default: thirty seconds after the files have
-// changed nothing shows the old certificate.
+// With the defaults, no connection shows the old certificate thirty seconds after the
+// files have changed.
 func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -165,8 +165,7 @@ func TestConnectionsAreOnANewCertificateWithinThirtySeconds(t *testing.T) {
 	})
 }
 
-// A stream that runs on an old connection is left alone, and the connection goes
-// when it ends.
+// A stream on an old connection runs on, and the connection is closed when it ends.
 func TestAStreamOutlivesTheIdentityItBeganUnder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -209,8 +208,8 @@ func TestTheIdentityIsShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
 		made := time.Now()
-		want := grpcpool.IdentityInfo{
-			Generation: 1, Subject: "CN=client", Serial: serialOf(t, b.l.Client), Expiry: grpcpool.ExpiryFar,
+		want := identity.Info{
+			Generation: 1, Subject: "CN=client", Serial: serialOf(t, b.l.Client), Expiry: identity.ExpiryFar,
 			NotBefore: leafOf(t, b.l.Client).NotBefore, NotAfter: leafOf(t, b.l.Client).NotAfter,
 			LoadedAt: made, CheckedAt: made,
 		}
@@ -229,7 +228,7 @@ func TestTheIdentityIsShown(t *testing.T) {
 	})
 }
 
-// What files hold is taken when it has been still for a second.
+// The content of files is taken when it has not changed for a second.
 func TestFilesThatAreStillBeingWrittenAreLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -279,11 +278,11 @@ func (b *inBubble) wantOldIdentity(t *testing.T, reasons ...string) {
 	if id.Generation != 1 || id.Serial != serialOf(t, b.l.Client) {
 		t.Errorf("the identity is %+v, want the first still", id)
 	}
-	wantError(t, id.LastError, append(reasons, "grpcpool: ")...)
+	wantError(t, id.LastError, append(reasons, "identity: ")...)
 }
 
-// A broken file costs nothing but a line in the log each minute, and what puts it
-// right is noticed.
+// A broken file causes a line in the log each minute and no more, and is used again once
+// it is correct.
 func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 	for name, test := range map[string]struct {
 		breakIt func(t *testing.T, b *inBubble)
@@ -305,7 +304,7 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 				test.breakIt(t, b)
 				time.Sleep(5*time.Minute + 5*time.Second)
 				b.wantOldIdentity(t, test.reason, b.files.dir)
-				if n := b.log.count("WARN", "cannot be used"); n < 4 || n > 6 {
+				if n := b.log.count("WARN", "reload failed"); n < 4 || n > 6 {
 					t.Errorf("%d warnings in five minutes, want about one each", n)
 				}
 				next := issue(t, b.l.CA, pki.Request{})
@@ -316,8 +315,8 @@ func TestABrokenFileKeepsTheOldIdentity(t *testing.T) {
 				if id := b.factory.Identity(); id.Generation != 2 || id.LastError != nil {
 					t.Errorf("with the files in order: %+v", id)
 				}
-				if b.log.count("INFO", "in order again") != 1 {
-					t.Error("the log does not say that the files are in order again")
+				if b.log.count("INFO", "recovered") != 1 {
+					t.Error("the log does not say that the files are usable again")
 				}
 			})
 		})
@@ -331,8 +330,8 @@ func (b *inBubble) putExpired(t *testing.T) {
 
 func cutOff(pem []byte) []byte { return pem[:len(pem)-20] }
 
-// While a channel is open its factory looks after the certificates; with the last
-// channel that ends, and there is nothing to close. Close ends it sooner.
+// A factory checks its certificates while one of its channels is open. Nothing has to be
+// closed to end that; Close ends it sooner.
 func TestAFactoryWatchesWhileAChannelIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)
@@ -348,7 +347,7 @@ func TestAFactoryWatchesWhileAChannelIsOpen(t *testing.T) {
 			t.Errorf("the files were read %v after the last channel was closed", at.Sub(closed))
 		}
 
-		// A handshake looks for itself.
+		// A handshake checks too.
 		next := issue(t, b.l.CA, pki.Request{})
 		b.files.put(t, b.l.CA.PEM, next)
 		if err := b.factory.Reload(t.Context()); err != nil {

@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"bytes"
@@ -13,13 +13,12 @@ import (
 var (
 	oidIssuingDistributionPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
 	oidDeltaIndicator           = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidReasonCode               = asn1.ObjectIdentifier{2, 5, 29, 21} // says why, and changes nothing
+	oidReasonCode               = asn1.ObjectIdentifier{2, 5, 29, 21} // has no effect
 	oidInvalidityDate           = asn1.ObjectIdentifier{2, 5, 29, 24} // likewise
 	oidDistributionPoints       = asn1.ObjectIdentifier{2, 5, 29, 31}
 )
 
-// issuingDistributionPoint says which certificates a list speaks of (RFC 5280 section
-// 5.2.5).
+// issuingDistributionPoint says which certificates a list is for (RFC 5280 section 5.2.5).
 type issuingDistributionPoint struct {
 	Point              distributionPointName `asn1:"optional,tag:0"`
 	OnlyUsers          bool                  `asn1:"optional,tag:1"`
@@ -34,9 +33,8 @@ type distributionPointName struct {
 	RelativeName pkix.RelativeDistinguishedNameSET `asn1:"optional,tag:1"`
 }
 
-// scopeOf reads the scope of a list. An error says that the list must not be used:
-// its serial numbers are not those of its issuer's certificates, or it does not stand
-// by itself.
+// scopeOf reads the scope of a list. An error says that the list cannot be used: its
+// serial numbers are not those of its issuer's certificates, or it is not complete.
 func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	var scope issuingDistributionPoint
 	for _, e := range list.Extensions {
@@ -64,7 +62,7 @@ func scopeOf(list *x509.RevocationList) (issuingDistributionPoint, error) {
 	return scope, checkEntries(list)
 }
 
-// checkEntries finds entries that may mean something else than their serial number.
+// checkEntries finds entries that may mean something other than their serial number.
 func checkEntries(list *x509.RevocationList) error {
 	for _, entry := range list.RevokedCertificateEntries {
 		for _, e := range entry.Extensions {
@@ -76,12 +74,12 @@ func checkEntries(list *x509.RevocationList) error {
 	return nil
 }
 
-// covers says why a certificate that is not in the list may be revoked all the same, or
-// nil if it is not.
+// covers says why a certificate that is not in the list may still be revoked, or nil if
+// it is not.
 //
 // Where an authority divides its certificates among several lists, each certificate
-// names its own, and the list repeats the name: another of those lists says nothing.
-// A certificate that names none is its authority's to keep in a list of everything.
+// names its own list, and the list repeats the name: the other lists say nothing of it.
+// A certificate that names no list is in the authority's list of all certificates.
 func (s *issuingDistributionPoint) covers(cert *x509.Certificate) error {
 	authority := cert.BasicConstraintsValid && cert.IsCA
 	switch {
@@ -103,16 +101,15 @@ func (s *issuingDistributionPoint) covers(cert *x509.Certificate) error {
 
 func (n *distributionPointName) present() bool { return len(n.FullName)+len(n.RelativeName) > 0 }
 
-// sharesNameWith compares full names. Relative ones are hardly used, and count as
-// different.
+// sharesNameWith compares full names. Relative ones are rare, and count as different.
 func (n *distributionPointName) sharesNameWith(other distributionPointName) bool {
 	return slices.ContainsFunc(n.FullName, func(name asn1.RawValue) bool {
 		return slices.ContainsFunc(other.FullName, func(o asn1.RawValue) bool { return bytes.Equal(name.FullBytes, o.FullBytes) })
 	})
 }
 
-// distributionPointsOf are the names of the lists in which a certificate would stand
-// (RFC 5280 section 4.2.1.13).
+// distributionPointsOf are the names of the lists that a certificate would be in (RFC 5280
+// section 4.2.1.13).
 func distributionPointsOf(cert *x509.Certificate) (names []distributionPointName) {
 	var points []struct {
 		Name    distributionPointName `asn1:"optional,tag:0"`

@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
@@ -38,8 +38,8 @@ func TestBadFilesAreNamedAtConstruction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := writeFiles(t, l, inPlace)
 			test.breakIt(t, f)
-			_, err := grpcpool.NewMutualTLSFactoryFromFiles(f.ca, f.cert, f.key, "localhost:1")
-			wantError(t, err, append(slices.Clone(test.want), "grpcpool: ", test.culprit(f))...)
+			_, err := fromFiles(f, "localhost:1")
+			wantError(t, err, append(slices.Clone(test.want), "identity: ", test.culprit(f))...)
 		})
 	}
 }
@@ -67,22 +67,15 @@ func TestOneFileMayHoldTheCertificateAndItsKey(t *testing.T) {
 	f := writeFiles(t, l, inPlace)
 	write(t, f.cert, slices.Concat(l.Client.KeyPEM, l.Client.CertPEM))
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
-	factory, err := grpcpool.NewMutualTLSFactoryFromFiles(f.ca, f.cert, f.cert, address)
+	factory, err := fromFiles(&certFiles{ca: f.ca, cert: f.cert, key: f.cert}, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantConnection(t, factory)
 }
 
-func TestFilesAndASourceDoNotGoTogether(t *testing.T) {
-	l := localhost(t)
-	f := writeFiles(t, l, inPlace)
-	_, err := grpcpool.NewMutualTLSFactoryFromFiles(f.ca, f.cert, f.key, "localhost:1", grpcpool.WithCertificateSource(new(memory).source))
-	wantError(t, err, "grpcpool: WithCertificateSource")
-}
-
-// Whatever the files hold, there is an error or a factory, and no error tells what
-// is in the key's file.
+// Whatever the files hold, there is an error or a provider, and no error contains the
+// content of the key's file.
 func FuzzFiles(f *testing.F) {
 	l := localhost(f)
 	f.Add(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM)
@@ -101,25 +94,24 @@ func FuzzFiles(f *testing.F) {
 		write(t, files.ca, ca)
 		write(t, files.cert, cert)
 		write(t, files.key, key)
-		_, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
+		_, err := fromFiles(files, "localhost:1")
 		if err == nil {
-			_, _ = grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1", grpcpool.WithCRLFiles(true, files.ca))
+			_, _ = fromFiles(files, "localhost:1", identity.WithCRLFiles(true, files.ca))
 			return
 		}
 		if len(key) > 40 && bytes.Contains([]byte(err.Error()), key) {
 			t.Error("the error tells the key")
 		}
-		_, _ = newFactory(l, "localhost:1", grpcpool.WithCRLFiles(true, files.ca))
+		_, _ = newFactory(l, "localhost:1", options{identity.WithCRLFiles(true, files.ca)})
 	})
 }
 
-// Who has the key itself in an environment variable, and passes it for its path, must
-// not find it in a log.
+// A program that passes the key itself in place of its path must not find it in a log.
 func TestAKeyInThePlaceOfItsPathIsNotShown(t *testing.T) {
 	l := localhost(t)
 	files := writeFiles(t, l, inPlace)
-	_, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, string(l.Client.KeyPEM), "localhost:1")
-	wantError(t, err, "grpcpool: ", "PEM text; want a path")
+	_, err := identity.FromFiles(files.ca, files.cert, string(l.Client.KeyPEM))
+	wantError(t, err, "identity: ", "PEM text; want a path")
 	if strings.Contains(err.Error(), "BEGIN") {
 		t.Errorf("the error shows the key: %v", err)
 	}

@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"crypto"
@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// material is an identity that has been checked, and what was found.
+// material is an identity that has been checked, and what the check found.
 type material struct {
 	Identity
 
-	chain      []*x509.Certificate // the client's, leaf first; nil in the place of what crypto/x509 cannot parse
-	unreadable string              // which those are, and which roots are left out; "" if there are none
+	chain      []*x509.Certificate // the client's, leaf first; nil in place of what crypto/x509 cannot parse
+	unreadable string              // names those, and the roots that are left out; "" if there are none
 }
 
-// parseIdentity checks three PEM texts and puts them together. names says what to
-// call them in errors.
+// parseIdentity makes an identity of three PEM texts, or says what is wrong with them.
+// names are what errors call them.
 func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time) (material, error) {
 	pool, roots, err := parseRoots(caPEM, now)
 	if err != nil {
@@ -62,7 +62,7 @@ func join(a, b string) string {
 	return a + "; " + b
 }
 
-// ifSwapped is what to say of a certificate and a key in each other's place.
+// ifSwapped is what an error adds when a certificate and a key are swapped.
 func ifSwapped(certPEM, keyPEM []byte, names [3]string) string {
 	_, noKey := readPEM(certPEM, privateKeyKind)
 	_, noCert := readPEM(keyPEM, certificateKind)
@@ -72,7 +72,7 @@ func ifSwapped(certPEM, keyPEM []byte, names [3]string) string {
 	return fmt.Sprintf(", and %s holds a certificate: are the two swapped?", names[2])
 }
 
-// wrongKey says which other certificate the key belongs to, if that is known.
+// wrongKey says which other certificate the key belongs to, if one is found.
 func wrongKey(err error, key []byte, chain, roots certificates, names [3]string) error {
 	belongsTo := func(c *x509.Certificate) bool {
 		if c == nil {
@@ -84,7 +84,7 @@ func wrongKey(err error, key []byte, chain, roots certificates, names [3]string)
 	for i, c := range chain.parsed {
 		if belongsTo(c) {
 			return fmt.Errorf("%s: the private key in %s does not match certificate 1 (%q), but certificate %d (%q): "+
-				"the order is wrong, the client's own comes before those of its issuers (leaf first)",
+				"the order is wrong; put the client's own certificate before those of its issuers (leaf first)",
 				names[1], names[2], chain.parsed[0].Subject, i+1, c.Subject)
 		}
 	}
@@ -97,7 +97,7 @@ func wrongKey(err error, key []byte, chain, roots certificates, names [3]string)
 	return fmt.Errorf("%s: cannot be used with %s: %w", names[2], names[1], err)
 }
 
-// check finds why an identity from a source cannot be used.
+// check says why an identity from a source cannot be used.
 func (id *Identity) check(now time.Time) (material, error) {
 	cert := id.Certificate
 	if len(cert.Certificate) == 0 {

@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ type revocationList struct {
 	signed  sync.Map             // signature by the DER of an issuer: a list may be megabytes long
 }
 
-// signedBy is nil if issuer has signed the list.
+// signedBy says why issuer has not signed the list, or nil if it has.
 func (l *revocationList) signedBy(issuer *x509.Certificate) error {
 	known, ok := l.signed.Load(string(issuer.Raw))
 	if !ok {
@@ -41,8 +41,8 @@ func (l *revocationList) signedBy(issuer *x509.Certificate) error {
 
 type signature struct{ err error }
 
-// crlFiles is where lists are read from. Its methods are called one at a time (see
-// bounded).
+// crlFiles are the files that lists are read from. Its methods are called one at a time
+// (see bounded).
 type crlFiles struct {
 	files      []crlFile
 	failClosed bool
@@ -51,7 +51,8 @@ type crlFiles struct {
 	reading atomic.Int64 // the index of the file that is being read, or was last
 }
 
-// late says which file has not been read. It may be called while load runs.
+// late is the error of a load that has not ended, and names the file. It may be called
+// while load runs.
 func (f *crlFiles) late(after time.Duration, cause error) error {
 	return f.files[f.reading.Load()].watched.late(after, cause)
 }
@@ -59,7 +60,7 @@ func (f *crlFiles) late(after time.Duration, cause error) error {
 type crlFile struct {
 	path    string
 	watched watchedFiles
-	parsed  [][]byte // the content that lists was made of; nil: there was none yet
+	parsed  [][]byte // the content that lists was made from; nil: there was none yet
 	lists   []*revocationList
 }
 
@@ -76,8 +77,8 @@ func loadCRLs(paths []string, failClosed bool) bounded[*revocations] {
 	return bounded[*revocations]{call: f.load, late: f.late}
 }
 
-// load reads every file. One that cannot be used keeps none of the others out: the
-// lists that it held before stay beside the others' newest, and there is an error too.
+// load reads every file. One that cannot be used does not affect the others: the lists
+// that it held before stay, beside the newest of the others, and there is an error too.
 func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations, error) {
 	var failed error
 	settling, changed, whole := false, false, true
@@ -106,7 +107,7 @@ func (f *crlFiles) load(_ context.Context, settled time.Duration) (*revocations,
 	return f.current, failed
 }
 
-// load says whether there is something new.
+// load reports whether there is something new.
 func (f *crlFile) load(settled time.Duration) (fresh bool, err error) {
 	contents, err := f.watched.read(settled, f.path)
 	switch {
@@ -168,8 +169,7 @@ func parseRevocationList(der []byte) (*revocationList, error) {
 	return list, nil
 }
 
-// check refuses a connection when none of its verified chains is free of
-// revoked certificates.
+// check refuses a connection if each of its verified chains has a revoked certificate.
 func (r *revocations) check(state *tls.ConnectionState) error {
 	if r == nil {
 		return nil
@@ -184,13 +184,13 @@ func (r *revocations) check(state *tls.ConnectionState) error {
 		first = cmp.Or(first, err)
 	}
 	if first == nil && r.failClosed {
-		return errors.New("CRL: no chain was verified") // cannot be: the usual checks come first
+		return errors.New("CRL: no chain was verified") // cannot happen: the usual checks come first
 	}
 	return first
 }
 
 func (r *revocations) checkChain(chain []*x509.Certificate, now time.Time) error {
-	for i, cert := range chain[:max(0, len(chain)-1)] { // the root is believed because it is configured
+	for i, cert := range chain[:max(0, len(chain)-1)] { // the root is trusted because it is configured
 		if err := r.checkCertificate(cert, chain[i+1], now); err != nil {
 			return err
 		}
@@ -209,8 +209,8 @@ func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.
 			unusable = fmt.Errorf("not signed by it: %w", err)
 			continue
 		}
-		// What an old list revokes is revoked still, and so is what a list outside its
-		// scope revokes.
+		// What an old list revokes is still revoked, and so is what a list revokes outside
+		// its scope.
 		if at, ok := list.revoked[string(cert.SerialNumber.Bytes())]; ok {
 			return fmt.Errorf("CRL: certificate %q (serial %x) was revoked at %s",
 				cert.Subject, cert.SerialNumber, at.UTC().Format(time.RFC3339))
@@ -229,13 +229,13 @@ func (r *revocations) checkCertificate(cert, issuer *x509.Certificate, now time.
 	case covered || !r.failClosed:
 		return nil
 	case unusable != nil:
-		return fmt.Errorf("CRL: nothing is known of certificate %q, the list of %q is %w", cert.Subject, cert.Issuer, unusable)
+		return fmt.Errorf("CRL: nothing is known of certificate %q: the list of %q is %w", cert.Subject, cert.Issuer, unusable)
 	default:
-		return fmt.Errorf("CRL: nothing is known of certificate %q, there is no list of %q", cert.Subject, cert.Issuer)
+		return fmt.Errorf("CRL: nothing is known of certificate %q: there is no list of %q", cert.Subject, cert.Issuer)
 	}
 }
 
-// sameEntries says that r and other revoke the same certificates.
+// sameEntries reports whether r and other revoke the same certificates.
 func (r *revocations) sameEntries(other *revocations) bool {
 	if r == nil || other == nil {
 		return r == other
@@ -243,7 +243,7 @@ func (r *revocations) sameEntries(other *revocations) bool {
 	return slices.Equal(r.entries(), other.entries())
 }
 
-// entries are all that is revoked, sorted, each as its issuer and serial number.
+// entries are all revoked certificates, sorted, each as its issuer and serial number.
 func (r *revocations) entries() []string {
 	var all []string
 	for _, list := range r.lists {

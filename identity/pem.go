@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"bytes"
@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// pemText is PEM as people make it, with what is harmless put right, and what is in
-// it.
+// pemText is a PEM text with harmless mistakes corrected, and its blocks.
 type pemText struct {
 	text   []byte
 	blocks []*pem.Block
@@ -21,9 +20,9 @@ type pemText struct {
 var indentedMarker = regexp.MustCompile(`(?m)^[ \t]+-----(BEGIN|END) `)
 
 // readPEM reads a text. Byte order marks, the line ends of other systems, indentation,
-// and a line break that is missing between two files put together lose nothing of what
-// was meant, so they are no error. kind is a type that is looked for: an error says why
-// there is no block of it at all, or why not all of it could be read.
+// and a missing line break between two concatenated files are no error, since what was
+// meant is clear. kind is the type that is wanted: an error says why there is no block of
+// it, or why not all of them could be read.
 func readPEM(data []byte, kind pemKind) (pemText, error) {
 	if len(bytes.TrimSpace(bytes.ReplaceAll(data, []byte("\ufeff"), nil))) == 0 {
 		return pemText{}, fmt.Errorf("is empty, want a PEM %s", kind.noun)
@@ -47,8 +46,8 @@ func readPEM(data []byte, kind pemKind) (pemText, error) {
 			read++
 		}
 	}
-	// pem.Decode passes over what it cannot read, which in a file that is being written
-	// would be the last certificates.
+	// pem.Decode skips what it cannot read: the last certificates of a file that is being
+	// written, for example.
 	if begun := markers(text, kind); len(begun) > read {
 		return pemText{}, fmt.Errorf("has %s of which %d can be read: %s", kind.count(len(begun)), read, brokenBlock(text, begun))
 	}
@@ -58,7 +57,7 @@ func readPEM(data []byte, kind pemKind) (pemText, error) {
 	return p, nil
 }
 
-// pemKind is what is looked for in a text.
+// pemKind is a type of block.
 type pemKind struct{ label, noun string }
 
 var (
@@ -67,7 +66,7 @@ var (
 	revocationListKind = pemKind{"X509 CRL", "revocation list"}
 )
 
-// is says that a block is of the kind. Keys have several types, which end alike.
+// is reports whether a block is of the kind. Keys have several types with the same ending.
 func (k pemKind) is(blockType string) bool {
 	return blockType == k.label || k == privateKeyKind && strings.HasSuffix(blockType, " "+k.label)
 }
@@ -79,7 +78,7 @@ func (k pemKind) count(n int) string {
 	return fmt.Sprintf("%d %ss", n, k.noun)
 }
 
-// markers are where blocks of a kind begin.
+// markers are the offsets at which blocks of a kind begin.
 func markers(text []byte, kind pemKind) (at []int) {
 	const begin, end = "-----BEGIN ", "-----"
 	for offset := 0; ; {
@@ -96,8 +95,8 @@ func markers(text []byte, kind pemKind) (at []int) {
 	}
 }
 
-// brokenBlock says what is wrong with the first block that cannot be read among those
-// that begin at the offsets.
+// brokenBlock says what is wrong with the first block that cannot be read. begun are the
+// offsets at which blocks begin.
 func brokenBlock(text []byte, begun []int) string {
 	for i, at := range begun {
 		block := text[at:]
@@ -110,11 +109,11 @@ func brokenBlock(text []byte, begun []int) string {
 		where := func() string { return fmt.Sprintf("the one on line %d", bytes.Count(text[:at], []byte("\n"))+1) }
 		switch decoded, _ := pem.Decode(block); {
 		case bytes.HasPrefix(after, []byte(`\n`)):
-			return where() + ` has the two characters \n in place of each line break; put line breaks there`
+			return where() + ` has the two characters \n in place of each line break; replace them by line breaks`
 		case len(bytes.TrimSpace(after)) > 0:
-			return where() + " has lost its line breaks; BEGIN, what follows, and END are on lines of their own"
+			return where() + " has lost its line breaks; put BEGIN, the base64, and END on lines of their own"
 		case lineStart < at:
-			return where() + " has something before its BEGIN, which must begin a line"
+			return where() + " has something before its BEGIN; put BEGIN at the beginning of a line"
 		case !bytes.Contains(block, []byte("\n-----END ")):
 			return where() + " has no END line: is the file complete?"
 		case decoded == nil:
@@ -124,7 +123,7 @@ func brokenBlock(text []byte, begun []int) string {
 	return "is the file complete?"
 }
 
-// onlyOthers says what there is in place of the kind.
+// onlyOthers says which other blocks there are.
 func onlyOthers(blocks []*pem.Block, kind pemKind) string {
 	found := make([]string, 0, len(blocks))
 	hint := ""
@@ -132,7 +131,7 @@ func onlyOthers(blocks []*pem.Block, kind pemKind) string {
 		found = append(found, fmt.Sprintf("%.40q", block.Type))
 		switch block.Type {
 		case "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST":
-			hint = "; a request is not a certificate, an authority has to sign it first"
+			hint = "; a request is not a certificate: an authority has to sign it first"
 		case "TRUSTED CERTIFICATE", "X509 CERTIFICATE":
 			hint = "; openssl x509 -in FILE writes it as CERTIFICATE"
 		case "PKCS7":
@@ -152,7 +151,7 @@ func isUTF16(data []byte) bool {
 		bytes.Contains(data, []byte("B\x00E\x00G\x00I\x00N"))
 }
 
-// notPEM says what a text without any BEGIN is.
+// notPEM says what a text without any BEGIN seems to be.
 func notPEM(data []byte, kind pemKind) string {
 	text := string(bytes.TrimSpace(data))
 	switch {
@@ -165,14 +164,13 @@ func notPEM(data []byte, kind pemKind) string {
 	case strings.HasPrefix(text, "MI"): // a long SEQUENCE
 		return fmt.Sprintf(`is not PEM: it has no lines "-----BEGIN %s-----" and "-----END %s-----" around its base64`, kind.label, kind.label)
 	case len(text) < 200 && !strings.ContainsAny(text, "\n\x00") && strings.ContainsAny(text, `/\.`):
-		return "is not PEM, it looks like a path; want what is in the file, or use NewMutualTLSFactoryFromFiles"
+		return "is not PEM, it looks like a path; want the content of the file, or use FromFiles (NewMutualTLSFactoryFromFiles)"
 	default:
 		return fmt.Sprintf(`is not PEM (no "-----BEGIN %s-----" block)`, kind.label)
 	}
 }
 
-// binaryKind says what a file in a binary format is, and how to get PEM from it. It is
-// "" for a text.
+// binaryKind says what a binary file is, and how to get PEM from it. It is "" for a text.
 func binaryKind(data []byte) string {
 	if _, err := x509.ParseCertificate(data); err == nil {
 		return "a certificate in DER, want PEM (openssl x509 -inform der -in FILE)"

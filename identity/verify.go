@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"crypto/sha256"
@@ -12,8 +12,8 @@ import (
 type pin [sha256.Size]byte
 
 func parsePin(text string) (pin, error) {
-	// A base64 text may begin with a slash, so its length is what tells it from
-	// what is before it: nothing, "sha256/" as in HTTP, "sha256//" as in curl.
+	// A base64 text may begin with a slash, so the prefix is found by the length: it is
+	// nothing, "sha256/" as in HTTP, or "sha256//" as in curl.
 	cut := max(0, len(text)-base64.StdEncoding.EncodedLen(len(pin{})))
 	hash, err := base64.StdEncoding.DecodeString(text[cut:])
 	if err != nil || len(hash) != len(pin{}) || !slices.Contains([]string{"", "sha256/", "sha256//"}, text[:cut]) {
@@ -22,15 +22,15 @@ func parsePin(text string) (pin, error) {
 	return pin(hash), nil
 }
 
-// verifier is what a handshake must pass after the usual checks of the chain and
-// the name.
+// verifier makes the checks of a handshake that follow the usual ones of the chain and the
+// name.
 type verifier struct {
 	crls   *revocations // nil: not asked for
 	pins   []pin
 	verify []func(tls.ConnectionState) error
 }
 
-// connection is a tls.Config.VerifyConnection: called for resumed sessions too.
+// connection is a tls.Config.VerifyConnection.
 func (v *verifier) connection(state tls.ConnectionState) error {
 	if err := v.crls.check(&state); err != nil {
 		return refused(&state, err)
@@ -46,13 +46,14 @@ func (v *verifier) connection(state tls.ConnectionState) error {
 	return nil
 }
 
-// refused says which certificate is refused. Its name is the peer's text.
+// refused names the certificate that is refused. Its name is the peer's text, so it is
+// quoted.
 func refused(state *tls.ConnectionState, why error) error {
 	name := ""
 	if len(state.PeerCertificates) > 0 {
 		name = state.PeerCertificates[0].Subject.String()
 	}
-	return fmt.Errorf("grpcpool: the server's certificate %q is refused: %w", name, why)
+	return fmt.Errorf("identity: the server's certificate %q is refused: %w", name, why)
 }
 
 func (v *verifier) checkPins(state *tls.ConnectionState) error {

@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"bytes"
@@ -14,15 +14,16 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-// threePEM are the arguments of NewMutualTLSFactory.
+// threePEM are the arguments of FromPEM.
 type threePEM struct{ ca, cert, key []byte }
 
-func (p threePEM) factory(address string) (*grpcpool.Factory, error) {
-	return grpcpool.NewMutualTLSFactory(p.ca, p.cert, p.key, address, 0, 0, nil)
+func (p threePEM) factory(address string) (*factory, error) {
+	provider, err := identity.FromPEM(p.ca, p.cert, p.key)
+	return ofProvider(provider, err, address, nil)
 }
 
 func bom(text []byte) []byte { return append([]byte("\ufeff"), text...) }
@@ -66,7 +67,7 @@ func utf16LE(text []byte) []byte {
 	return out
 }
 
-// Whole files that people make connect.
+// Files with harmless mistakes work.
 func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	l := localhost(t)
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
@@ -107,7 +108,7 @@ func TestPEMAsPeopleMakeItWorks(t *testing.T) {
 	}
 }
 
-// Where there is a mistake the error names it and says what to do.
+// Other mistakes are named by the error, which says what to do.
 func TestAMistakeInPEMIsNamed(t *testing.T) {
 	l := localhost(t)
 	ca, cert, key := l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM
@@ -158,7 +159,7 @@ func TestAMistakeInPEMIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := test.factory("localhost:1")
-			wantError(t, err, append(test.want, "grpcpool: ")...)
+			wantError(t, err, append(test.want, "identity: ")...)
 			if err != nil && strings.Contains(err.Error(), "\n") {
 				t.Errorf("%q is not one line", err)
 			}
@@ -166,28 +167,15 @@ func TestAMistakeInPEMIsNamed(t *testing.T) {
 	}
 }
 
-// What comes from a file or from a command ends with a line break.
-func TestANameWithALineBreakIsRefused(t *testing.T) {
-	l := localhost(t)
-	for _, name := range []string{"api.example\n", " api.example", "api\texample", "api\x00", "\n"} {
-		_, err := newFactory(l, "localhost:1", grpcpool.WithServerName(name))
-		wantError(t, err, "grpcpool: WithServerName: ", "is not a host name")
-	}
-	_, err := newFactory(l, "localhost:1", grpcpool.WithServerName("bücher.example"))
-	wantError(t, err, "grpcpool: WithServerName: ", "xn--")
-	for _, name := range []string{"api.example", "api.example.", "a_b.example", "*.example", "10.0.0.1", "::1", "[::1]", "[::1]:443", "api:443"} {
-		if _, err := newFactory(l, "localhost:1", grpcpool.WithServerName(name)); err != nil {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-
-	files := writeFiles(t, l, inPlace)
-	_, err = grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert+"\n", files.key, "localhost:1")
-	wantError(t, err, "grpcpool: ", `tls.crt\n"`, "line break", "no such file")
+// What comes from a command ends with a line break.
+func TestAPathWithALineBreakIsRefused(t *testing.T) {
+	files := writeFiles(t, localhost(t), inPlace)
+	_, err := identity.FromFiles(files.ca, files.cert+"\n", files.key)
+	wantError(t, err, "identity: ", `tls.crt\n"`, "line break", "no such file")
 }
 
-// oddCA is a certificate that crypto/x509 does not parse: in the form of ca's, with what
-// is replaced by with, which are as long as each other.
+// oddCA is a certificate that crypto/x509 does not parse: ca's, with the bytes what
+// replaced by as many others.
 func oddCA(t testing.TB, ca *pki.CA, what, with []byte) []byte {
 	t.Helper()
 	der := derOf(ca.PEM)
@@ -226,7 +214,7 @@ func TestARootThatGoCannotParseTakesNothingFromTheOthers(t *testing.T) {
 	cert, key := l.Client.CertPEM, l.Client.KeyPEM
 	for name, test := range map[string]struct {
 		ca   []byte
-		want []string // in IdentityInfo
+		want []string // in Info.Unreadable
 	}{
 		"negative serial number": {slices.Concat(l.CA.PEM, negativeSerial(t)), []string{"caCertPEM: ignored: ", `certificate 2 ("CN=negative")`, "negative serial number"}},
 		"unknown curve, first":   {slices.Concat(unknownCurve(t), l.CA.PEM), []string{`certificate 1 ("CN=curve")`, "unsupported elliptic curve"}},
@@ -241,29 +229,27 @@ func TestARootThatGoCannotParseTakesNothingFromTheOthers(t *testing.T) {
 			wantConnection(t, f)
 			for _, text := range test.want {
 				if got := f.Identity().Unreadable; !strings.Contains(got, text) || strings.Contains(got, "\n") {
-					t.Errorf("Identity shows %q as unreadable, want %q in it", got, text)
+					t.Errorf("Info shows %q as unreadable, want %q in it", got, text)
 				}
 			}
 		})
 	}
 	_, err := threePEM{slices.Concat(negativeSerial(t), unknownCurve(t)), cert, key}.factory(address)
-	wantError(t, err, "grpcpool: caCertPEM: no certificate can be parsed", "CN=negative", "CN=curve")
+	wantError(t, err, "identity: caCertPEM: no certificate can be parsed", "CN=negative", "CN=curve")
 	_, err = threePEM{l.CA.PEM, slices.Concat(negativeSerial(t), cert), key}.factory(address)
-	wantError(t, err, "grpcpool: clientCertPEM: ", "cannot be parsed", "CN=negative")
+	wantError(t, err, "identity: clientCertPEM: ", "cannot be parsed", "CN=negative")
 }
 
-// What the server makes of an intermediate is the server's affair: it may be able to
-// read what Go cannot.
+// An intermediate that Go cannot parse is sent: the server may be able to.
 func TestAnIntermediateThatGoCannotParseIsShownAllTheSame(t *testing.T) {
 	l := localhost(t)
 	odd := negativeSerial(t)
-	identity := identityOf(t, l.CA, l.Client)
-	identity.Certificate.Certificate = append(identity.Certificate.Certificate, derOf(odd))
-	for name, construct := range map[string]func() (*grpcpool.Factory, error){
+	shown := identityOf(t, l.CA, l.Client)
+	shown.Certificate.Certificate = append(shown.Certificate.Certificate, derOf(odd))
+	for name, construct := range map[string]func() (*factory, error){
 		"PEM": threePEM{l.CA.PEM, slices.Concat(l.Client.CertPEM, odd), l.Client.KeyPEM}.factoryFor("localhost:1"),
-		"source": func() (*grpcpool.Factory, error) {
-			return grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil,
-				grpcpool.WithCertificateSource((&memory{identity: identity}).source))
+		"source": func() (*factory, error) {
+			return fromSource((&memory{identity: shown}).source, "localhost:1", nil)
 		},
 	} {
 		f, err := construct()
@@ -272,17 +258,17 @@ func TestAnIntermediateThatGoCannotParseIsShownAllTheSame(t *testing.T) {
 			continue
 		}
 		if got := f.Identity().Unreadable; !strings.Contains(got, "still sent to servers: certificate 2 (\"CN=negative\")") {
-			t.Errorf("%s: Identity shows %q as unreadable", name, got)
+			t.Errorf("%s: Info shows %q as unreadable", name, got)
 		}
 	}
 }
 
-func (p threePEM) factoryFor(address string) func() (*grpcpool.Factory, error) {
-	return func() (*grpcpool.Factory, error) { return p.factory(address) }
+func (p threePEM) factoryFor(address string) func() (*factory, error) {
+	return func() (*factory, error) { return p.factory(address) }
 }
 
-// A bundle that is renewed while it is in use: the new roots beside the odd one are
-// taken, and the log says once what was left out.
+// A bundle is renewed while it is in use: the new roots beside the one that cannot be
+// parsed are taken, and the log says once which was left out.
 func TestARenewedBundleWithAnOddRootIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInBubble(t)

@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
@@ -52,7 +53,7 @@ func (b *logBook) times(level, text string) []time.Time {
 
 func (b *logBook) count(level, text string) int { return len(b.times(level, text)) }
 
-// says tells whether some record has an attribute of this value.
+// says reports whether some record has an attribute of this value.
 func (b *logBook) says(key, value string) (found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,9 +73,9 @@ func remove(t testing.TB, path string) {
 	}
 }
 
-// A certificate is warned of once when a third of its life is left, once when it is
-// a tenth, and when it has ended: the client's own and the server's, on a connection
-// that stands all the time.
+// There is a warning when a third of a certificate's life is left, one when a tenth is
+// left, and one when it has expired: for the client's own and for the server's, while the
+// connection stays the same.
 func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
@@ -83,8 +84,8 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 		l.Server = issue(t, l.CA, pki.Request{Hosts: []string{"localhost"}, NotBefore: begin, NotAfter: begin.Add(15 * time.Minute)})
 		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
 		log := new(logBook)
-		f, err := newFactory(l, server.Target(), grpcpool.WithLogger(log.logger()),
-			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		f, err := newFactory(l, server.Target(), options{identity.WithLogger(log.logger())},
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithIdleTimeout(0))) // an idle channel has no watch
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,17 +93,17 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close() // does not go idle within grpc-go's 30 minutes
+		defer conn.Close()
 		for _, step := range []struct {
 			at   time.Duration
-			want grpcpool.Expiry
+			want identity.Expiry
 		}{
-			{19*time.Minute + 59*time.Second, grpcpool.ExpiryFar},
-			{20*time.Minute + time.Second, grpcpool.ExpiryNear},
-			{26*time.Minute + 59*time.Second, grpcpool.ExpiryNear},
-			{27*time.Minute + time.Second, grpcpool.ExpiryUrgent},
-			{30*time.Minute + time.Second, grpcpool.ExpiryPassed},
-			{31 * time.Minute, grpcpool.ExpiryPassed},
+			{19*time.Minute + 59*time.Second, identity.ExpiryFar},
+			{20*time.Minute + time.Second, identity.ExpiryNear},
+			{26*time.Minute + 59*time.Second, identity.ExpiryNear},
+			{27*time.Minute + time.Second, identity.ExpiryUrgent},
+			{30*time.Minute + time.Second, identity.ExpiryPassed},
+			{31 * time.Minute, identity.ExpiryPassed},
 		} {
 			time.Sleep(time.Until(begin.Add(step.at)))
 			if got := f.Identity().Expiry; got != step.want {
@@ -129,16 +130,16 @@ func TestTheEndOfACertificateIsSeenComing(t *testing.T) {
 	})
 }
 
-// Who starts with a certificate that is near its end hears of it at once.
+// A program that starts with a certificate near its end is warned at once.
 func TestACertificateNearItsEndIsWarnedOfAtOnce(t *testing.T) {
 	l, log := localhost(t), new(logBook)
 	now := time.Now()
 	l.Client = issue(t, l.CA, pki.Request{NotBefore: now.Add(-23 * time.Hour), NotAfter: now.Add(time.Hour)})
-	f, err := newFactory(l, "localhost:1", grpcpool.WithLogger(log.logger()))
+	f, err := newFactory(l, "localhost:1", options{identity.WithLogger(log.logger())})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := log.count("WARN", "the client's certificate has a tenth"); n != 1 || f.Identity().Expiry != grpcpool.ExpiryUrgent {
+	if n := log.count("WARN", "the client's certificate has a tenth"); n != 1 || f.Identity().Expiry != identity.ExpiryUrgent {
 		t.Errorf("%d warnings, %q", n, f.Identity().Expiry)
 	}
 }
@@ -158,7 +159,7 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 		})
 		log := new(logBook)
 		f, err := newFactory(&pki.Localhost{CA: root, Client: pki.Pair{CertPEM: slices.Concat(client.CertPEM, intermediate.PEM), KeyPEM: client.KeyPEM}},
-			server.Target(), grpcpool.WithLogger(log.logger()), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+			server.Target(), options{identity.WithLogger(log.logger())}, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,8 +203,8 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 	})
 }
 
-// A third of ten years is no time to warn of an authority, and what a chain holds
-// beside the issuers of the client's certificate is nobody's affair.
+// An authority that lives for ten years is not warned of when a third of that is left.
+// Certificates in a chain that are not issuers of the client's do not matter.
 func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
 	l := localhost(t)
 	now, day := time.Now(), 24*time.Hour
@@ -225,7 +226,7 @@ func TestAnAuthorityIsWarnedOfWhenItIsTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			log, client := new(logBook), issue(t, test.issuer, pki.Request{})
 			chain := pki.Pair{CertPEM: slices.Concat(client.CertPEM, test.issuer.PEM, test.beside), KeyPEM: client.KeyPEM}
-			if _, err := newFactory(&pki.Localhost{CA: l.CA, Client: chain}, "localhost:1", grpcpool.WithLogger(log.logger())); err != nil {
+			if _, err := newFactory(&pki.Localhost{CA: l.CA, Client: chain}, "localhost:1", options{identity.WithLogger(log.logger())}); err != nil {
 				t.Fatal(err)
 			}
 			all := log.count("WARN", "")

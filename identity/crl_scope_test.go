@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"crypto/x509"
@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
@@ -49,8 +49,8 @@ func (p issuingPoint) in(critical bool) func(*x509.RevocationList) {
 	}
 }
 
-// A list covers what it is for, and no more: "not revoked" from a list that is for
-// other certificates is no answer. What it revokes is revoked in any case.
+// A list covers the certificates that it is for: it says nothing of others that are not
+// in it. What it revokes is revoked in any case.
 func TestARevocationListCoversWhatItIsFor(t *testing.T) {
 	l := localhost(t)
 	const here, elsewhere = "http://ca.test/1.crl", "http://ca.test/2.crl"
@@ -81,15 +81,15 @@ func TestARevocationListCoversWhatItIsFor(t *testing.T) {
 				address := startTLS(t, serverTLS(t, l.CA, test.server))
 				path := filepath.Join(t.TempDir(), "crl")
 				write(t, path, must(l.CA.RevocationListWith(test.scope.in(critical), later)))
-				wantDial(t, l, address, nil, grpcpool.WithCRLFiles(false, path))
+				wantDial(t, l, address, nil, identity.WithCRLFiles(false, path))
 				var refused []string
 				if test.unknown != "" {
 					refused = []string{"CRL: nothing is known of certificate", test.unknown}
 				}
-				wantDial(t, l, address, refused, grpcpool.WithCRLFiles(true, path))
+				wantDial(t, l, address, refused, identity.WithCRLFiles(true, path))
 
 				write(t, path, must(l.CA.RevocationListWith(test.scope.in(critical), later, test.server)))
-				wantDial(t, l, address, []string{"was revoked at"}, grpcpool.WithCRLFiles(false, path))
+				wantDial(t, l, address, []string{"was revoked at"}, identity.WithCRLFiles(false, path))
 			})
 		}
 	}
@@ -111,15 +111,15 @@ func TestRevocationListsForPartsOfTheCertificatesAddUp(t *testing.T) {
 	ofIssuer, ofIssuerAuthorities := list("c", s.intermediate, users), list("d", s.intermediate, authorities)
 	revoking := list("e", s.CA, authorities, pki.Pair{CertPEM: s.intermediate.PEM})
 
-	wantDial(t, s.Localhost, s.address, nil, grpcpool.WithCRLFiles(true, ofRoot, ofRootUsers, ofIssuer, ofIssuerAuthorities))
-	wantDial(t, s.Localhost, s.address, nil, grpcpool.WithCRLFiles(true, ofRoot, ofIssuer))
-	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "for end entities only"}, grpcpool.WithCRLFiles(true, ofRootUsers, ofIssuer))
-	wantDial(t, s.Localhost, s.address, []string{"CN=server", "for authorities only"}, grpcpool.WithCRLFiles(true, ofRoot, ofIssuerAuthorities))
-	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "was revoked at"}, grpcpool.WithCRLFiles(true, revoking, ofIssuer))
+	wantDial(t, s.Localhost, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofRootUsers, ofIssuer, ofIssuerAuthorities))
+	wantDial(t, s.Localhost, s.address, nil, identity.WithCRLFiles(true, ofRoot, ofIssuer))
+	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "for end entities only"}, identity.WithCRLFiles(true, ofRootUsers, ofIssuer))
+	wantDial(t, s.Localhost, s.address, []string{"CN=server", "for authorities only"}, identity.WithCRLFiles(true, ofRoot, ofIssuerAuthorities))
+	wantDial(t, s.Localhost, s.address, []string{"CN=intermediate", "was revoked at"}, identity.WithCRLFiles(true, revoking, ofIssuer))
 }
 
-// Some authorities mark as critical what changes nothing, and write what is not critical
-// in a manner that Go does not parse.
+// Some authorities mark extensions as critical that have no effect, and write uncritical
+// ones in a form that Go does not parse.
 func TestARevocationListIsReadThoughPartsOfItAreUnusual(t *testing.T) {
 	l := localhost(t)
 	for name, change := range map[string]func(*x509.RevocationList){
@@ -133,14 +133,14 @@ func TestARevocationListIsReadThoughPartsOfItAreUnusual(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "crl")
 			write(t, path, must(l.CA.RevocationListWith(change, time.Now().Add(time.Hour), l.Client)))
-			if _, err := newFactory(l, "localhost:1", grpcpool.WithCRLFiles(false, path)); err != nil {
+			if _, err := newFactory(l, "localhost:1", options{identity.WithCRLFiles(false, path)}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-func TestARevocationListThatDoesNotStandByItselfIsRefusedAtConstruction(t *testing.T) {
+func TestARevocationListThatIsNotCompleteByItselfIsRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	for name, test := range map[string]struct {
 		change func(*x509.RevocationList)
@@ -166,8 +166,8 @@ func TestARevocationListThatDoesNotStandByItselfIsRefusedAtConstruction(t *testi
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "crl")
 			write(t, path, must(l.CA.RevocationListWith(test.change, time.Now().Add(time.Hour), l.Client)))
-			_, err := newFactory(l, "localhost:1", grpcpool.WithCRLFiles(false, path))
-			wantError(t, err, "grpcpool: CRL file", path, "cannot be used", test.want)
+			_, err := newFactory(l, "localhost:1", options{identity.WithCRLFiles(false, path)})
+			wantError(t, err, "identity: CRL file", path, "cannot be used", test.want)
 		})
 	}
 }

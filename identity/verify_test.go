@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -20,22 +20,23 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // wantDial makes a channel and wants it to fail for the reasons, or, without any,
 // to succeed.
-func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...grpcpool.FactoryOption) {
+func wantDial(t *testing.T, l *pki.Localhost, address string, reasons []string, opts ...identity.Option) {
 	t.Helper()
-	f, err := newFactory(l, address, opts...)
+	f, err := newFactory(l, address, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantConnection(t, f, reasons...)
 }
 
-func wantConnection(t *testing.T, f *grpcpool.Factory, reasons ...string) {
+func wantConnection(t *testing.T, f grpcpool.ConnectionFactory, reasons ...string) {
 	t.Helper()
 	conn, err := f.NewConnection(testContext(t))
 	if len(reasons) > 0 {
@@ -84,65 +85,65 @@ func TestOnlyPinnedKeysAreAccepted(t *testing.T) {
 		"another's authority": {[]string{rootPin(t, other.CA)}, []string{"pin mismatch"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantDial(t, l, address, test.refused, grpcpool.WithPinnedKeys(test.pins...))
+			wantDial(t, l, address, test.refused, identity.WithPinnedKeys(test.pins...))
 		})
 	}
 }
 
-// A pin comes on top: it does not make a server that the roots do not vouch for
-// acceptable, nor one of another name.
+// A pin is an additional check: a server that the roots do not lead to is still refused,
+// and so is one with another name.
 func TestAPinDoesNotReplaceTheUsualChecks(t *testing.T) {
 	l, stranger := localhost(t), localhost(t)
 	elsewhere := issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})
 	client := &pki.Localhost{CA: l.CA, Client: l.Client}
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, stranger.Server)), []string{"unknown authority"},
-		grpcpool.WithPinnedKeys(pinOf(t, stranger.Server)))
+		identity.WithPinnedKeys(pinOf(t, stranger.Server)))
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, elsewhere)), []string{"doesn't contain any IP SANs"},
-		grpcpool.WithPinnedKeys(pinOf(t, elsewhere)))
+		identity.WithPinnedKeys(pinOf(t, elsewhere)))
 }
 
 func TestVerifyConnectionSeesAVerifiedServerAndCanRefuseIt(t *testing.T) {
 	l := localhost(t)
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
 	var names []string
-	accept := grpcpool.WithVerifyConnection(func(state tls.ConnectionState) error {
+	accept := identity.WithVerifyConnection(func(state tls.ConnectionState) error {
 		if len(state.VerifiedChains) == 0 || state.DidResume {
 			t.Errorf("%d verified chains, resumed %v", len(state.VerifiedChains), state.DidResume)
 		}
 		names = append(names, state.PeerCertificates[0].Subject.CommonName)
 		return nil
 	})
-	refuse := grpcpool.WithVerifyConnection(func(tls.ConnectionState) error { return errors.New("not on a Sunday") })
+	refuse := identity.WithVerifyConnection(func(tls.ConnectionState) error { return errors.New("not on a Sunday") })
 	wantDial(t, l, address, nil, accept, accept)
 	wantDial(t, l, address, []string{"WithVerifyConnection: not on a Sunday", "CN=server"}, accept, refuse)
 	if want := []string{"server", "server", "server"}; !slices.Equal(names, want) {
 		t.Errorf("called for %q, want %q", names, want)
 	}
 
-	// It is not asked about a server that is refused anyway.
-	wantDial(t, localhost(t), address, []string{"unknown authority"}, grpcpool.WithVerifyConnection(func(tls.ConnectionState) error {
-		t.Error("asked about a server that the roots do not vouch for")
+	// It is not called for a server that is refused anyway.
+	wantDial(t, localhost(t), address, []string{"unknown authority"}, identity.WithVerifyConnection(func(tls.ConnectionState) error {
+		t.Error("called for a server that the roots do not lead to")
 		return nil
 	}))
 }
 
-// A check that hangs, and a key that does, end with the dial's time.
+// A check that hangs, or a key that hangs, does not outlast the dial's deadline.
 func TestADialDoesNotWaitForEverForWhatHangsInItsHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		server := grpctest.Start(t, grpctest.Config{InMemory: true, TLS: serverTLS(t, l.CA, l.Server)})
-		identity, held := identityOf(t, l.CA, l.Client), make(chan struct{})
-		slow := identity
-		slow.Certificate.PrivateKey = slowKey{identity.Certificate.PrivateKey.(crypto.Signer), held}
-		for name, opts := range map[string][]grpcpool.FactoryOption{
-			"the check": {
-				grpcpool.WithCertificateSource((&memory{identity: identity}).source),
-				grpcpool.WithVerifyConnection(func(tls.ConnectionState) error { <-held; return nil }),
-			},
-			"the key": {grpcpool.WithCertificateSource((&memory{identity: slow}).source)},
+		fast, held := identityOf(t, l.CA, l.Client), make(chan struct{})
+		slow := fast
+		slow.Certificate.PrivateKey = slowKey{fast.Certificate.PrivateKey.(crypto.Signer), held}
+		for name, test := range map[string]struct {
+			identity identity.Identity
+			opts     options
+		}{
+			"the check": {fast, options{identity.WithVerifyConnection(func(tls.ConnectionState) error { <-held; return nil })}},
+			"the key":   {slow, nil},
 		} {
-			f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil,
-				append(opts, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))...)
+			f, err := fromSource((&memory{identity: test.identity}).source, server.Target(), test.opts,
+				grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,26 +173,15 @@ func (k slowKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) (
 	return k.Signer.Sign(random, digest, opts)
 }
 
-func TestTheServerNameCanBeAnother(t *testing.T) {
-	l := localhost(t)
-	address := startTLS(t, serverTLS(t, l.CA, issue(t, l.CA, pki.Request{Hosts: []string{"other.example"}})))
-	wantDial(t, l, address, []string{"doesn't contain any IP SANs"})
-	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"))
-	wantDial(t, l, address, []string{"other.example"}, grpcpool.WithServerName("third.example"))
-	wantDial(t, l, address, nil, grpcpool.WithServerName("other.example"),
-		grpcpool.WithDialOptions(grpc.WithAuthority("tenant.example")))
-}
-
-// Also a server that asks for certificates of certain authorities is shown what there
-// is, and says what is wrong with it; not that it was shown none.
+// A server that asks for certificates of certain authorities is shown the certificate even
+// if it is of another, so that its error says what is wrong, and not that there was none.
 func TestTheServerSaysWhyItRefusesTheCertificate(t *testing.T) {
 	l, stranger := localhost(t), newCA(t, "strange CA")
 	client := &pki.Localhost{CA: l.CA, Client: issue(t, stranger, pki.Request{})}
 	wantDial(t, client, startTLS(t, serverTLS(t, l.CA, l.Server)), []string{"unknown certificate authority"})
 }
 
-// No handshake resumes a session of an earlier one, which would show the server what
-// an earlier identity was.
+// No handshake resumes an earlier session, which would keep the earlier identity.
 func TestSessionsAreNotResumed(t *testing.T) {
 	l := localhost(t)
 	var resumed atomic.Int64
@@ -202,7 +192,7 @@ func TestSessionsAreNotResumed(t *testing.T) {
 		}
 		return nil
 	}
-	f, err := newFactory(l, startTLS(t, config))
+	f, err := newFactory(l, startTLS(t, config), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,8 +268,8 @@ func TestARevokedServerIsRefused(t *testing.T) {
 				paths = append(paths, filepath.Join(t.TempDir(), string(rune('a'+i))))
 				write(t, paths[i], content)
 			}
-			wantDial(t, s.Localhost, s.address, test.failOpen, grpcpool.WithCRLFiles(false, paths...))
-			wantDial(t, s.Localhost, s.address, test.failClose, grpcpool.WithCRLFiles(true, paths...))
+			wantDial(t, s.Localhost, s.address, test.failOpen, identity.WithCRLFiles(false, paths...))
+			wantDial(t, s.Localhost, s.address, test.failClose, identity.WithCRLFiles(true, paths...))
 		})
 	}
 }
@@ -302,14 +292,14 @@ func TestCRLFilesThatCannotBeUsedAreRefusedAtConstruction(t *testing.T) {
 			if test.content != nil {
 				write(t, path, test.content)
 			}
-			_, err := newFactory(l, "localhost:1", grpcpool.WithCRLFiles(true, path))
-			wantError(t, err, "grpcpool: CRL file", path, test.want)
+			_, err := newFactory(l, "localhost:1", options{identity.WithCRLFiles(true, path)})
+			wantError(t, err, "identity: CRL file", path, test.want)
 		})
 	}
 }
 
-// A list that revokes the server later stops new connections to it, and a broken
-// one keeps what was known.
+// A new list that revokes the server stops new connections to it, and a broken list
+// leaves the old one active.
 func TestRevocationListsAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
@@ -317,7 +307,7 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "crl.pem")
 		later := time.Now().Add(time.Hour)
 		write(t, path, crl(t, l.CA, later))
-		f, err := newFactory(l, server.Target(), grpcpool.WithCRLFiles(true, path),
+		f, err := newFactory(l, server.Target(), options{identity.WithCRLFiles(true, path)},
 			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
@@ -347,15 +337,15 @@ func TestRevocationListsAreReadAgain(t *testing.T) {
 	})
 }
 
-// One file of lists that is broken, or still being written, does not keep the
-// revocations in another out.
+// A file of lists that is broken, or still being written, does not keep the new lists in
+// another from being used.
 func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	s := startChain(t)
 	later, dir := time.Now().Add(time.Hour), t.TempDir()
 	broken, good := filepath.Join(dir, "broken.pem"), filepath.Join(dir, "good.pem")
 	write(t, broken, crl(t, s.CA, later))
 	write(t, good, crl(t, s.intermediate, later))
-	f, err := newFactory(s.Localhost, s.address, grpcpool.WithCRLFiles(true, broken, good))
+	f, err := newFactory(s.Localhost, s.address, options{identity.WithCRLFiles(true, broken, good)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,15 +364,15 @@ func TestABrokenRevocationListDoesNotKeepAnotherOut(t *testing.T) {
 	wantConnection(t, f, "CN=intermediate", "was revoked at")
 }
 
-// An identity that cannot be used does not keep new revocations out, nor the other
-// way round.
+// An identity that cannot be used does not keep new revocations from being used, and a
+// list that cannot be used does not affect the identity.
 func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
 	l := localhost(t)
 	address := startTLS(t, serverTLS(t, l.CA, l.Server))
 	files, path := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
 	later := time.Now().Add(time.Hour)
 	write(t, path, crl(t, l.CA, later))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address, grpcpool.WithCRLFiles(true, path))
+	f, err := fromFiles(files, address, identity.WithCRLFiles(true, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,26 +393,82 @@ func TestIdentityAndRevocationListsDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-func TestBadTLSOptionsAreRefusedAtConstruction(t *testing.T) {
+func TestBadOptionsAreRefusedAtConstruction(t *testing.T) {
 	l := localhost(t)
 	short := base64.StdEncoding.EncodeToString([]byte("short"))
-	for name, opts := range map[string][]grpcpool.FactoryOption{
-		"WithServerName":        {grpcpool.WithServerName(""), grpcpool.WithServerName("https://x")},
-		"WithCertificateSource": {grpcpool.WithCertificateSource(nil)},
-		"WithReloadInterval":    {grpcpool.WithReloadInterval(0)},
-		"WithReplaceWithin":     {grpcpool.WithReplaceWithin(-1)},
-		"WithVerifyConnection":  {grpcpool.WithVerifyConnection(nil)},
-		"WithCRLFiles":          {grpcpool.WithCRLFiles(true), grpcpool.WithCRLFiles(true, "")},
+	for name, opts := range map[string]options{
+		"WithLogger":           {identity.WithLogger(nil)},
+		"WithMinTLSVersion":    {identity.WithMinTLSVersion(tls.VersionTLS11), identity.WithMinTLSVersion(0)},
+		"WithReloadInterval":   {identity.WithReloadInterval(0)},
+		"WithReplaceWithin":    {identity.WithReplaceWithin(-1)},
+		"WithVerifyConnection": {identity.WithVerifyConnection(nil)},
+		"WithCRLFiles":         {identity.WithCRLFiles(true), identity.WithCRLFiles(true, "")},
 		"WithPinnedKeys": {
-			grpcpool.WithPinnedKeys(), grpcpool.WithPinnedKeys(""), grpcpool.WithPinnedKeys(short),
-			grpcpool.WithPinnedKeys("sha1/" + pinOf(t, l.Server)), grpcpool.WithPinnedKeys(pinOf(t, l.Server) + "="),
+			identity.WithPinnedKeys(), identity.WithPinnedKeys(""), identity.WithPinnedKeys(short),
+			identity.WithPinnedKeys("sha1/" + pinOf(t, l.Server)), identity.WithPinnedKeys(pinOf(t, l.Server) + "="),
 		},
 	} {
 		for _, opt := range opts {
-			_, err := newFactory(l, "localhost:1", opt)
-			wantError(t, err, "grpcpool: "+name+": ")
-			_, err = grpcpool.NewFactory("localhost:1", nil, opt)
-			wantError(t, err, "grpcpool: "+name)
+			_, err := identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, opt)
+			wantError(t, err, "identity: "+name+": ")
+		}
+	}
+	_, err := identity.FromPEM(l.CA.PEM, l.Client.CertPEM, l.Client.KeyPEM, identity.WithMinTLSVersion(tls.VersionTLS12), nil)
+	wantError(t, err, "identity: option 2 is nil")
+	_, err = identity.FromSource(nil)
+	wantError(t, err, "identity: FromSource: the source is nil")
+}
+
+func TestTLS12IsSpokenOnlyWhenAskedFor(t *testing.T) {
+	l := localhost(t)
+	config := serverTLS(t, l.CA, l.Server)
+	config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+	server := grpctest.Start(t, grpctest.Config{TLS: config})
+
+	strict, err := newFactory(l, server.Addr(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = strict.NewConnection(testContext(t))
+	wantError(t, err, "protocol version")
+
+	lax, err := newFactory(l, server.Addr(), options{identity.WithMinTLSVersion(tls.VersionTLS12)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := lax.NewConnection(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+// With this setting, the default of go.mod files before Go 1.23, crypto/tls leaves a
+// pair's Leaf nil.
+func TestAPairWithoutItsLeafParsedIsEnough(t *testing.T) {
+	t.Setenv("GODEBUG", "x509keypairleaf=0")
+	l := localhost(t)
+	pair := identityOf(t, l.CA, l.Client)
+	if pair.Certificate.Leaf != nil {
+		t.Fatal("the setting has no effect")
+	}
+	files := writeFiles(t, l, inPlace)
+	for name, construct := range map[string]func() (*factory, error){
+		"PEM": func() (*factory, error) { return newFactory(l, "localhost:1", nil) },
+		"files": func() (*factory, error) {
+			return fromFiles(files, "localhost:1")
+		},
+		"source": func() (*factory, error) {
+			return fromSource((&memory{identity: pair}).source, "localhost:1", nil)
+		},
+	} {
+		f, err := construct()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if id := f.Identity(); id.Serial != serialOf(t, l.Client) {
+			t.Errorf("%s: the identity is %+v", name, id)
 		}
 	}
 }

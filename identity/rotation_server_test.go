@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -24,8 +24,8 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-// door is what a server lets its clients in by: a TLS configuration that can be
-// changed, and a book of who is in.
+// door is the credentials of a server: a TLS configuration that can be changed, and a
+// list of the clients that are connected.
 type door struct {
 	credentials.TransportCredentials
 
@@ -37,7 +37,7 @@ type door struct {
 	changed chan struct{} // closed when inside or refused changes, and made anew
 }
 
-// openDoor returns a door that lets in who has a certificate of the authority.
+// openDoor returns a door for clients with a certificate of the authority.
 func openDoor(t testing.TB, clients *pki.CA, server pki.Pair) *door {
 	t.Helper()
 	d := &door{inside: make(map[net.Conn]string), seen: make(map[string]int), changed: make(chan struct{})}
@@ -50,7 +50,7 @@ func openDoor(t testing.TB, clients *pki.CA, server pki.Pair) *door {
 	return d
 }
 
-// set changes what the server shows, and whose certificates it takes.
+// set changes the server's certificate, and the authorities whose clients it accepts.
 func (d *door) set(t testing.TB, server pki.Pair, clients ...*pki.CA) {
 	t.Helper()
 	config := withH2(serverTLS(t, clients[0], server))
@@ -83,7 +83,7 @@ func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 	return entered, info, nil
 }
 
-// left says that the client went away in the handshake: its channel was closed.
+// left reports whether the client closed its channel during the handshake.
 func left(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
@@ -94,7 +94,7 @@ func (d *door) changeLocked() {
 	d.changed = make(chan struct{})
 }
 
-// guest is a connection that is in the door's book until it is closed.
+// guest is a connection that is in the door's list until it is closed.
 type guest struct {
 	net.Conn
 
@@ -243,8 +243,8 @@ func byRename(t testing.TB, f *certFiles, contents map[string][]byte) {
 }
 
 // asKubernetes does what the kubelet does with a mounted secret: the files are
-// symlinks through ..data, which is a symlink that is turned over to a new
-// directory, whereupon the old one is removed.
+// symlinks through ..data, which is a symlink that is replaced by one to a new
+// directory; then the old one is removed.
 func asKubernetes(t testing.TB, f *certFiles, contents map[string][]byte) {
 	t.Helper()
 	data := filepath.Join(f.dir, "..data")

@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"bytes"
@@ -14,12 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
 // stall makes opening a file hang until the function that it returns is called, or for
-// 45 s: it takes a lease on the file, which the kernel waits for the end of.
+// 45 s: it takes a lease on the file, and the kernel waits until that ends.
 func stall(t *testing.T, path string) (release func()) {
 	t.Helper()
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -35,19 +35,19 @@ func stall(t *testing.T, path string) (release func()) {
 	return release
 }
 
-// readers is how many goroutines are in the reading of a file.
+// readers is how many goroutines are reading a file.
 func readers(t *testing.T) int {
 	t.Helper()
 	var stacks bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
 		t.Fatal(err)
 	}
-	return bytes.Count(stacks.Bytes(), []byte("grpcpool.readFile("))
+	return bytes.Count(stacks.Bytes(), []byte("identity.readFile("))
 }
 
-// reloadBriefly reloads with little patience, again and again until done says that it
-// has had its effect: on a busy machine other files too may not be read so soon.
-func reloadBriefly(t *testing.T, f *grpcpool.Factory, done func(err error) bool) {
+// reloadBriefly reloads with a short deadline until done reports true: on a busy machine
+// the other files may not be read in that time either.
+func reloadBriefly(t *testing.T, f *factory, done func(err error) bool) {
 	t.Helper()
 	for ctx := testContext(t); ; {
 		brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
@@ -62,8 +62,8 @@ func reloadBriefly(t *testing.T, f *grpcpool.Factory, done func(err error) bool)
 	}
 }
 
-// refusedFor says whether a dial fails for a reason.
-func refusedFor(t *testing.T, f *grpcpool.Factory, reason string) bool {
+// refusedFor reports whether a dial fails for a reason.
+func refusedFor(t *testing.T, f *factory, reason string) bool {
 	t.Helper()
 	conn, err := f.NewConnection(testContext(t))
 	if err == nil {
@@ -72,8 +72,8 @@ func refusedFor(t *testing.T, f *grpcpool.Factory, reason string) bool {
 	return err != nil && strings.Contains(err.Error(), reason)
 }
 
-// A file that cannot be opened, as on NFS whose server is gone, holds one goroutine
-// however often it is looked at. Handshakes go on with the old identity, and the
+// A file that cannot be opened, as on NFS whose server is gone, blocks one goroutine,
+// however often it is checked. Handshakes go on with the old identity, and the
 // revocation lists do not wait for it.
 func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	l := localhost(t)
@@ -81,8 +81,7 @@ func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
 	later := time.Now().Add(time.Hour)
 	write(t, list, crl(t, l.CA, later))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, address,
-		grpcpool.WithCRLFiles(true, list), grpcpool.WithReloadInterval(time.Hour))
+	f, err := fromFiles(files, address, identity.WithCRLFiles(true, list), identity.WithReloadInterval(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +90,7 @@ func TestAFileThatStallsHoldsOneGoroutineAndNoHandshake(t *testing.T) {
 	release := stall(t, files.cert)
 	told := 0
 	reloadBriefly(t, f, func(err error) bool {
-		if err != nil && strings.Contains(err.Error(), fmt.Sprintf("grpcpool: reading %q has not ended after", files.cert)) {
+		if err != nil && strings.Contains(err.Error(), fmt.Sprintf("identity: reading %q has not ended after", files.cert)) {
 			wantError(t, err, "deadline exceeded", "check the file system")
 			told++
 		}
@@ -123,7 +122,7 @@ func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
 	l := localhost(t)
 	files, list := writeFiles(t, l, inPlace), filepath.Join(t.TempDir(), "crl.pem")
 	write(t, list, crl(t, l.CA, time.Now().Add(time.Hour)))
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1", grpcpool.WithCRLFiles(true, list))
+	f, err := fromFiles(files, "localhost:1", identity.WithCRLFiles(true, list))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +138,8 @@ func TestARevocationListThatStallsDoesNotHoldTheIdentityUp(t *testing.T) {
 	}
 }
 
-// What is not a file is refused and not waited for, and a file that turns into such a
-// thing costs nothing but a warning.
+// A pipe is refused at once. A file that is replaced by a pipe causes a warning and no
+// more.
 func TestAPipeIsRefused(t *testing.T) {
 	l := localhost(t)
 	files := writeFiles(t, l, inPlace)
@@ -155,11 +154,11 @@ func TestAPipeIsRefused(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	for _, path := range []string{fifo, fmt.Sprintf("/dev/fd/%d", r.Fd())} {
-		_, err = grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, path, "localhost:1")
-		wantError(t, err, "grpcpool: ", path, "not a regular file but a pipe", "use NewMutualTLSFactory")
+		_, err = identity.FromFiles(files.ca, files.cert, path)
+		wantError(t, err, "identity: ", path, "not a regular file but a pipe", "use FromPEM")
 	}
 
-	f, err := grpcpool.NewMutualTLSFactoryFromFiles(files.ca, files.cert, files.key, "localhost:1")
+	f, err := fromFiles(files, "localhost:1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package grpcpool_test
+package identity_test
 
 import (
 	"context"
@@ -17,29 +17,30 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/grpctest"
 	"github.com/davidwartell/go-grpcpool/internal/pki"
 )
 
-// memory is a certificate source that the test fills.
+// memory is a source that the test fills.
 type memory struct {
 	mu       sync.Mutex // guards what follows
-	identity grpcpool.Identity
+	identity identity.Identity
 	err      error
 	hang     bool
 	asked    int
 }
 
-func (m *memory) source(ctx context.Context) (grpcpool.Identity, error) {
+func (m *memory) source(ctx context.Context) (identity.Identity, error) {
 	m.mu.Lock()
 	m.asked++
-	identity, err, hang := m.identity, m.err, m.hang
+	current, err, hang := m.identity, m.err, m.hang
 	m.mu.Unlock()
 	if hang {
 		<-ctx.Done()
-		return grpcpool.Identity{}, ctx.Err()
+		return identity.Identity{}, ctx.Err()
 	}
-	return identity, err
+	return current, err
 }
 
 func (m *memory) set(change func(*memory)) {
@@ -48,7 +49,7 @@ func (m *memory) set(change func(*memory)) {
 	change(m)
 }
 
-func identityOf(t testing.TB, ca *pki.CA, client pki.Pair) grpcpool.Identity {
+func identityOf(t testing.TB, ca *pki.CA, client pki.Pair) identity.Identity {
 	t.Helper()
 	cert, err := tls.X509KeyPair(client.CertPEM, client.KeyPEM)
 	if err != nil {
@@ -56,7 +57,7 @@ func identityOf(t testing.TB, ca *pki.CA, client pki.Pair) grpcpool.Identity {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.PEM)
-	return grpcpool.Identity{Certificate: cert, Roots: roots}
+	return identity.Identity{Certificate: cert, Roots: roots}
 }
 
 func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
@@ -65,8 +66,7 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 		d := openDoor(t, l.CA, l.Server)
 		server := startBehind(t, d, grpctest.Config{InMemory: true})
 		m := &memory{identity: identityOf(t, l.CA, l.Client)}
-		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil,
-			grpcpool.WithCertificateSource(m.source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		f, err := fromSource(m.source, server.Target(), nil, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,16 +119,14 @@ func TestAnIdentityFromASourceIsFollowed(t *testing.T) {
 	})
 }
 
-// Dials, reloads and looks at the identity go on at the same time while it changes:
-// each connection shows some identity that was the newest once, and the last one
-// stays.
+// Dials, reloads and calls of Info run concurrently while the identity changes: each
+// connection shows an identity that was the newest at some time, and the last one stays.
 func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	l := localhost(t)
 	d := openDoor(t, l.CA, l.Server)
 	server := startBehind(t, d, grpctest.Config{})
 	m := &memory{identity: identityOf(t, l.CA, l.Client)}
-	f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Addr(), 0, 0, nil,
-		grpcpool.WithCertificateSource(m.source), grpcpool.WithReloadInterval(time.Millisecond))
+	f, err := fromSource(m.source, server.Addr(), options{identity.WithReloadInterval(time.Millisecond)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +147,8 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	}
 	for range 20 {
 		last = issue(t, l.CA, pki.Request{})
-		identity := identityOf(t, l.CA, last)
-		m.set(func(m *memory) { m.identity = identity })
+		next := identityOf(t, l.CA, last)
+		m.set(func(m *memory) { m.identity = next })
 		if err := f.Reload(testContext(t)); err != nil {
 			t.Error(err)
 		}
@@ -165,16 +163,16 @@ func TestIdentitiesChangeWhileChannelsAreMade(t *testing.T) {
 	d.wantNobodyRefused(t)
 }
 
-// stuck is a certificate source that can be made to ignore its context.
+// stuck is a source that can be made to ignore its context.
 type stuck struct {
-	identity grpcpool.Identity
+	identity identity.Identity
 
 	mu      sync.Mutex    // guards what follows
 	release chan struct{} // nil: it answers at once; else it answers when this is closed
 	asked   int
 }
 
-func (s *stuck) source(context.Context) (grpcpool.Identity, error) {
+func (s *stuck) source(context.Context) (identity.Identity, error) {
 	s.mu.Lock()
 	s.asked++
 	release := s.release
@@ -205,16 +203,16 @@ func (s *stuck) times() int {
 	return s.asked
 }
 
-// A source that ignores its context costs one goroutine, and one handshake in ten
-// seconds a second. The connections and the identity stay, and what is wrong is told.
+// A source that ignores its context costs one goroutine, and delays one handshake in ten
+// seconds by a second. The connections and the identity stay, and the error says why.
 func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		d := openDoor(t, l.CA, l.Server)
 		server := startBehind(t, d, grpctest.Config{InMemory: true})
 		s, log := &stuck{identity: identityOf(t, l.CA, l.Client)}, new(logBook)
-		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil, grpcpool.WithLogger(log.logger()),
-			grpcpool.WithCertificateSource(s.source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		f, err := fromSource(s.source, server.Target(), options{identity.WithLogger(log.logger())},
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,16 +241,16 @@ func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 			t.Errorf("a source that hangs was asked %d times, want once", n)
 		}
 		id := f.Identity()
-		if id.Generation != 1 || !errors.Is(id.LastError, context.DeadlineExceeded) || log.count("WARN", "cannot be used") == 0 {
-			t.Errorf("the identity is %+v, with %d warnings", id, log.count("WARN", "cannot be used"))
+		if id.Generation != 1 || !errors.Is(id.LastError, context.DeadlineExceeded) || log.count("WARN", "reload failed") == 0 {
+			t.Errorf("the identity is %+v, with %d warnings", id, log.count("WARN", "reload failed"))
 		}
-		wantError(t, id.LastError, "grpcpool: WithCertificateSource: the source has not answered after")
+		wantError(t, id.LastError, "identity: FromSource: the source has not answered after")
 		if shown := d.shown(serialOf(t, l.Client)); shown != 4 {
 			t.Errorf("%d connections were made, want 4", shown)
 		}
 
 		begun := time.Now()
-		wantError(t, f.Close(), "grpcpool: closing: a goroutine is left: WithCertificateSource: the source has not answered after")
+		wantError(t, f.Close(), "identity: closing: a goroutine is still waiting: FromSource: the source has not answered after")
 		if took := time.Since(begun); took != time.Second {
 			t.Errorf("Close took %v", took)
 		}
@@ -267,8 +265,8 @@ func TestASourceThatDoesNotComeBackDelaysOneHandshakeByASecond(t *testing.T) {
 	})
 }
 
-// A program that gives a dial less time than a source that hangs has, gets through with
-// the next dial, and does not wait for the source at each.
+// If a dial has less time than a source that hangs, only the first dial fails: the next
+// ones do not wait for the source.
 func TestASourceThatHangsCostsAnImpatientProgramOneDial(t *testing.T) {
 	for name, ignores := range map[string]bool{"ends with its context": false, "ignores its context": true} {
 		t.Run(name, func(t *testing.T) {
@@ -281,8 +279,7 @@ func TestASourceThatHangsCostsAnImpatientProgramOneDial(t *testing.T) {
 				if ignores {
 					source = s.source
 				}
-				f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil,
-					grpcpool.WithCertificateSource(source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+				f, err := fromSource(source, server.Target(), nil, grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -318,15 +315,15 @@ func TestASourceThatDoesNotComeBackIsRefusedAtConstruction(t *testing.T) {
 		s := &stuck{identity: identityOf(t, l.CA, l.Client)}
 		defer s.hold()()
 		begun := time.Now()
-		_, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil, grpcpool.WithCertificateSource(s.source))
-		wantError(t, err, "grpcpool: WithCertificateSource: the source has not answered after 10s")
+		_, err := fromSource(s.source, "localhost:1", nil)
+		wantError(t, err, "identity: FromSource: the source has not answered after 10s")
 		if took := time.Since(begun); took != 10*time.Second {
 			t.Errorf("it took %v, want 10 s", took)
 		}
 	})
 }
 
-// session is a key in an HSM, as one session with it gives access to it.
+// session is access to a key in an HSM.
 type session struct {
 	crypto.Signer
 
@@ -341,31 +338,31 @@ func (s *session) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) 
 }
 
 // A source makes a new session with the HSM each time it is asked, which ends the
-// one before, for a certificate that stays the same. Every handshake signs with the
-// newest session. The connections stay, since nothing that a server could see has
-// changed, and neither the log nor the generation says that something has.
+// session before, for a certificate that stays the same. Every handshake signs with the
+// newest session. Connections, log and generation stay as they are, since the server
+// would see no difference.
 func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := localhost(t)
 		d := openDoor(t, l.CA, l.Server)
 		server := startBehind(t, d, grpctest.Config{InMemory: true})
-		identity := identityOf(t, l.CA, l.Client)
-		key := identity.Certificate.PrivateKey.(crypto.Signer)
+		first := identityOf(t, l.CA, l.Client)
+		key := first.Certificate.PrivateKey.(crypto.Signer)
 		var last *session // the factory asks one at a time
 		sessions := 0
-		source := func(context.Context) (grpcpool.Identity, error) {
+		source := func(context.Context) (identity.Identity, error) {
 			if last != nil {
 				last.ended.Store(true)
 			}
 			last = &session{Signer: key}
 			sessions++
-			renewed := identity
+			renewed := first
 			renewed.Certificate.PrivateKey = last
 			return renewed, nil
 		}
 		log := new(logBook)
-		f, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, server.Target(), 0, 0, nil, grpcpool.WithLogger(log.logger()),
-			grpcpool.WithCertificateSource(source), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		f, err := fromSource(source, server.Target(), options{identity.WithLogger(log.logger())},
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -375,8 +372,8 @@ func TestARenewedSignerOfTheSameCertificateIsUsedAndReplacesNothing(t *testing.T
 		}
 		defer conn.Close()
 		made := f.Identity().LoadedAt
-		// Between two questions to the source: a handshake that signs while the source
-		// ends its session fails, with any client.
+		// Between two checks: a handshake that signs while the source ends its session
+		// fails, with any client.
 		time.Sleep(5*time.Minute + 5*time.Second)
 		if shown := d.shown(serialOf(t, l.Client)); shown != 1 {
 			t.Errorf("%d connections were made in five minutes, want the first only", shown)
@@ -399,34 +396,32 @@ func TestAnIdentityThatCannotBeUsedIsRefusedAtConstruction(t *testing.T) {
 	l, other := localhost(t), localhost(t)
 	good := identityOf(t, l.CA, l.Client)
 	for name, test := range map[string]struct {
-		change func(*grpcpool.Identity)
+		change func(*identity.Identity)
 		want   string
 	}{
-		"no certificate": {func(i *grpcpool.Identity) { i.Certificate.Certificate = nil }, "no client certificate"},
-		"garbage":        {func(i *grpcpool.Identity) { i.Certificate.Certificate = [][]byte{[]byte("x")} }, "cannot be parsed"},
-		"no key":         {func(i *grpcpool.Identity) { i.Certificate.PrivateKey = nil }, "want a crypto.Signer"},
-		"another's key": {func(i *grpcpool.Identity) {
+		"no certificate": {func(i *identity.Identity) { i.Certificate.Certificate = nil }, "no client certificate"},
+		"garbage":        {func(i *identity.Identity) { i.Certificate.Certificate = [][]byte{[]byte("x")} }, "cannot be parsed"},
+		"no key":         {func(i *identity.Identity) { i.Certificate.PrivateKey = nil }, "want a crypto.Signer"},
+		"another's key": {func(i *identity.Identity) {
 			i.Certificate.PrivateKey = identityOf(t, l.CA, other.Client).Certificate.PrivateKey
 		}, "does not match"},
-		"for a server":    {func(i *grpcpool.Identity) { i.Certificate = identityOf(t, l.CA, l.Server).Certificate }, "not for client authentication"},
-		"no roots":        {func(i *grpcpool.Identity) { i.Roots = nil }, "no roots"},
-		"empty roots":     {func(i *grpcpool.Identity) { i.Roots = x509.NewCertPool() }, "no roots"},
-		"as it should be": {func(*grpcpool.Identity) {}, ""},
+		"for a server":    {func(i *identity.Identity) { i.Certificate = identityOf(t, l.CA, l.Server).Certificate }, "not for client authentication"},
+		"no roots":        {func(i *identity.Identity) { i.Roots = nil }, "no roots"},
+		"empty roots":     {func(i *identity.Identity) { i.Roots = x509.NewCertPool() }, "no roots"},
+		"as it should be": {func(*identity.Identity) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			identity := good
-			test.change(&identity)
-			m := &memory{identity: identity}
-			_, err := grpcpool.NewMutualTLSFactory(nil, nil, nil, "localhost:1", 0, 0, nil, grpcpool.WithCertificateSource(m.source))
+			changed := good
+			test.change(&changed)
+			m := &memory{identity: changed}
+			_, err := fromSource(m.source, "localhost:1", nil)
 			if test.want == "" {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			wantError(t, err, "grpcpool: WithCertificateSource: ", test.want)
+			wantError(t, err, "identity: FromSource: ", test.want)
 		})
 	}
-	_, err := newFactory(l, "localhost:1", grpcpool.WithCertificateSource(new(memory).source))
-	wantError(t, err, "the three PEM arguments must be nil")
 }

@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"bytes"
@@ -7,30 +7,27 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/davidwartell/go-grpcpool/scale"
 )
 
-// maxServerCertificates bounds the memory of a factory whose servers come and go.
+// maxServerCertificates bounds the memory of a provider whose servers come and go.
 const maxServerCertificates = 256
 
-// An authority is renewed by people, with time to spare, but not with a third of ten
-// years.
+// Authorities are renewed by people, who need time, but not a third of ten years.
 const (
 	authorityNear   = 90 * 24 * time.Hour
 	authorityUrgent = 30 * 24 * time.Hour
 )
 
-// expiryWarnings remembers what was warned of, so that each certificate is warned
-// of once at each grade.
+// expiryWarnings remembers the warnings, so that there is one for each certificate and
+// grade.
 type expiryWarnings struct {
-	generation  uint64 // that client is about
+	generation  uint64 // whose chain client is
 	client      []*lifetime
 	servers     map[certificateKey]*serverLifetime
 	authorities map[certificateKey]*lifetime // of the servers
 }
 
-// certificateKey tells certificates apart by what a snapshot shows of them.
+// certificateKey identifies a certificate by what a snapshot shows of it.
 type certificateKey struct {
 	name     string
 	notAfter int64 // Unix seconds
@@ -40,7 +37,7 @@ func keyOf(c *x509.Certificate) certificateKey {
 	return certificateKey{c.Subject.CommonName, c.NotAfter.Unix()}
 }
 
-// serverLifetime is that of a server's certificate and of the authorities behind it.
+// serverLifetime is the lifetime of a server's certificate and of the authorities above it.
 type serverLifetime struct {
 	lifetime
 
@@ -59,8 +56,20 @@ func newLifetime(c *x509.Certificate, isAuthority bool) *lifetime {
 	return &lifetime{subject: c.Subject.String(), serial: serial(c), notBefore: c.NotBefore, notAfter: c.NotAfter, isAuthority: isAuthority}
 }
 
-// worsened is the grade, if it is time to warn of it; else "".
+// worsened is the grade, if it is time to warn of it; otherwise "".
 func (l *lifetime) worsened(now time.Time) Expiry {
+	grade, due := l.grade(now), l.due(now)
+	l.warned = grade
+	if !due {
+		return ""
+	}
+	return grade
+}
+
+// due reports whether it is time to warn.
+func (l *lifetime) due(now time.Time) bool { return l.grade(now).worse(l.warned) }
+
+func (l *lifetime) grade(now time.Time) Expiry {
 	grade := expiryOf(l.notBefore, l.notAfter, now)
 	if left := l.notAfter.Sub(now); l.isAuthority {
 		if grade == ExpiryUrgent && left > authorityUrgent {
@@ -70,30 +79,25 @@ func (l *lifetime) worsened(now time.Time) Expiry {
 			grade = ExpiryFar
 		}
 	}
-	worse := grade.worse(l.warned)
-	l.warned = grade
-	if !worse {
-		return ""
-	}
 	return grade
 }
 
-// worse says that e is closer to the end than other.
+// worse reports whether e is closer to the end than other.
 func (e Expiry) worse(other Expiry) bool {
 	grades := []Expiry{"", ExpiryFar, ExpiryNear, ExpiryUrgent, ExpiryPassed}
 	return slices.Index(grades, e) > max(1, slices.Index(grades, other))
 }
 
-// sawServer remembers the certificate that a server has shown and the authorities that
-// vouch for it, and warns if the end of one is near.
-func (r *rotation) sawServer(state *tls.ConnectionState, now time.Time) {
+// sawServer remembers the certificate that a server has shown and the authorities above
+// it, and warns if one of them is about to expire.
+func (p *Provider) sawServer(state *tls.ConnectionState, now time.Time) {
 	if len(state.PeerCertificates) == 0 {
-		return // cannot be: a server without one fails the handshake before
+		return // cannot happen: a server without one fails the handshake before
 	}
 	leaf := state.PeerCertificates[0]
 	key := keyOf(leaf)
-	r.mu.Lock()
-	e := &r.expiry
+	p.mu.Lock()
+	e := &p.expiry
 	if e.servers == nil {
 		e.servers, e.authorities = make(map[certificateKey]*serverLifetime), make(map[certificateKey]*lifetime)
 	}
@@ -110,8 +114,8 @@ func (r *rotation) sawServer(state *tls.ConnectionState, now time.Time) {
 		}
 		e.servers[key].authorities = append(e.servers[key].authorities, e.authorities[above])
 	}
-	r.mu.Unlock()
-	r.warnOfServer(key, now)
+	p.mu.Unlock()
+	p.warnOfServer(key, now)
 }
 
 // makeRoom keeps a map below maxServerCertificates.
@@ -124,11 +128,11 @@ func makeRoom[V any](m map[certificateKey]V) {
 	}
 }
 
-// longestChain is the chain that is valid for the longest time: handshakes go on until
-// it ends. It has one element at least.
+// longestChain is the chain that is valid for the longest time: handshakes succeed until
+// it ends. It has at least one element.
 func longestChain(chains [][]*x509.Certificate) []*x509.Certificate {
 	if len(chains) == 0 {
-		return make([]*x509.Certificate, 1) // cannot be: the usual checks come first
+		return make([]*x509.Certificate, 1) // cannot happen: the usual checks come first
 	}
 	end := func(chain []*x509.Certificate) time.Time {
 		return slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }).NotAfter
@@ -136,21 +140,21 @@ func longestChain(chains [][]*x509.Certificate) []*x509.Certificate {
 	return slices.MaxFunc(chains, func(a, b []*x509.Certificate) int { return end(a).Compare(end(b)) })
 }
 
-func (r *rotation) warnOfServer(key certificateKey, now time.Time) {
-	r.mu.Lock()
-	server := r.expiry.servers[key]
+func (p *Provider) warnOfServer(key certificateKey, now time.Time) {
+	p.mu.Lock()
+	server := p.expiry.servers[key]
 	if server == nil {
-		r.mu.Unlock()
+		p.mu.Unlock()
 		return
 	}
 	leaf := server.worsened(now)
 	authorities := worsenedAmong(server.authorities, now)
-	r.mu.Unlock()
+	p.mu.Unlock()
 	if leaf != "" {
-		r.logger.Warn("the server's certificate "+sayExpiry(leaf), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
+		p.settings.logger.Warn("the server's certificate "+sayExpiry(leaf), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
 	}
 	for l, grade := range authorities {
-		r.logger.Warn("a CA certificate in the server's chain "+sayAuthorityExpiry(grade), "server", key.name,
+		p.settings.logger.Warn("a CA certificate in the server's chain "+sayAuthorityExpiry(grade), "server", key.name,
 			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
 	}
 }
@@ -165,12 +169,12 @@ func worsenedAmong(all []*lifetime, now time.Time) map[*lifetime]Expiry {
 	return worsened
 }
 
-// warnOfExpiry warns if the end of the client's certificate is near, or of one that it
-// needs to be believed, or that of a server in inside.
-func (r *rotation) warnOfExpiry(inside scale.Channel, now time.Time) {
-	g := r.current.Load()
-	r.mu.Lock()
-	e := &r.expiry
+// warnOfExpiry warns if the client's certificate is about to expire, or one of the
+// authorities in its chain.
+func (p *Provider) warnOfExpiry(now time.Time) {
+	g := p.current.Load()
+	p.mu.Lock()
+	e := &p.expiry
 	if e.generation != g.number {
 		e.generation, e.client = g.number, nil
 		for i, c := range issuancePath(g.identity.chain) {
@@ -180,26 +184,45 @@ func (r *rotation) warnOfExpiry(inside scale.Channel, now time.Time) {
 	leaf := e.client[0].worsened(now)
 	authorities := worsenedAmong(e.client[1:], now)
 	shown := e.client[0]
-	r.mu.Unlock()
+	p.mu.Unlock()
 	if leaf != "" {
-		r.logger.Warn("the client's certificate "+sayExpiry(leaf), "generation", g.number,
+		p.settings.logger.Warn("the client's certificate "+sayExpiry(leaf), "generation", g.number,
 			"subject", shown.subject, "serial", shown.serial, "notAfter", shown.notAfter.UTC())
 	}
 	for l, grade := range authorities {
-		r.logger.Warn("a CA certificate in the client's chain "+sayAuthorityExpiry(grade), "generation", g.number,
+		p.settings.logger.Warn("a CA certificate in the client's chain "+sayAuthorityExpiry(grade), "generation", g.number,
 			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
 	}
-	for _, s := range inside.Subchannels {
+}
+
+// warnOfServers warns of the certificates that are about to expire, of servers to which
+// there is a connection. It looks at the connections only if there is something to say.
+func (p *Provider) warnOfServers(now time.Time) {
+	if !p.anyServerDue(now) {
+		return
+	}
+	for s := range p.replacer.Subchannels() {
 		for _, c := range s.Connections {
 			if c.TLS != nil {
-				r.warnOfServer(certificateKey{c.TLS.ServerName, c.TLS.Expires.Unix()}, now)
+				p.warnOfServer(certificateKey{c.TLS.ServerName, c.TLS.Expires.Unix()}, now)
 			}
 		}
 	}
 }
 
-// issuancePath is the leaf and what has issued it, as far as the chain has it. What is
-// in a chain beside that is not needed by anyone.
+func (p *Provider) anyServerDue(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, server := range p.expiry.servers {
+		if server.due(now) || slices.ContainsFunc(server.authorities, func(l *lifetime) bool { return l.due(now) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// issuancePath is the leaf and its issuers, as far as the chain has them. Nobody needs
+// what else is in a chain.
 func issuancePath(chain []*x509.Certificate) (path []*x509.Certificate) {
 	for _, c := range chain {
 		if c != nil && (len(path) == 0 || slices.ContainsFunc(path, func(issued *x509.Certificate) bool {
@@ -231,25 +254,6 @@ func sayAuthorityExpiry(grade Expiry) string {
 	default:
 		return "ends soon"
 	}
-}
-
-func (r *rotation) info(now time.Time) IdentityInfo {
-	g := r.current.Load()
-	leaf := g.identity.Certificate.Leaf
-	info := IdentityInfo{
-		Generation: g.number,
-		Subject:    leaf.Subject.String(),
-		Serial:     serial(leaf),
-		NotBefore:  leaf.NotBefore,
-		NotAfter:   leaf.NotAfter,
-		Expiry:     expiryOf(leaf.NotBefore, leaf.NotAfter, now),
-		LoadedAt:   g.loadedAt,
-		Unreadable: g.identity.unreadable,
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	info.CheckedAt, info.LastError = r.checkedAt, r.lastErr
-	return info
 }
 
 func serial(c *x509.Certificate) string { return fmt.Sprintf("%x", c.SerialNumber) }

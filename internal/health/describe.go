@@ -1,10 +1,9 @@
-package grpcpool
+package health
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,11 +12,11 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
-// told is what cause says to a person: the explanation of why there is no
-// connection, where one is known. Else it is cause's text without the frame that
-// grpc-go puts around it; the code is left out where it is the Unavailable that
-// the error carries anyway.
-func told(cause error) string {
+// Describe is the text of an error of a dial or a ping: the explanation of why there is no
+// connection, where one is known. Otherwise it is cause's text without the frame that
+// grpc-go puts around it; the code is left out if it is Unavailable, which the errors of
+// package grpcpool carry anyway.
+func Describe(cause error) string {
 	var unsent *answer.NoVerdictError
 	if errors.As(cause, &unsent) {
 		return unsent.Error()
@@ -44,20 +43,8 @@ func told(cause error) string {
 	return fmt.Sprintf("%v: %s", st.Code(), st.Message())
 }
 
-// asMet returns the one among the errors as they were met that the status of an RPC
-// was made from, or the status if there is none: it has the words only, and neither
-// errors.Is nor errors.As find anything in it.
-func asMet(rpc error, met []error) error {
-	for _, err := range met {
-		if strings.Contains(rpc.Error(), err.Error()) {
-			return err
-		}
-	}
-	return rpc
-}
-
-// isContextEnd reports whether the caller's patience ended a dial. What it was
-// waiting for is then the thing to say, and dialProgress has said it.
+// isContextEnd reports whether the caller's context ended a dial. The error says then
+// what the dial was waiting for; see package handshake.
 func isContextEnd(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

@@ -1,4 +1,4 @@
-package grpcpool
+package identity
 
 import (
 	"crypto/x509/pkix"
@@ -7,19 +7,18 @@ import (
 	"strings"
 )
 
-// maxUnreadable bounds how many certificates a text names.
+// maxUnreadable is how many certificates a text names.
 const maxUnreadable = 5
 
 // unreadable are certificates that crypto/x509 cannot parse: a negative serial number,
-// a curve that Go lacks. Each is a text.
+// a curve that Go does not have. Each is described by a text.
 type unreadable []string
 
 func (u unreadable) and(number int, der []byte, why error) unreadable {
 	return append(u, fmt.Sprintf("certificate %d (%.200q): %v", number, subjectOf(der), why))
 }
 
-// describe lists them behind what is to be said of them, on one line. It is "" if there
-// are none.
+// describe lists them after what, on one line. It is "" if there are none.
 func (u unreadable) describe(what string) string {
 	if len(u) == 0 {
 		return ""

@@ -1,4 +1,6 @@
-package grpcpool
+// Package handshake tells how far the dials of a channel have come, by watching the
+// handshakes of its credentials.
+package handshake
 
 import (
 	"context"
@@ -8,11 +10,14 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
-// dialProgress remembers how far the handshakes of one channel have come, so
-// that a dial that runs into its deadline can say what it was waiting for.
-type dialProgress struct {
+// Progress remembers how far the handshakes of one channel have come, so
+// that a dial that reaches its deadline can say what it was waiting for. Its zero value is
+// ready for use.
+type Progress struct {
 	mu       sync.Mutex // guards what follows
 	accepted bool       // by any address, ever
 	stage    stage
@@ -28,7 +33,7 @@ const (
 	stageSettings                 // handshake done, waiting for HTTP/2 SETTINGS
 )
 
-func (p *dialProgress) set(s stage, peer net.Addr, err error) {
+func (p *Progress) set(s stage, peer net.Addr, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stage = s
@@ -41,15 +46,15 @@ func (p *dialProgress) set(s stage, peer net.Addr, err error) {
 	}
 }
 
-// reached reports whether an address has accepted a connection.
-func (p *dialProgress) reached() bool {
+// Reached reports whether an address has accepted a connection.
+func (p *Progress) Reached() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.accepted
 }
 
-// explain wraps the error that ended a dial with what the dial was waiting for.
-func (p *dialProgress) explain(end error) error {
+// Explain wraps the error that ended a dial with what the dial was waiting for.
+func (p *Progress) Explain(end error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var waiting string
@@ -67,9 +72,10 @@ func (p *dialProgress) explain(end error) error {
 	return fmt.Errorf("%s: %w", waiting, end)
 }
 
-// watch returns creds that report their handshakes to p.
-func (p *dialProgress) watch(creds credentials.TransportCredentials) credentials.TransportCredentials {
-	w := watchedCredentials{creds, p}
+// Watch returns creds that report their handshakes to p, and verify serverName in place
+// of the authority unless it is "".
+func (p *Progress) Watch(creds credentials.TransportCredentials, serverName string) credentials.TransportCredentials {
+	w := watchedCredentials{creds, p, serverName}
 	if x, ok := creds.(interface{ UsesXDS() bool }); ok {
 		// grpc-go's xDS policies look for this method on the channel's credentials.
 		return xdsCredentials{w, x.UsesXDS()}
@@ -80,17 +86,29 @@ func (p *dialProgress) watch(creds credentials.TransportCredentials) credentials
 type watchedCredentials struct {
 	credentials.TransportCredentials
 
-	progress *dialProgress
+	progress   *Progress
+	serverName string
+}
+
+// Replacer tells package scale who replaces the connections; see package identity.
+func (w watchedCredentials) Replacer() *scale.Replacer {
+	if r, ok := w.TransportCredentials.(interface{ Replacer() *scale.Replacer }); ok {
+		return r.Replacer()
+	}
+	return nil
 }
 
 func (w watchedCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if w.serverName != "" {
+		authority = w.serverName
+	}
 	w.progress.set(stageHandshaking, raw.RemoteAddr(), nil)
 	conn, info, err := w.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	switch {
 	case err == nil:
 		w.progress.set(stageSettings, nil, nil)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		// The stage says it better.
+		// The stage is more telling.
 	default:
 		w.progress.set(stageDialling, nil, err)
 	}
@@ -98,7 +116,7 @@ func (w watchedCredentials) ClientHandshake(ctx context.Context, authority strin
 }
 
 func (w watchedCredentials) Clone() credentials.TransportCredentials {
-	return watchedCredentials{w.TransportCredentials.Clone(), w.progress}
+	return watchedCredentials{w.TransportCredentials.Clone(), w.progress, w.serverName}
 }
 
 type xdsCredentials struct {
@@ -110,5 +128,5 @@ type xdsCredentials struct {
 func (x xdsCredentials) UsesXDS() bool { return x.usesXDS }
 
 func (x xdsCredentials) Clone() credentials.TransportCredentials {
-	return xdsCredentials{watchedCredentials{x.TransportCredentials.Clone(), x.progress}, x.usesXDS}
+	return xdsCredentials{watchedCredentials{x.TransportCredentials.Clone(), x.progress, x.serverName}, x.usesXDS}
 }

@@ -1,0 +1,138 @@
+package grpcpool
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/handshake"
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// firstPatience is how long firstPing waits before it sends a second ping. A connection
+// that does not answer has a successor by then (see package scale), to which the second
+// ping goes. The first may still be answered.
+const firstPatience = 1500 * time.Millisecond
+
+// firstPing pings conn until one ping ends. It sends a further ping after firstPatience,
+// and another each time that twice as long has passed. The channel is kept if the ping
+// said nothing about the connection although there was time for it.
+func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	pings, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := make(chan error, 1)
+	for patience := firstPatience; ; patience *= 2 {
+		running.Go(func() {
+			select {
+			case ends <- f.ConnectionOk(pings, conn):
+			case <-pings.Done():
+			}
+		})
+		timer := time.NewTimer(patience)
+		select {
+		case err := <-ends:
+			timer.Stop()
+			if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
+				f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
+				return nil
+			}
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+// connect waits until conn is READY.
+func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *handshake.Progress, observer *scale.Observer) error {
+	conn.Connect()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return nil
+		case connectivity.TransientFailure:
+			if err := lastConnectionError(ctx, conn, observer); err != nil {
+				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+			}
+		case connectivity.Idle:
+			if !progress.Reached() {
+				return f.connectByCall(ctx, conn, progress, observer)
+			}
+			// The server has closed the connection already. Connecting again at once
+			// would be a dial loop.
+			return &connectionError{connecting, f.target, errHungUp}
+		case connectivity.Shutdown:
+			return &connectionError{connecting, f.target, errHungUp}
+		case connectivity.Connecting:
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+		}
+	}
+}
+
+// connectByCall makes a call, to connect a channel that is still IDLE after Connect: some
+// LB policies connect on demand, such as ring_hash and rls.
+func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, progress *handshake.Progress, observer *scale.Observer) error {
+	err := errorOfCall(ctx, conn)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+	default:
+		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+	}
+}
+
+var errHungUp = errors.New("the server closed the connection as soon as it was established")
+
+// lastConnectionError is why a channel in TRANSIENT_FAILURE has no connection. It is
+// nil if the channel has recovered meanwhile.
+func lastConnectionError(ctx context.Context, conn *grpc.ClientConn, observer *scale.Observer) error {
+	if err := observer.PickError(ctx, healthpb.Health_Check_FullMethodName); err != nil {
+		return err
+	}
+	// The state is not from a policy of package scale. grpc-go tells its reason only in
+	// the error of an RPC, which passes the program's interceptors and retry policy: they
+	// may take long.
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return errorOfCall(ctx, conn)
+}
+
+// errorOfCall makes a fail-fast call and returns its error, or nil if the channel is
+// READY after it.
+func errorOfCall(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx = metadata.NewOutgoingContext(ctx, nil)
+	err := conn.Invoke(ctx, healthpb.Health_Check_FullMethodName, &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse), answer.Fixed()...)
+	if conn.GetState() == connectivity.Ready {
+		return nil
+	}
+	return err
+}
+
+// asMet returns the dial error that the status of an RPC was made from, or the status if
+// it is not among met. A status has the words only; errors.Is and errors.As find nothing
+// in it.
+func asMet(rpc error, met []error) error {
+	for _, err := range met {
+		if strings.Contains(rpc.Error(), err.Error()) {
+			return err
+		}
+	}
+	return rpc
+}
+
+// askTimeout is how long a channel may take to say why it has no connection.
+const askTimeout = time.Second

@@ -1,0 +1,48 @@
+package identity
+
+import (
+	"context"
+	"net"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// rotatingCredentials show the newest identity of a provider in each handshake.
+type rotatingCredentials struct {
+	provider   *Provider
+	serverName string // replaces the authority in the handshake, unless it is ""
+}
+
+// Replacer tells package scale who replaces the connections.
+func (c *rotatingCredentials) Replacer() *scale.Replacer { return &c.provider.replacer }
+
+func (c *rotatingCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c.serverName != "" {
+		authority = c.serverName
+	}
+	return c.provider.forHandshake(ctx).creds.ClientHandshake(ctx, authority, raw)
+}
+
+// ServerHandshake implements credentials.TransportCredentials. It is not called on a
+// client's credentials.
+func (c *rotatingCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.provider.current.Load().creds.ServerHandshake(raw)
+}
+
+func (c *rotatingCredentials) Info() credentials.ProtocolInfo {
+	return c.provider.current.Load().creds.Info()
+}
+
+func (c *rotatingCredentials) Clone() credentials.TransportCredentials {
+	clone := *c
+	return &clone
+}
+
+// OverrideServerName implements credentials.TransportCredentials, where it is deprecated
+// and still required.
+func (c *rotatingCredentials) OverrideServerName(name string) error {
+	c.serverName = name
+	return nil
+}
