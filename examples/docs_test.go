@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,62 @@ func TestTheREADMEShowsPartsOfThesePrograms(t *testing.T) {
 			t.Errorf("no program under examples/ has the paragraphs of this snippet in the README:\n%s", snippet)
 		}
 	}
+}
+
+// Links within the repository lead to files that are there.
+func TestLinksInTheDocumentsLeadToFiles(t *testing.T) {
+	link := regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)"#:]+)(?:#[^)"]*)?[)"]`)
+	found := 0
+	for _, pattern := range []string{"*.md", "docs/*.md", "examples/*.md", "bench/results/*.md"} {
+		documents, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, document := range documents {
+			for _, match := range link.FindAllStringSubmatch(read(t, document), -1) {
+				found++
+				wantFile(t, document, filepath.Join(filepath.Dir(document), match[1]))
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no link was found at all")
+	}
+}
+
+// DESIGN.md says which files to read first, and what is in each.
+func TestTheFilesThatDESIGNNamesAreThere(t *testing.T) {
+	design := read(t, filepath.Join("..", "DESIGN.md"))
+	for _, want := range []struct{ from, to, path string }{
+		{"\n## Where to begin reading\n", "\n## ", "(?m)^[0-9]+\\. `([^`]+)`"},
+		{"\n## File map\n\n```\n", "```\n", `(?m)^(\S+)`},
+	} {
+		_, part, ok := strings.Cut(design, want.from)
+		if !ok {
+			t.Errorf("DESIGN.md has no part that begins with %q", want.from)
+			continue
+		}
+		part, _, _ = strings.Cut(part, want.to)
+		for _, match := range regexp.MustCompile(want.path).FindAllStringSubmatch(part, -1) {
+			wantFile(t, "DESIGN.md", filepath.Join("..", match[1]))
+		}
+	}
+}
+
+func wantFile(t *testing.T, document, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("%s names a file that is not there: %v", document, err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // shows says whether the paragraphs of the snippet stand in the program, in order.
@@ -65,13 +122,9 @@ func unindented(code string) string {
 // goSnippets are the fenced blocks in Go of a Markdown file, in the same form.
 func goSnippets(t *testing.T, path string) []string {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var snippets []string
 	var snippet *strings.Builder
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(read(t, path)) {
 		line = strings.TrimSpace(line)
 		switch {
 		case snippet == nil && line == "```go":
