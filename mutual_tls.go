@@ -60,11 +60,11 @@ func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress strin
 
 // NewIdentityFactory returns a factory whose channels use the provider's identity, as
 // channels made with its DialOption do. Any number of factories may share one provider.
-// A nil provider is an error. serverAddress is as in NewFactory. Keepalive is off unless
+// A nil or zero provider is an error. serverAddress is as in NewFactory. Keepalive is off unless
 // WithKeepalive turns it on.
 func NewIdentityFactory(serverAddress string, provider *identity.Provider, opts ...FactoryOption) (*Factory, error) {
-	if provider == nil {
-		return nil, errors.New("grpcpool: provider is nil; make one with identity.FromFiles, FromPEM or FromSource")
+	if provider.Info().Generation == 0 {
+		return nil, errors.New("grpcpool: provider is nil or empty; make one with identity.FromPEM, FromFiles or FromSource")
 	}
 	cfg, err := newFactoryConfig(opts)
 	if err != nil {

@@ -147,8 +147,10 @@ func TestBadOptionsAreRefusedAtConstruction(t *testing.T) {
 	}
 	_, err := grpcpool.NewFactory("localhost:1", nil)
 	wantError(t, err, "creds is nil")
-	_, err = grpcpool.NewIdentityFactory("localhost:1", nil)
-	wantError(t, err, "grpcpool: provider is nil")
+	for _, provider := range []*identity.Provider{nil, new(identity.Provider)} {
+		_, err = grpcpool.NewIdentityFactory("localhost:1", provider)
+		wantError(t, err, "grpcpool: provider is nil or empty")
+	}
 }
 
 // testContext ends long before the test's own deadline and long after anything

@@ -16,9 +16,17 @@ type rotatingCredentials struct {
 }
 
 // Replacer tells package scale who replaces the connections.
-func (c *rotatingCredentials) Replacer() *scale.Replacer { return &c.provider.replacer }
+func (c *rotatingCredentials) Replacer() *scale.Replacer {
+	if c.provider.ready() != nil {
+		return nil
+	}
+	return &c.provider.replacer
+}
 
 func (c *rotatingCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if err := c.provider.ready(); err != nil {
+		return nil, nil, err
+	}
 	if c.serverName != "" {
 		authority = c.serverName
 	}
@@ -28,10 +36,16 @@ func (c *rotatingCredentials) ClientHandshake(ctx context.Context, authority str
 // ServerHandshake implements credentials.TransportCredentials. It is not called on a
 // client's credentials.
 func (c *rotatingCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if err := c.provider.ready(); err != nil {
+		return nil, nil, err
+	}
 	return c.provider.current.Load().creds.ServerHandshake(raw)
 }
 
 func (c *rotatingCredentials) Info() credentials.ProtocolInfo {
+	if c.provider.ready() != nil {
+		return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+	}
 	return c.provider.current.Load().creds.Info()
 }
 

@@ -16,7 +16,7 @@ import (
 
 // Provider holds an identity and keeps it up to date. Make one with [FromPEM],
 // [FromFiles] or [FromSource], and use it for any number of channels. Its methods may be
-// called concurrently.
+// called concurrently. With a nil or zero Provider every handshake fails.
 //
 // While a channel of package scale that uses the provider is active, the provider looks
 // for a new identity every 10 s (see [WithReloadInterval]) and warns in its log before
@@ -126,6 +126,16 @@ func newProvider(identity bounded[material], opts []Option) (*Provider, error) {
 	return p, nil
 }
 
+var errNotMade = errors.New("identity: the Provider is nil or empty; make one with FromPEM, FromFiles or FromSource")
+
+// ready returns errNotMade for a nil or zero Provider.
+func (p *Provider) ready() error {
+	if p == nil || p.current.Load() == nil {
+		return errNotMade
+	}
+	return nil
+}
+
 // DialOption makes a channel use the provider's identity. With scale.NewClient the
 // connections of the channel are also replaced when the identity changes.
 func (p *Provider) DialOption() grpc.DialOption {
@@ -143,6 +153,9 @@ func (p *Provider) Credentials() credentials.TransportCredentials {
 // unchanged for a second. The error says why the newest is not in use. It is for programs
 // that learn of new certificates, by a signal or a watch; there is no need to call it.
 func (p *Provider) Reload(ctx context.Context) error {
+	if err := p.ready(); err != nil {
+		return err
+	}
 	return p.check(ctx, loadTimeout, 0)
 }
 
@@ -152,6 +165,9 @@ func (p *Provider) Reload(ctx context.Context) error {
 // names what hangs and has not returned within a second, such as a file whose file system
 // does not answer; one goroutine waits for it until it does.
 func (p *Provider) Close() error {
+	if p.ready() != nil {
+		return nil
+	}
 	p.mu.Lock()
 	p.closed = true
 	if p.endWatch != nil {
@@ -176,8 +192,12 @@ func (p *Provider) Close() error {
 	return nil
 }
 
-// Info describes the identity that new connections show.
+// Info describes the identity that new connections show. It is the zero Info for a nil or
+// zero Provider.
 func (p *Provider) Info() Info {
+	if p.ready() != nil {
+		return Info{}
+	}
 	g, now := p.current.Load(), time.Now()
 	leaf := g.identity.Certificate.Leaf
 	info := Info{

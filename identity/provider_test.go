@@ -245,6 +245,20 @@ func TestConnectionsUnderTheCredentialsAreReplaced(t *testing.T) {
 	})
 }
 
+func TestAProviderThatWasNotMadeFailsEveryCall(t *testing.T) {
+	server := grpctest.Start(t, grpctest.Config{})
+	for _, p := range []*identity.Provider{nil, new(identity.Provider)} {
+		conn := must(scale.NewClient(server.Addr(), p.DialOption()))
+		defer conn.Close()
+		_, err := testpb.NewTestServiceClient(conn).EmptyCall(testContext(t), &testpb.Empty{})
+		wantError(t, err, "identity: the Provider is nil or empty")
+		wantError(t, p.Reload(testContext(t)), "identity: the Provider is nil or empty")
+		if err := p.Close(); err != nil || p.Info() != (identity.Info{}) {
+			t.Errorf("Close: %v, Info: %+v", err, p.Info())
+		}
+	}
+}
+
 // The certificates of all servers are watched, of whichever channel.
 func TestTheEndOfEveryServersCertificateIsSeenComing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
