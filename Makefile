@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 GOLANGCI_LINT := v2.15.0
 BENCHSTAT     := v0.0.0-20260908200009-22c9c6c9d4da
+XEXP          := v0.0.0-20261113113407-e3970619a1a4
 export GOBIN  ?= $(CURDIR)/.ci/bin
 RESULTS       := $(CURDIR)/integration/faults.out
 
@@ -16,6 +17,9 @@ race: ## the same under the race detector
 
 lint: tools ## every linter (see .golangci.yml)
 	$(GOBIN)/golangci-lint run ./...
+
+api: tools ## whether the exported API still fits the last tag, or the baseline
+	.ci/api
 
 demo: ## the main job on an embedded server, about ten seconds
 	go run ./cmd/grpcpool demo
@@ -58,7 +62,7 @@ bench-quick: ## every benchmark once, without judging figures
 ci: ## everything that CI runs
 	bash .ci/run
 
-tools: $(GOBIN)/golangci-lint $(GOBIN)/benchstat ## linter and benchstat, by pinned version
+tools: $(GOBIN)/golangci-lint $(GOBIN)/benchstat $(GOBIN)/apidiff $(GOBIN)/gorelease ## linter, benchstat and the API's checks, by pinned version
 
 $(GOBIN)/golangci-lint:
 	GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
@@ -66,4 +70,10 @@ $(GOBIN)/golangci-lint:
 $(GOBIN)/benchstat:
 	GOWORK=off go install golang.org/x/perf/cmd/benchstat@$(BENCHSTAT)
 
-.PHONY: help test race lint demo integration conformance conformance-all programs faults soak bench bench-peers bench-quick ci tools
+$(GOBIN)/apidiff:
+	GOWORK=off go install golang.org/x/exp/cmd/apidiff@$(XEXP)
+
+$(GOBIN)/gorelease:
+	GOWORK=off go install golang.org/x/exp/cmd/gorelease@$(XEXP)
+
+.PHONY: help test race lint api demo integration conformance conformance-all programs faults soak bench bench-peers bench-quick ci tools

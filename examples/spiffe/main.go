@@ -1,7 +1,7 @@
-// Command spiffe calls a server by SPIFFE identities: this workload's X.509-SVID and
-// the bundles that it believes come from the Workload API (a SPIRE agent, say), and
-// the server must have the ID that is asked for. SVIDs live for an hour or so; the
-// pool's connections follow them.
+// Command spiffe calls a server with SPIFFE identities. This workload's X.509-SVID and
+// the bundles that it trusts come from the Workload API (such as a SPIRE agent's), and
+// the server must have the ID that -id names. SVIDs are valid for an hour or so; the
+// pool's connections are replaced when there is a new one.
 //
 //	SPIFFE_ENDPOINT_SOCKET=unix:///run/spire/sockets/agent.sock \
 //	  spiffe -address api.example.org:443 -id spiffe://example.org/api
@@ -28,7 +28,7 @@ import (
 )
 
 func main() {
-	address := flag.String("address", "localhost:8443", "where the server is, as host:port or a gRPC target")
+	address := flag.String("address", "localhost:8443", "the server, as host:port or a gRPC target")
 	id := flag.String("id", "spiffe://example.org/server", "the SPIFFE ID that the server must have")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -64,7 +64,7 @@ func run(ctx context.Context, address, id string) error {
 	}
 }
 
-// client is a pool by SPIFFE identities.
+// client is a pool whose connections show the workload's SVID.
 type client struct {
 	pool   *shared.Pool
 	source *workloadapi.X509Source
@@ -82,8 +82,8 @@ func connect(ctx context.Context, address string, server spiffeid.ID, opts ...wo
 	if err != nil {
 		return nil, fmt.Errorf("getting an SVID: %w", err)
 	}
-	// These credentials show the newest SVID at every handshake, and check the
-	// server's ID in place of its host name.
+	// These credentials show the newest SVID in every handshake, and check the
+	// server's ID instead of its host name.
 	creds := grpccredentials.MTLSClientCredentials(source, source, tlsconfig.AuthorizeID(server))
 	replacer := new(scale.Replacer)
 	factory, err := grpcpool.NewFactory(address, creds, grpcpool.WithDialOptions(scale.WithReplacer(replacer))) //nolint:contextcheck // it takes none, and dials nothing
@@ -100,8 +100,8 @@ func connect(ctx context.Context, address string, server spiffeid.ID, opts ...wo
 	return c, nil
 }
 
-// follow has connections make way for new ones whenever there is a new SVID or
-// bundle, until ctx ends.
+// follow replaces the connections whenever there is a new SVID or bundle, until ctx
+// ends.
 func follow(ctx context.Context, source *workloadapi.X509Source, replacer *scale.Replacer, within time.Duration) {
 	for source.WaitUntilUpdated(ctx) == nil {
 		replacer.Replace("new SVID or bundle", within)

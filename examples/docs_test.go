@@ -1,0 +1,140 @@
+package examples_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What the README shows is part of a program here, so it compiles, and a test runs
+// it. A snippet may leave out what stands between its paragraphs.
+func TestTheREADMEShowsPartsOfThesePrograms(t *testing.T) {
+	programs := programs(t)
+	snippets := goSnippets(t, filepath.Join("..", "README.md"))
+	if len(snippets) < 2 {
+		t.Fatalf("the README has %d snippets in Go, want at least the channel and the pool", len(snippets))
+	}
+	for _, snippet := range snippets {
+		if !slices.ContainsFunc(programs, func(program string) bool { return shows(snippet, program) }) {
+			t.Errorf("no program under examples/ has the paragraphs of this snippet in the README:\n%s", snippet)
+		}
+	}
+}
+
+// Links within the repository lead to files that are there.
+func TestLinksInTheDocumentsLeadToFiles(t *testing.T) {
+	link := regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)"#:]+)(?:#[^)"]*)?[)"]`)
+	found := 0
+	for _, pattern := range []string{"*.md", "docs/*.md", "examples/*.md", "bench/results/*.md"} {
+		documents, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, document := range documents {
+			for _, match := range link.FindAllStringSubmatch(read(t, document), -1) {
+				found++
+				wantFile(t, document, filepath.Join(filepath.Dir(document), match[1]))
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no link was found at all")
+	}
+}
+
+// DESIGN.md says which files to read first, and what is in each.
+func TestTheFilesThatDESIGNNamesAreThere(t *testing.T) {
+	design := read(t, filepath.Join("..", "DESIGN.md"))
+	for _, want := range []struct{ from, to, path string }{
+		{"\n## Where to begin reading\n", "\n## ", "(?m)^[0-9]+\\. `([^`]+)`"},
+		{"\n## File map\n\n```\n", "```\n", `(?m)^(\S+)`},
+	} {
+		_, part, ok := strings.Cut(design, want.from)
+		if !ok {
+			t.Errorf("DESIGN.md has no part that begins with %q", want.from)
+			continue
+		}
+		part, _, _ = strings.Cut(part, want.to)
+		for _, match := range regexp.MustCompile(want.path).FindAllStringSubmatch(part, -1) {
+			wantFile(t, "DESIGN.md", filepath.Join("..", match[1]))
+		}
+	}
+}
+
+func wantFile(t *testing.T, document, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("%s names a file that is not there: %v", document, err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// shows says whether the paragraphs of the snippet stand in the program, in order.
+func shows(snippet, program string) bool {
+	for paragraph := range strings.SplitSeq(strings.TrimSpace(snippet), "\n\n") {
+		var found bool
+		if _, program, found = strings.Cut(program, "\n"+paragraph+"\n"); !found {
+			return false
+		}
+		program = "\n" + program
+	}
+	return true
+}
+
+// programs are the files in Go under this directory, their lines without indentation.
+func programs(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" {
+			return err
+		}
+		code, err := os.ReadFile(path)
+		all = append(all, "\n"+unindented(string(code)))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func unindented(code string) string {
+	var b strings.Builder
+	for line := range strings.Lines(code) {
+		b.WriteString(strings.TrimSpace(line) + "\n")
+	}
+	return b.String()
+}
+
+// goSnippets are the fenced blocks in Go of a Markdown file, in the same form.
+func goSnippets(t *testing.T, path string) []string {
+	t.Helper()
+	var snippets []string
+	var snippet *strings.Builder
+	for line := range strings.Lines(read(t, path)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case snippet == nil && line == "```go":
+			snippet = new(strings.Builder)
+		case snippet != nil && line == "```":
+			snippets = append(snippets, snippet.String())
+			snippet = nil
+		case snippet != nil:
+			snippet.WriteString(line + "\n")
+		}
+	}
+	return snippets
+}
