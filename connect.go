@@ -30,12 +30,15 @@ func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
 	defer running.Wait()
 	pings, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ends := make(chan error, 1)
+	ends := make(chan error)
+	returned := make(chan struct{})
+	defer close(returned)
 	for patience := firstPatience; ; patience *= 2 {
 		running.Go(func() {
+			err := f.ConnectionOk(pings, conn)
 			select {
-			case ends <- f.ConnectionOk(pings, conn):
-			case <-pings.Done():
+			case ends <- err:
+			case <-returned: // and not the end of ctx: the error is still wanted then
 			}
 		})
 		timer := time.NewTimer(patience)

@@ -80,3 +80,31 @@ func TestASlowFirstPingHasAllTheTimeThatThereIs(t *testing.T) {
 		_ = conn.Close()
 	})
 }
+
+// The end of the caller's context ends the first ping, and NewConnection with it.
+func TestTheFirstPingEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 200 * time.Millisecond
+		silent := func(ctx context.Context, _ *grpc.ClientConn) (time.Duration, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}
+		l := bufconn.Listen(256 << 10)
+		s := h2test.Start(l)
+		t.Cleanup(s.Close)
+		f, err := grpcpool.NewFactory("passthrough:///memory", insecure.NewCredentials(), grpcpool.WithPing(silent),
+			grpcpool.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			begun := time.Now()
+			_, err := f.NewConnection(ctx)
+			if took := time.Since(begun); err == nil || took != patience {
+				t.Errorf("NewConnection returned %v after %v, want an error after %v", err, took, patience)
+			}
+			cancel()
+		}
+	})
+}
