@@ -5,6 +5,7 @@ BENCHSTAT     := v0.0.0-20260908200009-22c9c6c9d4da
 XEXP          := v0.0.0-20261113113407-e3970619a1a4
 export GOBIN  ?= $(CURDIR)/.ci/bin
 RESULTS       := $(CURDIR)/integration/faults.out
+MODULES        = $(shell git ls-files '*go.mod' | xargs -n1 dirname)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +16,8 @@ test: ## the library's own tests
 race: ## the same under the race detector
 	go test -race ./...
 
-lint: tools ## every linter (see .golangci.yml)
-	$(GOBIN)/golangci-lint run ./...
+lint: tools ## every linter, in every module (see .golangci.yml)
+	set -e; for mod in $(MODULES); do (cd $$mod && $(GOBIN)/golangci-lint run -c $(CURDIR)/.golangci.yml ./...); done
 
 api: tools ## whether the exported API still fits the last tag, or the baseline
 	.ci/api
@@ -25,7 +26,7 @@ demo: ## the main job on an embedded server, about ten seconds
 	go run ./cmd/grpcpool demo
 
 integration: ## real servers: etcd, nginx, haproxy
-	cd integration && go test -race ./...
+	cd integration && go test -race -p 1 -skip '^TestTheMatrix$$' ./...
 
 conformance: ## grpc-go's own tests on scale's channels, those that CI runs
 	go run ./conformance
@@ -41,7 +42,7 @@ faults: ## the fault matrix, five times over, about half an hour; writes docs/fa
 	mkdir -p docs
 	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
 
-programs: ## the tests of etcd, the OpenTelemetry collector and dskit on our channels, half an hour; see docs/compatibility.md
+programs: ## the tests of etcd, the OpenTelemetry collector and dskit on scale's channels, half an hour
 	go run ./conformance/programs
 
 soak: ## ten minutes of random faults
@@ -55,8 +56,7 @@ bench-peers: ## every benchmark beside its peers, about 50 minutes; writes bench
 	$(MAKE) -C bench scale snappy proxy bench
 
 bench-quick: ## every benchmark once, without judging figures
-	go test -run '^$$' -bench . -benchtime 1x ./...
-	cd bench && go test -run '^$$' -bench . -benchtime 1x ./...
+	set -e; for mod in . otelpool cmd/grpcpool bench; do (cd $$mod && go test -run '^$$' -bench . -benchtime 1x ./...); done
 	$(MAKE) -C bench bench-quick
 
 ci: ## everything that CI runs

@@ -1,5 +1,5 @@
 // Command mtls calls a server over mutual TLS, on a channel and through a pool, with
-// certificates that may be renewed in their files while it runs. It reads ca.pem,
+// certificates that are read again when their files change. It reads ca.pem,
 // client.pem and client-key.pem in the current directory:
 //
 //	go run ./mtls -address api.example.com:443
@@ -27,9 +27,10 @@ func main() {
 	address := flag.String("address", "localhost:443", "the server, as host:port")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *address); err != nil {
-		log.Panic(err)
+	err := run(ctx, *address)
+	stop()
+	if err != nil {
+		log.Fatal(err)
 	}
 }
 
@@ -71,7 +72,7 @@ func callEvery(ctx context.Context, pause time.Duration, address string, provide
 	}
 }
 
-// health is what the server says of itself, or why it could not be asked.
+// health returns the server's status, or why the call failed.
 func health(ctx context.Context, conn grpc.ClientConnInterface) string {
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	if err != nil {

@@ -36,21 +36,27 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", *listen)
+	err := listenAndRun(ctx, *address, *listen)
+	stop()
 	if err != nil {
-		log.Panic(err)
-	}
-	fmt.Printf("metrics at http://%s/metrics, the pool at http://%[1]s/debug/poolz\n", lis.Addr())
-	if err := run(ctx, *address, credentials.NewTLS(nil), lis); err != nil {
-		log.Panic(err)
+		log.Fatal(err)
 	}
 }
 
-// run calls the server every second, and serves what it sees, until ctx ends.
+func listenAndRun(ctx context.Context, address, listen string) error {
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return err
+	}
+	defer lis.Close()
+	fmt.Printf("metrics at http://%s/metrics, the pool at http://%[1]s/debug/poolz\n", lis.Addr())
+	return run(ctx, address, credentials.NewTLS(nil), lis)
+}
+
+// run calls the server every second, and serves the metrics and the page, until ctx ends.
 func run(ctx context.Context, address string, creds credentials.TransportCredentials, lis net.Listener) error {
 	// Metrics go to a Prometheus registry. Spans go nowhere here: give NewTracerProvider
-	// an exporter.
+	// an exporter, and call its Shutdown at the end.
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry))
 	if err != nil {
@@ -62,7 +68,7 @@ func run(ctx context.Context, address string, creds credentials.TransportCredent
 		otelpool.WithHealthChecks(), // this program's calls are health checks, which are left out otherwise
 	}
 
-	// Instrument traces and measures the calls; Trace and Metrics do so for the pool.
+	// Instrument traces and measures the calls, Trace and Metrics the pool itself.
 	factory, err := grpcpool.NewFactory(address, creds, otelpool.Instrument(telemetry...))
 	if err != nil {
 		return err

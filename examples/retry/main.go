@@ -20,8 +20,8 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
-// retries has gRPC make a call again, up to three times, when it ends with
-// Unavailable (gRFC A6). List only services whose calls may run twice.
+// retries makes gRPC repeat a call, up to three times, when it ends with Unavailable
+// (gRFC A6). List only services whose calls may run twice.
 const retries = `{
   "methodConfig": [{
     "name": [{"service": "grpc.health.v1.Health"}],
@@ -53,7 +53,7 @@ func main() {
 	fmt.Println(answer.GetStatus(), err)
 }
 
-// logCall runs once for each call, however often gRPC makes it. The pool's own tests
+// logCall runs once for each call, however often gRPC retries it. The pool's own tests
 // of the channel are calls too.
 func logCall(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	start := time.Now()

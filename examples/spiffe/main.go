@@ -1,10 +1,10 @@
 // Command spiffe calls a server with SPIFFE identities. This workload's X.509-SVID and
-// the bundles that it trusts come from the Workload API (such as a SPIRE agent's), and
+// the bundles that it trusts come from the Workload API (of a SPIRE agent, say), and
 // the server must have the ID that -id names. SVIDs are valid for an hour or so; the
 // pool's connections are replaced when there is a new one.
 //
 //	SPIFFE_ENDPOINT_SOCKET=unix:///run/spire/sockets/agent.sock \
-//	  spiffe -address api.example.org:443 -id spiffe://example.org/api
+//	  go run ./spiffe -address api.example.org:443 -id spiffe://example.org/api
 package main
 
 import (
@@ -32,11 +32,10 @@ func main() {
 	id := flag.String("id", "spiffe://example.org/server", "the SPIFFE ID that the server must have")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *address, *id); err != nil {
-		log.Print(err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop has been called
+	err := run(ctx, *address, *id)
+	stop()
+	if err != nil {
+		log.Fatal(err)
 	}
 }
 
@@ -88,7 +87,7 @@ func connect(ctx context.Context, address string, server spiffeid.ID, opts ...wo
 	replacer := new(scale.Replacer)
 	factory, err := grpcpool.NewFactory(address, creds, grpcpool.WithDialOptions(scale.WithReplacer(replacer))) //nolint:contextcheck // it takes none, and dials nothing
 	if err != nil {
-		_ = source.Close() // the other error is the one to know
+		_ = source.Close() // err says more
 		return nil, err
 	}
 	following, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -109,7 +108,7 @@ func follow(ctx context.Context, source *workloadapi.X509Source, replacer *scale
 }
 
 func (c *client) close() {
-	_ = c.pool.Close() // waits for the leases; what is cut off then is this program's own
+	_ = c.pool.Close() // waits for calls; it fails only if some had to be cut off
 	c.end()
 	<-c.ended
 	_ = c.source.Close()
