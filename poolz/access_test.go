@@ -137,7 +137,7 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	if w := answers["post"]; w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: status %d, Allow %q", w.Code, w.Header().Get("Allow"))
 	}
-	if w := answers["bad format"]; w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), `unknown format "xml": want html or json`) {
+	if w := answers["bad format"]; w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), `unknown format "xml": use html or json`) {
 		t.Errorf("bad format: status %d, %s", w.Code, w.Body)
 	}
 }

@@ -129,7 +129,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		encoder.SetIndent("", "  ")
 		err = encoder.Encode(p.current())
 	default:
-		fail(w, http.StatusBadRequest, fmt.Sprintf("unknown format %q: want html or json", format))
+		fail(w, http.StatusBadRequest, fmt.Sprintf("unknown format %q: use html or json", format))
 		return
 	}
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/davidwartell/go-grpcpool/cmd/grpcpool/internal/load"
 )
 
 func limited(t *testing.T, streams uint32) (address string) {
@@ -25,7 +27,7 @@ func limited(t *testing.T, streams uint32) (address string) {
 	return l.Addr().String()
 }
 
-func TestBenchMeasuresBothWaysAndSaysWhereTheLimitBit(t *testing.T) {
+func TestBenchMeasuresBothWaysAndSaysThatTheLimitWasReached(t *testing.T) {
 	address := limited(t, 5)
 	got := runLine(t.Context(), "bench", "--plaintext", "--callers", "20", "--duration", "400ms", address)
 	if got.status != exitOK || got.stderr != "" {
@@ -33,10 +35,24 @@ func TestBenchMeasuresBothWaysAndSaysWhereTheLimitBit(t *testing.T) {
 	}
 	for _, want := range []string{
 		"/grpc.health.v1.Health/Check", "20 callers", "5 streams per connection", "\nplain channel ", "\npool ", "p99.9",
-		"The stream limit was the bottleneck: one connection carries 5 calls at a time, so on the plain channel 15 callers had to wait.", "####",
+		"The stream limit was reached: one connection carries 5 calls at a time, so on the plain channel 15 callers had to wait.", "####",
 	} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("there is no %q in:\n%s", want, got.stdout)
+		}
+	}
+}
+
+// A server that is busy with what it has is no faster with more connections.
+func TestBenchBlamesTheLimitOnlyIfMoreConnectionsHelped(t *testing.T) {
+	limit := uint32(20)
+	for pool, want := range map[float64]bool{5000: false, 1000: true, 900: true} {
+		got := limitReport(&benchDocument{Limit: &limit, Callers: 60, Results: []load.Result{
+			{Way: "plain channel", CallsPerSecond: 1000, Connections: 1, Waiting: -1},
+			{Way: "pool", CallsPerSecond: pool, Connections: 3},
+		}})
+		if strings.Contains(got, "did not make it faster") != want {
+			t.Errorf("with %.0f calls a second over the pool and 1000 over the channel:\n%s", pool, got)
 		}
 	}
 }

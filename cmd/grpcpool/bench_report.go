@@ -99,7 +99,8 @@ func benchPlot(results []load.Result) string {
 	return text.String()
 }
 
-// limitReport says whether the stream limit was the bottleneck.
+// limitReport says whether the stream limit made callers wait, and whether more
+// connections helped.
 func limitReport(doc *benchDocument) string {
 	if doc.Limit == nil {
 		return "The server sets no stream limit.\n"
@@ -109,15 +110,21 @@ func limitReport(doc *benchDocument) string {
 		return fmt.Sprintf("The stream limit (%d) was not the bottleneck for %s. Try --callers %d.\n", limit, counted(doc.Callers, "caller"), 5*max(limit, 1))
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "The stream limit was the bottleneck: one connection carries %s at a time, so on the plain channel %s had to wait.\n",
+	fmt.Fprintf(&text, "The stream limit was reached: one connection carries %s at a time, so on the plain channel %s had to wait.\n",
 		counted(limit, "call"), counted(doc.Callers-limit, "caller"))
 	for _, r := range doc.Results {
 		if r.Waiting >= 0 {
 			fmt.Fprintf(&text, "The %s opened %s; %s seen waiting for a stream.\n", r.Way, counted(r.Connections, "connection"), mostWaiting(r.Waiting))
 		}
 	}
+	if len(doc.Results) == 2 && doc.Results[1].CallsPerSecond < clearlyFaster*doc.Results[0].CallsPerSecond {
+		text.WriteString("More connections did not make it faster: the bottleneck is the server, the network or this machine.\n")
+	}
 	return text.String()
 }
+
+// clearlyFaster is how many times as many calls a second are more than noise.
+const clearlyFaster = 1.1
 
 func mostWaiting(calls int) string {
 	switch calls {
