@@ -22,7 +22,7 @@ lint: tools ## every linter, in every module (see .golangci.yml)
 api: tools ## whether the exported API still fits the last tag, or the baseline
 	.ci/api
 
-demo: ## the main job on an embedded server, about ten seconds
+demo: ## a pool at work on a local server, about ten seconds
 	go run ./cmd/grpcpool demo
 
 integration: ## real servers: etcd, nginx, haproxy

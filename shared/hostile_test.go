@@ -53,7 +53,7 @@ func hostileOnLoopback(t *testing.T, opts ...h2test.Option) (*shared.Pool, *h2te
 	return newPool(t, f, 0), srv
 }
 
-// anyAnswer is a ping for h2server, whose answers are empty and no health.
+// anyAnswer is a ping for h2test.Server, whose answers are empty messages, not a health status.
 func anyAnswer(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	begun := time.Now()
 	_, err := testpb.NewTestServiceClient(conn).EmptyCall(ctx, &testpb.Empty{})
