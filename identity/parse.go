@@ -13,9 +13,9 @@ import (
 // a missing line break between two blocks are accepted.
 //
 // A text that holds no certificate or is broken is an error, which says what is wrong and
-// what to do. So is a text of whose certificates none is valid now, since nothing can be
-// verified with them. A certificate that Go's crypto/x509 cannot parse is left out as long
-// as there is a valid one.
+// what to do. It is an error too if every certificate has expired or is not yet valid:
+// nothing can be verified with them. A certificate that Go's crypto/x509 cannot parse is
+// left out as long as there is a valid one.
 func ParseRoots(caPEM []byte) (*x509.CertPool, error) {
 	pool, _, err := parseRoots(caPEM, time.Now())
 	if err != nil {
