@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -80,8 +81,10 @@ func (f *Factory) tryOut() error {
 	}
 	canonical := conn.CanonicalTarget()
 	_ = conn.Close() // never connected: it cannot fail
-	if _, endpoint, _ := strings.Cut(canonical, ":///"); endpoint == f.target {
-		return checkHostPort(f.target) // no scheme that grpc-go knows: it uses the default, dns
+	// Without a scheme that grpc-go knows it uses the default: dns, unless the program has
+	// chosen another (resolver.SetDefaultScheme), whose addresses only that one understands.
+	if canonical == "dns:///"+f.target {
+		return checkHostPort(f.target)
 	}
 	return nil
 }
@@ -92,6 +95,9 @@ func checkHostPort(address string) error {
 	if scheme, _, ok := strings.Cut(address, "://"); ok {
 		return fmt.Errorf("grpcpool: serverAddress %q: no resolver is registered for the scheme %q", address, scheme)
 	}
+	if err := checkHost(address); err != nil {
+		return err
+	}
 	if !strings.Contains(address, ":") || net.ParseIP(strings.Trim(address, "[]")) != nil {
 		return nil
 	}
@@ -101,6 +107,17 @@ func checkHostPort(address string) error {
 	}
 	if n, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port); err != nil || n == 0 {
 		return fmt.Errorf("grpcpool: serverAddress %q: the port %q is neither 1 to 65535 nor a service name", address, port)
+	}
+	return nil
+}
+
+// checkHost finds characters that no host has. A target is a URI, so a program with such a
+// host can still escape them: it is not checked then.
+func checkHost(address string) error {
+	for _, r := range address {
+		if r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) {
+			return fmt.Errorf("grpcpool: serverAddress %q: %q cannot be part of a host or a port; want \"host:port\" or a gRPC target", address, string(r))
+		}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -115,6 +116,11 @@ func TestUnusableAddressesAreRefusedAtConstruction(t *testing.T) {
 		"localhost:65536":         "neither 1 to 65535",
 		"localhost:no-such-port":  "neither 1 to 65535",
 		"a:b:c":                   "too many colons",
+		"a b/x:1":                 `" " cannot be part of a host or a port`,
+		"a b":                     `" " cannot be part of a host or a port`,
+		"localhost:443 ":          `" " cannot be part of a host or a port`,
+		"localhost/path:443":      `"/" cannot be part of a host or a port`,
+		"localhost:443/":          `"/" cannot be part of a host or a port`,
 		"nosuchscheme://host:443": `no resolver is registered for the scheme "nosuchscheme"`,
 		"dns://\x7f":              "serverAddress",
 	} {
@@ -124,7 +130,19 @@ func TestUnusableAddressesAreRefusedAtConstruction(t *testing.T) {
 	for _, address := range []string{
 		"localhost", "localhost:443", "localhost:https", "127.0.0.1:1", "[::1]:1", "::1",
 		"dns:///localhost:443", "dns:localhost:443", "passthrough:///x", "unix:/tmp/x", "unix:///tmp/x",
+		"unix:/tmp/a b/x", "passthrough:///a b/x:1", "bücher.example:1", "my_host:1", "a%20b:1",
 	} {
+		if _, err := grpcpool.NewFactory(address, insecure.NewCredentials()); err != nil {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}
+
+// With another default resolver and a dialer of its own, a program has its own addresses.
+func TestTheAddressesOfAnotherDefaultResolverAreAccepted(t *testing.T) {
+	resolver.SetDefaultScheme("passthrough")
+	defer resolver.SetDefaultScheme("dns") // the default of grpc.NewClient
+	for _, address := range []string{"/run/api.sock", "rack 7/api:x", "a:b:c"} {
 		if _, err := grpcpool.NewFactory(address, insecure.NewCredentials()); err != nil {
 			t.Errorf("%q: %v", address, err)
 		}

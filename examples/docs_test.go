@@ -65,6 +65,56 @@ func TestTheFilesThatDESIGNNamesAreThere(t *testing.T) {
 	}
 }
 
+// Every row of docs/traps.md names tests, or files, of the packages that it names.
+func TestTheTestsThatTheTrapsNameAreThere(t *testing.T) {
+	part := regexp.MustCompile("(?:`[a-z0-9/]+`, )*(?:`[a-z0-9/]+`|root): |\\bTest[A-Z]\\w+…?|[\\w/]+\\.go\\b")
+	found := 0
+	for line := range strings.Lines(read(t, filepath.Join("..", "docs", "traps.md"))) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		packages := []string{""}
+		for _, word := range part.FindAllString(cells[len(cells)-2], -1) {
+			switch in, isPackages := strings.CutSuffix(word, ": "); {
+			case isPackages:
+				packages = strings.Split(strings.NewReplacer("`", "", "root", ".").Replace(in), ", ")
+			case word == "TestMain": // of every package
+			default:
+				found++
+				for _, p := range packages {
+					wantTestOrFile(t, p, word)
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no test was found at all")
+	}
+}
+
+// wantTestOrFile wants a file, or a test in a package. With an ellipsis the word is the
+// beginning of a test's name.
+func wantTestOrFile(t *testing.T, in, word string) {
+	t.Helper()
+	directory := filepath.Join("..", in)
+	if strings.HasSuffix(word, ".go") {
+		wantFile(t, "docs/traps.md", filepath.Join(directory, word))
+		return
+	}
+	start, open := strings.CutSuffix("\nfunc "+word, "…")
+	if !open {
+		start += "("
+	}
+	files, err := filepath.Glob(filepath.Join(directory, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(files, func(file string) bool { return strings.Contains(read(t, file), start) }) {
+		t.Errorf("docs/traps.md names %s of package %q, which has no such test", word, in)
+	}
+}
+
 func wantFile(t *testing.T, document, path string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {

@@ -97,12 +97,14 @@ func ExampleFromSource() {
 
 	secretStore := func(context.Context) (identity.Identity, error) {
 		// A program asks its secret store here, or returns what it last heard from it.
-		cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		cert, err := identity.ParseKeyPair(mustRead(filepath.Join(dir, "tls.crt")), mustRead(filepath.Join(dir, "tls.key")))
 		if err != nil {
 			return identity.Identity{}, err
 		}
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(mustRead(filepath.Join(dir, "ca.crt")))
+		roots, err := identity.ParseRoots(mustRead(filepath.Join(dir, "ca.crt")))
+		if err != nil {
+			return identity.Identity{}, err
+		}
 		return identity.Identity{Certificate: cert, Roots: roots}, nil
 	}
 	provider, err := identity.FromSource(secretStore)
@@ -120,6 +122,44 @@ func ExampleFromSource() {
 	defer conn.Close()
 	fmt.Println(conn.GetState(), "as", provider.Info().Subject)
 	// Output: READY as CN=client
+}
+
+// A server reads its certificate, and the authorities of its clients, from PEM that was
+// written by hand on Windows.
+func ExampleParseKeyPair() {
+	certs, err := grpcpooltest.NewCerts()
+	if err != nil {
+		log.Panic(err)
+	}
+	onWindows := func(text []byte) []byte {
+		return []byte("\ufeff" + strings.ReplaceAll(string(text), "\n", "\r\n"))
+	}
+
+	pair, err := identity.ParseKeyPair(onWindows(certs.Server.CertPEM), onWindows(certs.Server.KeyPEM))
+	if err != nil {
+		log.Panic(err)
+	}
+	clients, err := identity.ParseRoots(onWindows(certs.CA.PEM))
+	if err != nil {
+		log.Panic(err)
+	}
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{pair},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    clients,
+	})))
+	defer server.Stop()
+	fmt.Println(pair.Leaf.Subject)
+	// Output: CN=server
+}
+
+// A mistake in a PEM text is named, and what to do about it.
+func ExampleParseRoots() {
+	_, err := identity.ParseRoots([]byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+	fmt.Println(err)
+	// Output:
+	// identity: caPEM: holds no certificate, only "CERTIFICATE REQUEST"; a request is not a certificate: an authority has to sign it first
 }
 
 // Accept only servers whose chain has a certain key.

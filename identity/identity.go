@@ -12,11 +12,13 @@ import (
 // Identity is what a client proves itself with, and which authorities it trusts.
 type Identity struct {
 	// Certificate is the client's chain, leaf first, with its private key, which
-	// may be any crypto.Signer: a key in a TPM or an HSM stays there.
+	// may be any crypto.Signer: a key in a TPM or an HSM stays there. ParseKeyPair
+	// reads one from PEM.
 	Certificate tls.Certificate
 
 	// Roots are the authorities that the server's certificate must lead to. nil is
-	// an error; for the system's roots, set it to x509.SystemCertPool.
+	// an error; for the system's roots, set it to x509.SystemCertPool. ParseRoots
+	// reads them from PEM.
 	Roots *x509.CertPool
 }
 

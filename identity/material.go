@@ -25,34 +25,45 @@ func parseIdentity(caPEM, certPEM, keyPEM []byte, names [3]string, now time.Time
 	if err != nil {
 		return material{}, fmt.Errorf("%s: %w", names[0], err)
 	}
-	chain, err := parseCertificates(certPEM)
+	pair, chain, err := parsePair(certPEM, keyPEM, roots, names)
 	if err != nil {
-		return material{}, fmt.Errorf("%s: %w%s", names[1], err, ifSwapped(certPEM, keyPEM, names))
+		return material{}, err
 	}
-	leaf := chain.parsed[0]
-	if leaf == nil {
-		return material{}, fmt.Errorf("%s: cannot be parsed: %s", names[1], chain.odd[0])
-	}
-	key, err := readKey(keyPEM)
-	switch {
-	case err != nil && len(markers(keyPEM, privateKeyKind)) == 0:
-		return material{}, fmt.Errorf("%s: %w; want the private key of %s", names[2], err, names[1])
-	case err != nil:
-		return material{}, fmt.Errorf("%s: %w", names[2], err)
-	}
-	pair, err := tls.X509KeyPair(chain.text, key)
-	if err != nil {
-		return material{}, wrongKey(err, key, chain, roots, names)
-	}
-	if err := checkClientLeaf(leaf, now); err != nil {
+	if err := checkClientLeaf(pair.Leaf, now); err != nil {
 		return material{}, fmt.Errorf("%s: %w", names[1], err)
 	}
-	pair.Leaf = leaf // crypto/tls sets it unless GODEBUG has x509keypairleaf=0
 	return material{
 		Identity:   Identity{Certificate: pair, Roots: pool},
 		chain:      chain.parsed,
 		unreadable: join(roots.odd.describe(names[0]+": ignored"), chain.odd.describe(names[1]+": still sent to servers")),
 	}, nil
+}
+
+// parsePair makes a certificate with its key of two PEM texts. It returns the chain too,
+// leaf first. roots are those of names[0]: the certificate may have been put there.
+func parsePair(certPEM, keyPEM []byte, roots certificates, names [3]string) (tls.Certificate, certificates, error) {
+	none := tls.Certificate{}
+	chain, err := parseCertificates(certPEM)
+	if err != nil {
+		return none, chain, fmt.Errorf("%s: %w%s", names[1], err, ifSwapped(certPEM, keyPEM, names))
+	}
+	leaf := chain.parsed[0]
+	if leaf == nil {
+		return none, chain, fmt.Errorf("%s: cannot be parsed: %s", names[1], chain.odd[0])
+	}
+	key, err := readKey(keyPEM)
+	switch {
+	case err != nil && len(markers(keyPEM, privateKeyKind)) == 0:
+		return none, chain, fmt.Errorf("%s: %w; want the private key of %s", names[2], err, names[1])
+	case err != nil:
+		return none, chain, fmt.Errorf("%s: %w", names[2], err)
+	}
+	pair, err := tls.X509KeyPair(chain.text, key)
+	if err != nil {
+		return none, chain, wrongKey(err, key, chain, roots, names)
+	}
+	pair.Leaf = leaf // crypto/tls sets it unless GODEBUG has x509keypairleaf=0
+	return pair, chain, nil
 }
 
 func join(a, b string) string {
@@ -84,7 +95,7 @@ func wrongKey(err error, key []byte, chain, roots certificates, names [3]string)
 	for i, c := range chain.parsed {
 		if belongsTo(c) {
 			return fmt.Errorf("%s: the private key in %s does not match certificate 1 (%q), but certificate %d (%q): "+
-				"the order is wrong; put the client's own certificate before those of its issuers (leaf first)",
+				"the order is wrong; put the key's own certificate before those of its issuers (leaf first)",
 				names[1], names[2], chain.parsed[0].Subject, i+1, c.Subject)
 		}
 	}

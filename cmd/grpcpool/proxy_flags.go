@@ -184,7 +184,7 @@ func (f *proxyFlags) accessOf(network string) (proxy.Access, error) {
 		}
 	}
 	if f.listenCert != "" {
-		pair, err := tls.LoadX509KeyPair(f.listenCert, f.listenKey)
+		pair, err := readKeyPair(f.listenCert, f.listenKey)
 		if err != nil {
 			return access, fmt.Errorf("--listen-cert and --listen-key: %w", err)
 		}

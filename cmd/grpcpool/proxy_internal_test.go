@@ -307,6 +307,7 @@ func TestWhatTheProxyCannotDoIsSaidAtTheStart(t *testing.T) {
 		{[]string{"--listen", "unix://" + s.path("none/p.sock")}, "no such file"},
 		{[]string{"--listen", "systemd"}, "systemd passed no sockets"},
 		{[]string{"--listen", "unix://" + s.path("p.sock"), "--cert", s.path("ca.pem")}, "cannot be used with certFile"},
+		{[]string{"--listen", "unix://" + s.path("p.sock"), "--to", "a b/x:1"}, `serverAddress "a b/x:1"`},
 	} {
 		p := s.proxy(t, tt.args...)
 		p.await(t, tt.want)

@@ -106,7 +106,7 @@ func (t *targetFlags) tlsConfig() (*tls.Config, error) {
 		config.RootCAs = roots
 	}
 	if t.mutual() {
-		pair, err := tls.LoadX509KeyPair(t.cert, t.key)
+		pair, err := readKeyPair(t.cert, t.key)
 		if err != nil {
 			return nil, fmt.Errorf("--cert and --key: %w", err)
 		}
@@ -120,9 +120,21 @@ func readRoots(file string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the file
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s contains no PEM certificate", file)
+	roots, err := identity.ParseRoots(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return roots, nil
+}
+
+func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := os.ReadFile(certFile) //nolint:gosec // the user chose the file
+	if err != nil {
+		return tls.Certificate{}, err //nolint:wrapcheck // it names the file
+	}
+	key, err := os.ReadFile(keyFile) //nolint:gosec // the user chose the file
+	if err != nil {
+		return tls.Certificate{}, err //nolint:wrapcheck // it names the file
+	}
+	return identity.ParseKeyPair(cert, key) //nolint:wrapcheck // the callers name the flags
 }

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +23,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/davidwartell/go-grpcpool/identity"
 )
 
 // asServer is the environment variable that makes a process a server.
@@ -41,12 +42,14 @@ type serverConfig struct {
 
 // credentials demand a client certificate.
 func (cfg serverConfig) credentials() (credentials.TransportCredentials, error) {
-	pair, err := tls.X509KeyPair(cfg.Cert, cfg.Key)
+	pair, err := identity.ParseKeyPair(cfg.Cert, cfg.Key)
 	if err != nil {
 		return nil, fmt.Errorf("faults: the server's pair: %w", err)
 	}
-	clients := x509.NewCertPool()
-	clients.AppendCertsFromPEM(cfg.CA)
+	clients, err := identity.ParseRoots(cfg.CA)
+	if err != nil {
+		return nil, fmt.Errorf("faults: the authority of the clients: %w", err)
+	}
 	return credentials.NewTLS(&tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{pair},

@@ -6,11 +6,11 @@ package realserver
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/identity"
 )
 
 // betweenHandshakes is how long AwaitHandshake pauses, and so about how much too
@@ -38,12 +38,14 @@ func AwaitHandshake(ctx context.Context, addr string, cfg *tls.Config) error {
 
 // ClientTLS is what a plain TLS client needs to be admitted.
 func ClientTLS(certs *grpcpooltest.Certs) (*tls.Config, error) {
-	pair, err := tls.X509KeyPair(certs.Client.CertPEM, certs.Client.KeyPEM)
+	pair, err := identity.ParseKeyPair(certs.Client.CertPEM, certs.Client.KeyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("realserver: the client's certificate: %w", err)
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(certs.CA.PEM)
+	roots, err := identity.ParseRoots(certs.CA.PEM)
+	if err != nil {
+		return nil, fmt.Errorf("realserver: the authority: %w", err)
+	}
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		RootCAs:      roots,

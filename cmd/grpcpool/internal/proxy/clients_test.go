@@ -1,10 +1,9 @@
 package proxy_test
 
 import (
-	"context"
+	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -87,15 +86,5 @@ func TestClientsAreCountedOutAsTheyLeave(t *testing.T) {
 
 func awaitClients(t *testing.T, p *through, want int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for p.Stats().Clients.Open != want {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%d clients are open, want %d", p.Stats().Clients.Open, want)
-		}
-	}
+	isNow(t, fmt.Sprintf("%d clients are open", want), func() bool { return p.Stats().Clients.Open == want })
 }

@@ -23,10 +23,16 @@ import (
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
+// isNow waits for what has no event: what a counter or the file system shows.
 func isNow(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) { // no event to wait for
-		if time.Now().After(end) {
+	ctx := testContext(t)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			t.Fatalf("not so: %s", what)
 		}
 	}
