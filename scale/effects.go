@@ -85,8 +85,8 @@ func (e *effects) carryOut() {
 	if e.watch != nil {
 		s.watchHealth(e.watch)
 	}
-	for _, c := range e.shutdown { // closing a connection may wait for the peer
-		s.policy.tasks.run(c.sc.Shutdown)
+	for _, c := range e.shutdown {
+		s.policy.shutDown(c.sc)
 	}
 	for _, k := range e.kill {
 		k.conn.tap.Kill(k.why)
@@ -94,6 +94,15 @@ func (e *effects) carryOut() {
 	e.begin()
 	if e.warn {
 		s.warnUntapped()
+	}
+}
+
+// shutDown shuts sc down, on a goroutine of its own, as closing a connection may wait for
+// the peer. Once Close lets no more goroutines begin the caller does it: a policy above
+// this one may keep no list of SubConns, and sc would be left open.
+func (p *policy) shutDown(sc balancer.SubConn) {
+	if !p.tasks.run(sc.Shutdown) {
+		sc.Shutdown()
 	}
 }
 

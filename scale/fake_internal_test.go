@@ -37,6 +37,7 @@ type stage struct {
 	mu     sync.Mutex // guards all below
 	events []string   // what reached gRPC, in order
 	conns  []*scripted
+	slow   chan struct{} // holds NewSubConn up, unless it is nil
 	picker balancer.Picker
 	state  connectivity.State
 	told   []connectivity.State // to the child, in order
@@ -156,6 +157,12 @@ func (st *stage) expectInAnyOrder(what string, want ...string) {
 }
 
 func (st *stage) NewSubConn(_ []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
+	st.mu.Lock()
+	slow := st.slow
+	st.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	c := &scripted{stage: st, number: len(st.conns), listener: opts.StateListener, opts: opts}

@@ -75,6 +75,30 @@ func TestADoneAfterCloseIsHarmless(t *testing.T) {
 	})
 }
 
+// A policy under another one that does not keep a list of its SubConns must not leave any.
+func TestASubConnThatIsMadeWhileThePolicyClosesIsShutDown(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		slow := make(chan struct{})
+		st.mu.Lock()
+		st.slow = slow
+		st.mu.Unlock()
+		running, waiting := st.begin(), st.begin() // the second makes the subchannel grow
+		st.happened()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			st.policy.Close()
+		}()
+		st.expect("the policy closes while it makes a SubConn", "shutdown 0")
+		close(slow)
+		<-closed
+		st.expect("there is the SubConn", "shutdown 1")
+		running.end()
+		waiting.cancel()
+	})
+}
+
 func TestALimitBelowWhatIsInFlightLetsNothingBegin(t *testing.T) {
 	play(t, `{"maxConnectionsPerSubchannel": 1}`, func(st *stage) {
 		st.conns[0].connects(3)
