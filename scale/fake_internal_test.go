@@ -53,6 +53,7 @@ type scripted struct {
 	opts     balancer.NewSubConnOptions
 	health   func(balancer.SubConnState)
 	slow     chan struct{} // holds the next RegisterHealthListener up, unless it is nil
+	slowEnd  chan struct{} // holds Close of its socket up, unless it is nil
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
 	deaf     atomic.Bool // it does not answer probes, and its HTTP/2 acknowledges nothing
@@ -241,7 +242,7 @@ func (c *scripted) connects(limit uint32) {
 // passes the tap, as in a transport.
 func (c *scripted) handshakes(limit uint32) {
 	client, server := net.Pipe()
-	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", client) //nolint:staticcheck // see newConnection
+	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", socket{client, c.slowEnd}) //nolint:staticcheck // see newConnection
 	if err != nil {
 		c.stage.t.Fatal(err)
 	}
@@ -260,6 +261,20 @@ func (c *scripted) handshakes(limit uint32) {
 	c.wire = http2.NewFramer(server, nil)
 	c.hangUp = func() { _, _ = client.Close(), server.Close() }
 	c.allows(limit)
+}
+
+// socket is what a program's own dialer may return.
+type socket struct {
+	net.Conn
+
+	slowEnd chan struct{}
+}
+
+func (s socket) Close() error {
+	if s.slowEnd != nil {
+		<-s.slowEnd
+	}
+	return s.Conn.Close()
 }
 
 // acknowledge is what the server's HTTP/2 does of its own accord.

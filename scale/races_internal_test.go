@@ -99,6 +99,38 @@ func TestASubConnThatIsMadeWhileThePolicyClosesIsShutDown(t *testing.T) {
 	})
 }
 
+// The socket may be of the program's own dialer, such as one to a proxy behind TLS, which
+// tells the peer before it closes.
+func TestASuccessorIsDialledWhileTheSocketOfAnEjectedConnectionIsStillBeingClosed(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].slowEnd = make(chan struct{})
+		st.conns[0].connects(1)
+		st.happened()
+		c, ejected := st.connection(0), make(chan struct{})
+		go func() {
+			defer close(ejected)
+			c.eject(errors.New("no answer"))
+		}()
+		st.expect("an ejection", "connect 1")
+		close(st.conns[0].slowEnd)
+		<-ejected
+	})
+}
+
+func TestTheEventOfGrowthCountsItsCalls(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		st.begin()
+		for _, want := range []string{"1 more for 1 call", "1 more for 2 calls"} {
+			st.begin() // waits, and makes the subchannel grow
+			latest := st.policy.channel.events.Latest()
+			if last := latest[len(latest)-1]; last.Kind != EventGrew || last.Text != want {
+				t.Errorf("the latest event is %s %q, want %s %q", last.Kind, last.Text, EventGrew, want)
+			}
+		}
+	})
+}
+
 func TestALimitBelowWhatIsInFlightLetsNothingBegin(t *testing.T) {
 	play(t, `{"maxConnectionsPerSubchannel": 1}`, func(st *stage) {
 		st.conns[0].connects(3)
