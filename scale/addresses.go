@@ -29,8 +29,8 @@ func (s *subchannel) UpdateAddresses(addrs []resolver.Address) {
 	})
 }
 
-// leaveAddressLocked ends what c does for addresses that are not among addrs, the new
-// ones.
+// leaveAddressLocked retires c, or gives it the new addresses addrs, unless it is connected
+// to one of them.
 func (s *subchannel) leaveAddressLocked(c *connection, addrs []resolver.Address, e *effects) {
 	switch c.phase {
 	case phaseTrial: // it is to one of them

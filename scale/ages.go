@@ -7,8 +7,8 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// Some servers end every connection at a certain age. Which age that is is learned
-// from connections that were ended gracefully, and later ones are replaced before it.
+// Some servers end every connection at a certain age. That age is learned from
+// connections that were ended gracefully, and later ones are replaced before it.
 //
 // A server also sends GOAWAY when it is restarted, and two restarts look like an age
 // limit. Connections that are replaced in time would never show that they could have
@@ -52,7 +52,7 @@ type lifetime struct {
 }
 
 // learn is told that the server ended a connection, READY since the given time, at the
-// given age. It reports whether that tells at which age it always does.
+// given age. It reports whether the age limit is known now.
 func (l *lifetime) learn(age time.Duration, since, now time.Time) bool {
 	previous, follows := l.lastAge, since.After(l.endedAt)
 	l.lastAge, l.endedAt = age, now

@@ -136,7 +136,7 @@ func (c *childPolicy) NewSubConn(addrs []resolver.Address, opts balancer.NewSubC
 		return nil, errReplaced
 	}
 	var s *subchannel
-	if opts.StateListener == nil { // a policy of before StateListener
+	if opts.StateListener == nil { // a policy that is older than StateListener
 		opts.StateListener = func(state balancer.SubConnState) { c.balancer.UpdateSubConnState(s, state) } //nolint:staticcheck // deprecated, and what such a policy implements
 	}
 	s, err := newSubchannel(c, addrs, opts)

@@ -123,8 +123,8 @@ func (c *connection) takeOut() { c.streams.Or(outBit) }
 // busy reports whether c has a stream that is not a probe's.
 func (c *connection) busy() bool { return c.inFlight() > int64(boolToInt(c.probing.Load())) }
 
-// takeOutIfUnused closes c to new streams, provided that it has none but a probe's.
-// No call is then between its Pick and its end on this connection, nor will one be.
+// takeOutIfUnused closes c to new streams if it has none, or only a probe's. Then no call
+// is between its Pick and its end on this connection, and none will be.
 func (c *connection) takeOutIfUnused() bool {
 	probes := int64(boolToInt(c.probing.Load()))
 	return c.streams.CompareAndSwap(probes, probes|outBit)
@@ -169,9 +169,9 @@ func (c *connection) setLimitLocked() {
 }
 
 // bounds is how many streams a connection takes before the next one is asked (soft), and
-// how many at all (most). Of many of the server's, one is kept free for probes. Of a
-// connection without a tap nothing is known, and it takes what comes, like a plain
-// channel.
+// how many at all (most). If the server allows at least leastProbed, one is kept free for
+// probes. About a connection without a tap nothing is known, so it takes every stream, as
+// on a plain channel.
 func (s *settings) bounds(server uint32, known bool) (soft, most int64) {
 	soft, most = noLimit, noLimit
 	if server != tap.Unlimited {
@@ -193,8 +193,8 @@ func (s *settings) bounds(server uint32, known bool) (soft, most int64) {
 	return soft, most
 }
 
-// countedConn is how a producer of the child policy reaches the connection. Its
-// streams pass by Pick, so they are counted here; they never wait.
+// countedConn is how a producer of the child policy reaches the connection. Its streams do
+// not go through Pick, so they are counted here. They never wait.
 type countedConn struct {
 	grpc.ClientConnInterface
 

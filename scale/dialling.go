@@ -7,8 +7,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// How dials are supervised. gRPC gives a dial 20 seconds, and after a failure it
-// waits for up to two minutes, whether anybody wants the connection or not. Here:
+// How dials are supervised. gRPC gives a dial 20 seconds, and after a failure it waits
+// for up to two minutes, whether calls need the connection or not. Here:
 //
 // While there is demand (calls that find no connection), dials start at least
 // leastPause and at most mostPause apart, so the end of an outage is seen within a
@@ -37,7 +37,7 @@ const (
 	connectFactor    = 3
 	briefOutage      = 12               // some ten seconds, in which dials go one at a time and callers are told within one
 	longestConnect   = 20 * time.Second // gRPC's own patience with a dial
-	asksAgain        = time.Second      // after which TCP does, the first time (RFC 6298, section 2)
+	asksAgain        = time.Second      // after which TCP sends a lost SYN again, the first time (RFC 6298, section 2)
 	patientHandshake = 2500 * time.Millisecond
 	mostDoublings    = 3
 )
@@ -49,7 +49,7 @@ func (p *policy) noteDemand() {
 	}
 }
 
-// passDemandOn tells every subchannel that it is wanted.
+// passDemandOn tells every subchannel that calls find no connection.
 func (p *policy) passDemandOn() {
 	for _, s := range p.subchannels() {
 		s.update(func(*effects) { s.wanted = true })
@@ -57,14 +57,14 @@ func (p *policy) passDemandOn() {
 	}
 }
 
-// useDemandLocked takes note that the demand is being met, or tried to be: only
-// calls from now on are demand.
+// useDemandLocked is called when a dial or a connection answers the demand: only calls
+// from now on are new demand.
 func (s *subchannel) useDemandLocked() {
 	s.wanted = false
 	s.policy.demanded.Store(false)
 }
 
-// beginDialLocked has c told to connect.
+// beginDialLocked notes that c is to connect.
 func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 	c.moveLocked(phaseDialling)
 	c.dialledAt, s.begunAt = time.Now(), time.Now()
@@ -81,8 +81,8 @@ func (s *subchannel) armSuperviseLocked() {
 	var next time.Time
 	for c := range s.all {
 		at := s.decisionLocked(c)
-		// Nobody tells when a dial has reached the server, and its time for the
-		// handshake may be over before that for the dial.
+		// Nothing reports that a dial has reached the server, and the time for its
+		// handshake may be over before the time for the dial.
 		if soon := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && soon.Before(at) && soon.After(time.Now()) {
 			at = soon
 		}
@@ -95,8 +95,8 @@ func (s *subchannel) armSuperviseLocked() {
 	}
 }
 
-// decisionLocked is when something is to be decided about c's dial; zero if
-// nothing is.
+// decisionLocked is when something has to be decided about c's dial. It is zero if there
+// is nothing to decide.
 func (s *subchannel) decisionLocked(c *connection) time.Time {
 	switch c.phase {
 	case phaseDialling:
@@ -107,7 +107,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 			return time.Now().Add(leastPause) // see then how far it has come
 		}
 		if c.longDial && s.countLocked()[phaseDialling] > 1 {
-			return time.Time{} // it goes by those that were begun beside it
+			return time.Time{} // the side dials decide
 		}
 		return s.overdueAtLocked(c)
 	case phaseBackoff:
@@ -244,8 +244,8 @@ func (s *subchannel) longDialLocked() *connection {
 	return nil
 }
 
-// overdueLocked has another dial begun beside c, which gets no answer, or in its place.
-// When that has gone on for long enough all are given up.
+// overdueLocked is told that c has got no answer for too long. It begins another dial
+// beside c or in its place. When that has gone on for long enough it gives all of them up.
 func (s *subchannel) overdueLocked(c *connection, e *effects) {
 	first := s.longDialLocked()
 	if first == nil {
@@ -266,7 +266,7 @@ func (s *subchannel) overdueLocked(c *connection, e *effects) {
 	} else {
 		s.giveUpDialLocked(c, e)
 	}
-	if first.reached().IsZero() { // else it is shaking hands
+	if first.reached().IsZero() { // otherwise its handshake is under way
 		e.dial(1)
 	}
 }

@@ -7,51 +7,54 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// effects are what a change of a subchannel's state leads to: calls of gRPC and of the
+// effects are what follows a change of a subchannel's state: calls of gRPC and of the
 // child policy, which must not be made under subchannel.mu. A change notes them while it
-// holds the lock; update carries them out afterwards, in the order of the fields.
+// holds the lock. update carries them out afterwards, in the order of the fields.
 //
 // The order matters:
 //
-//   - The child is told first. A call that is served before might have the stream that
+//   - The child is told first. A call that is served earlier might take the stream that
 //     the child's health watch is about to need.
-//   - Then the calls that wait get what is free, before gRPC has them pick again.
+//   - Then the calls that wait get the free streams, before gRPC makes them pick again.
 //   - The new picker is published before a SubConn is shut down, so that no call that
 //     picks again meets a connection that is gone.
-//   - Dials come last. They only begin here, on goroutines of their own.
+//   - Dials come late. They only begin here, on goroutines of their own.
+//   - Sockets are closed after that. One that the program's own dialer made may take long to
+//     close, and its successor must not wait for it.
 type effects struct {
 	sub *subchannel
 
-	readdress []*connection           // to dial the subchannel's addresses of now
+	readdress []*connection           // which are to dial the subchannel's present addresses
 	tell      []balancer.SubConnState // to the child; only on gRPC's goroutine
 	report    func()                  // to the child's health listener; only on gRPC's goroutine
-	serve     bool                    // calls that wait
-	publish   bool                    // a new picker, for calls that picked what is gone
-	primary   bool                    // the oldest connection is another one: its health is to be watched
-	watch     *connection             // to register the child's health listener with
-	shutdown  []*connection           // SubConns to be shut down
-	kill      []killing
-	connect   []*connection
-	dials     int           // connections to be made and dialled
-	succeed   []*connection // connections whose successors are to be made and dialled
-	run       []func()      // on goroutines of their own
-	warn      bool          // the connection has no tap
+	serve     bool                    // give the calls that wait the free streams
+	publish   bool                    // a new picker, for calls that picked a connection that is gone
+	primary   bool                    // the oldest connection is another one: watch its health
+	watch     *connection             // which the child's health listener is to be registered with
+	shutdown  []*connection           // whose SubConns are to be shut down
+	connect   []*connection           // which are to connect
+	dials     int                     // connections to be made and dialled
+	succeed   []*connection           // connections whose successors are to be made and dialled
+	run       []func()                // to be run on goroutines of their own
+	kill      []killing               // only on goroutines of this package: closing a socket may block
+	warn      bool                    // that the connection has no tap
 }
 
-// killing is a connection whose socket is to be closed, and what its RPCs are told.
+// killing is a connection whose socket is to be closed, and the error for its RPCs.
 type killing struct {
 	conn *connection
 	why  error
 }
 
-// effectsPool keeps update free of allocations: calls that wait go through it.
+// effectsPool keeps update free of allocations, because calls that wait go through it.
 var effectsPool = sync.Pool{New: func() any { return new(effects) }}
 
 // update is the one way to change a subchannel's state. change runs with s.mu held and
-// notes in e what has to follow. update then unlocks and carries that out, on the
-// caller's goroutine and without waiting for the network or for other goroutines.
+// notes in e what has to follow. update then unlocks s.mu and carries that out, on the
+// caller's goroutine. Only closing a socket (kill) may wait there. The child policy may
+// call update again from there: each call has effects of its own.
 //
-// Looks that change nothing may hold s.mu by themselves.
+// Code that only reads may lock s.mu itself.
 func (s *subchannel) update(change func(e *effects)) {
 	e, _ := effectsPool.Get().(*effects)
 	e.sub = s
@@ -61,12 +64,14 @@ func (s *subchannel) update(change func(e *effects)) {
 	effectsPool.Put(e)
 }
 
+// locked runs change with subchannel.mu held.
 func (e *effects) locked(change func(e *effects)) {
 	e.sub.mu.Lock()
 	defer e.sub.mu.Unlock()
 	change(e)
 }
 
+// carryOut does what was noted, in the order of the fields. It runs without a lock.
 func (e *effects) carryOut() {
 	s := e.sub
 	for _, c := range e.readdress {
@@ -85,19 +90,28 @@ func (e *effects) carryOut() {
 	if e.watch != nil {
 		s.watchHealth(e.watch)
 	}
-	for _, c := range e.shutdown { // closing a connection may wait for the peer
-		s.policy.tasks.run(c.sc.Shutdown)
+	for _, c := range e.shutdown {
+		s.policy.shutDown(c.sc)
 	}
+	e.begin()
 	for _, k := range e.kill {
 		k.conn.tap.Kill(k.why)
 	}
-	e.begin()
 	if e.warn {
 		s.warnUntapped()
 	}
 }
 
-// tellChild tells the child what it has to know.
+// shutDown shuts sc down on a goroutine of its own, because closing a connection may wait
+// for the peer. When Close lets no more goroutines begin, the caller does it. Otherwise
+// sc might stay open: not every policy above this one closes the SubConns that it left.
+func (p *policy) shutDown(sc balancer.SubConn) {
+	if !p.tasks.run(sc.Shutdown) {
+		sc.Shutdown()
+	}
+}
+
+// tellChild tells the child the states and the health that were noted.
 func (e *effects) tellChild() {
 	s := e.sub
 	for _, state := range e.tell {
@@ -111,7 +125,7 @@ func (e *effects) tellChild() {
 	}
 }
 
-// begin begins dials and goroutines. Where the channel is closing they come to nothing.
+// begin begins dials and goroutines. While the policy closes none begins.
 func (e *effects) begin() {
 	s := e.sub
 	for _, c := range e.connect {
@@ -128,13 +142,14 @@ func (e *effects) begin() {
 	}
 }
 
-// dial has n further connections dialled. They count as dialling from now on.
+// dial notes that n further connections are to be dialled. They count as dialling from
+// now on.
 func (e *effects) dial(n int) {
 	e.sub.starting += n
 	e.dials += n
 }
 
-// takeBackDial takes one dial back. It is false if there is none.
+// takeBackDial takes back one dial that was noted. It is false if there is none.
 func (e *effects) takeBackDial() bool {
 	if e.dials == 0 {
 		return false
@@ -143,13 +158,14 @@ func (e *effects) takeBackDial() bool {
 	return true
 }
 
-// dialSuccessor has the successor of c dialled. It counts as dialling from now on.
+// dialSuccessor notes that the successor of c is to be dialled. It counts as dialling from
+// now on.
 func (e *effects) dialSuccessor(c *connection) {
 	e.sub.starting++
 	e.succeed = append(e.succeed, c)
 }
 
-// tellLocked has the child told state.
+// tellLocked notes that the child is to be told state.
 func (s *subchannel) tellLocked(e *effects, state connectivity.State, err error) {
 	s.state = state
 	e.tell = append(e.tell, balancer.SubConnState{ConnectivityState: state, ConnectionError: err})
@@ -166,13 +182,13 @@ func (s *subchannel) retireLocked(c *connection, e *effects) {
 	e.shutdown = append(e.shutdown, c)
 }
 
-// resumeOnGRPCLocked shuts c's SubConn down so that its SHUTDOWN arrives, on gRPC's
-// goroutine for the channel, in onShutdownLocked. The child may be told states on that
-// goroutine alone. So a timer, or a caller, that has decided something which the child
-// is to hear of goes on there: the end of a backoff or of a hold, a dial that is given
-// up, the end of a subchannel that has no connection left.
+// resumeOnGRPCLocked shuts c's SubConn down. Its SHUTDOWN arrives in onShutdownLocked, on
+// gRPC's goroutine for the channel, which is the only one on which the child may be told
+// states. Timers and callers use this when they have decided something that the child has
+// to hear of: the end of a backoff or of a hold, a dial that is given up, the end of a
+// subchannel that has no connection left.
 //
-// A connection that is held stays so until then, as it keeps others from being dialled.
+// A held connection stays held until SHUTDOWN comes, so that no other is dialled earlier.
 func (s *subchannel) resumeOnGRPCLocked(c *connection, e *effects) {
 	if c.phase == phaseHeld {
 		e.shutdown = append(e.shutdown, c)

@@ -43,11 +43,11 @@ type Event = event.Event
 // time, on a goroutine of the channel that holds no lock. A slow f delays the events
 // after it, and the closing of the channel; when it is 1024 events behind, the oldest
 // are dropped. f must not close the channel. The option may be given several times.
-// A nil f is an error of [NewClient].
+// f must not be nil.
 func WithEvents(f func(Event)) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if f == nil {
-			return errors.New("scale: WithEvents(nil): leave the option out")
+			return errors.New("scale: WithEvents(nil): want a function")
 		}
 		o.onEvent = append(o.onEvent, f)
 		return nil

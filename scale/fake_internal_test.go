@@ -37,6 +37,7 @@ type stage struct {
 	mu     sync.Mutex // guards all below
 	events []string   // what reached gRPC, in order
 	conns  []*scripted
+	slow   chan struct{} // holds NewSubConn up, unless it is nil
 	picker balancer.Picker
 	state  connectivity.State
 	told   []connectivity.State // to the child, in order
@@ -52,6 +53,7 @@ type scripted struct {
 	opts     balancer.NewSubConnOptions
 	health   func(balancer.SubConnState)
 	slow     chan struct{} // holds the next RegisterHealthListener up, unless it is nil
+	slowEnd  chan struct{} // holds Close of its socket up, unless it is nil
 	wire     *http2.Framer // the server's side; nil before READY
 	hangUp   func()
 	deaf     atomic.Bool // it does not answer probes, and its HTTP/2 acknowledges nothing
@@ -157,6 +159,12 @@ func (st *stage) expectInAnyOrder(what string, want ...string) {
 
 func (st *stage) NewSubConn(_ []resolver.Address, opts balancer.NewSubConnOptions) (balancer.SubConn, error) {
 	st.mu.Lock()
+	slow := st.slow
+	st.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
+	st.mu.Lock()
 	defer st.mu.Unlock()
 	c := &scripted{stage: st, number: len(st.conns), listener: opts.StateListener, opts: opts}
 	st.conns = append(st.conns, c)
@@ -234,7 +242,7 @@ func (c *scripted) connects(limit uint32) {
 // passes the tap, as in a transport.
 func (c *scripted) handshakes(limit uint32) {
 	client, server := net.Pipe()
-	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", client) //nolint:staticcheck // see newConnection
+	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", socket{client, c.slowEnd}) //nolint:staticcheck // see newConnection
 	if err != nil {
 		c.stage.t.Fatal(err)
 	}
@@ -253,6 +261,20 @@ func (c *scripted) handshakes(limit uint32) {
 	c.wire = http2.NewFramer(server, nil)
 	c.hangUp = func() { _, _ = client.Close(), server.Close() }
 	c.allows(limit)
+}
+
+// socket is what a program's own dialer may return.
+type socket struct {
+	net.Conn
+
+	slowEnd chan struct{}
+}
+
+func (s socket) Close() error {
+	if s.slowEnd != nil {
+		<-s.slowEnd
+	}
+	return s.Conn.Close()
 }
 
 // acknowledge is what the server's HTTP/2 does of its own accord.

@@ -13,14 +13,14 @@ const (
 	dialBurst = 16
 	dialEvery = 50 * time.Millisecond
 
-	// shrinkLooks is how often a connection is looked at in the time after which
-	// it is closed when it was never found in use.
+	// shrinkLooks is how often shrink runs in the time of WithShrinkAfter. A connection
+	// that it finds unused so many times in a row is closed.
 	shrinkLooks = 4
 )
 
 // growLocked dials connections for the calls that have no stream: as many as they need,
 // all at once, unless dials fail, connections do not last, or too many were dialled
-// lately. What holds it back makes it look again when it is over.
+// lately. It runs again when the obstacle is gone.
 func (s *subchannel) growLocked(e *effects) {
 	if s.closed || s.state != connectivity.Ready && s.state != connectivity.Connecting {
 		return
@@ -30,7 +30,7 @@ func (s *subchannel) growLocked(e *effects) {
 		return
 	}
 	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
-		return // they may well go on, and take the calls then
+		return // the suspected ones may go on, and take the calls then
 	}
 	want := s.missingLocked(demand)
 	if want <= 0 {
@@ -46,31 +46,39 @@ func (s *subchannel) growLocked(e *effects) {
 		s.armLocked(&s.regrow, s.tokens.untilNext(now), s.grow)
 	}
 	if granted > 0 && s.state == connectivity.Ready {
-		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %d calls", granted, demand))
+		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %s", granted, countCalls(demand)))
 	}
 	e.dial(granted)
 }
 
-// missingLocked is how many connections demand needs beside those that are being dialled,
-// as far as there may be more.
+// countCalls is n and the noun.
+func countCalls(n int64) string {
+	if n == 1 {
+		return "1 call"
+	}
+	return fmt.Sprintf("%d calls", n)
+}
+
+// missingLocked is how many further connections demand needs, those that are being dialled
+// not counted, within the limit of WithMaxConnections.
 func (s *subchannel) missingLocked(demand int64) int {
 	n := s.countLocked()
 	if n[phaseBackoff]+n[phaseHeld] > 0 {
 		return 0
 	}
 	each := s.streamsEachLocked()
-	if each <= 0 { // a server that allows none now will hardly allow some elsewhere
+	if each <= 0 { // a server that allows no streams here will hardly allow any on another connection
 		return 0
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
 	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 }
 
-// grow looks whether more connections are needed.
+// grow dials more connections if they are needed.
 func (s *subchannel) grow() { s.update(s.growLocked) }
 
-// growCold does so before the first connection is READY, with the calls that wait
-// for that. The first connection is enough for what a remembered limit says.
+// growCold does so before the first connection is READY, for the parked calls that wait
+// for it. How many streams a connection will take is known from the address's last limit.
 func (s *subchannel) growCold(parked int) {
 	s.update(func(e *effects) {
 		s.parked = parked
@@ -86,16 +94,16 @@ func (s *subchannel) demandLocked() int64 {
 	}
 	exceeding := int64(0)
 	for _, c := range *s.ready.Load() {
-		if soft := c.softLimit.Load(); soft < c.callLimit.Load() { // else the rest of them waits
+		if soft := c.softLimit.Load(); soft < c.callLimit.Load() { // otherwise calls beyond it wait in the queue
 			exceeding += c.inFlight() - soft
 		}
 	}
 	return demand + max(exceeding, 0)
 }
 
-// streamsEachLocked is how many streams a new connection will take, going by those
-// that are there, or without one by the last limit of the address, unless the
-// address gives trouble. It is 0 if nothing is known.
+// streamsEachLocked is how many streams a new connection will probably take: as many as
+// one that is READY, or, if none is, as the last limit of the address says. It is 0 if
+// that is not known, or if dials of the address fail or its connections do not last.
 func (s *subchannel) streamsEachLocked() (each int64) {
 	if s.oldest() != nil {
 		return s.eachLocked()
@@ -118,9 +126,9 @@ func (s *subchannel) armShrinkLocked() {
 	s.armLocked(&s.shrinkTick, after/shrinkLooks, s.shrink)
 }
 
-// shrink closes the connections, but for the oldest, that had no stream in the
-// last shrinkLooks looks. A call that has picked one has a stream on it, so none
-// is in its way.
+// shrink closes the connections that it has found unused shrinkLooks times in a row. The
+// oldest one stays. No call loses its connection: a call that has picked one has a stream
+// on it.
 func (s *subchannel) shrink() {
 	s.update(func(e *effects) {
 		var unused []*connection
@@ -148,7 +156,7 @@ func (s *subchannel) shrink() {
 	})
 }
 
-// randomUpTo is a random part of d. It spreads clients out, and secures nothing.
+// randomUpTo is a random part of d. It spreads clients out in time, and need not be secret.
 func randomUpTo(d time.Duration) time.Duration {
 	if d <= 0 {
 		return 0
@@ -169,8 +177,8 @@ func scaled(d time.Duration, share float64) time.Duration {
 // bucket is a token bucket of dialBurst tokens, refilled one every dialEvery. It
 // begins full.
 type bucket struct {
-	spent int       // tokens that are not there
-	at    time.Time // when spent was right
+	spent int       // tokens that are missing
+	at    time.Time // when spent was correct
 }
 
 func (b *bucket) take(now time.Time, n int) int {
@@ -185,7 +193,7 @@ func (b *bucket) take(now time.Time, n int) int {
 	return n
 }
 
-// untilNext is the time until there is a token more than now.
+// untilNext is the time until the next token is refilled.
 func (b *bucket) untilNext(now time.Time) time.Duration {
 	return b.at.Add(dialEvery).Sub(now)
 }

@@ -5,9 +5,9 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// health is what a subchannel knows of the health checks of its child policy
-// (gRPC's client-side health checking). One watch, on the oldest connection,
-// speaks for the subchannel. It is guarded by subchannel.mu.
+// health is what a subchannel knows about the health checks of its child policy (gRPC's
+// client-side health checking). One watch, on the oldest connection, stands for the whole
+// subchannel. It is guarded by subchannel.mu.
 type health struct {
 	listener func(balancer.SubConnState) // the child's; nil without
 	nth      int                         // tells a listener from the next; outlives a reset

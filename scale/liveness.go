@@ -13,19 +13,18 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
-// What proves that a connection is alive, when it is asked, how long it may take to
-// answer, and what follows: that is this file and the others whose names begin with
-// liveness.
+// This file and the others whose names begin with liveness say what proves that a
+// connection is alive, when it is asked, how long it may take to answer, and what follows.
 //
-// Only a round trip proves anything. A call that was picked and answered does: the
-// connection was alive when the call was picked. Bytes that come in do not: they come
-// although this side's are lost.
+// Only a round trip proves anything. A call that was picked and answered is one: the
+// connection was alive when the call was picked. Bytes that arrive are not: they arrive
+// even if everything that this side sends is lost.
 //
-// When nothing has proved a connection for a while, an RPC on that very connection asks,
-// a probe: after busyShare of the probe interval if streams are in flight and nothing at
-// all is heard, else after leastIdle of it, up to idleSpread more. So what happens to a
-// connection in use is known within less than half a probe interval and the probe
-// timeout, and what happens to any within one interval and the timeout.
+// When nothing has proved a connection alive for a while, it is probed, by an RPC on that
+// very connection. If streams are in flight and nothing at all is heard, that is after
+// busyShare of the probe interval; otherwise after leastIdle of it, and up to idleSpread
+// more. So a connection in use that dies is found within half a probe interval and the
+// probe timeout, and any other within one interval and the timeout.
 //
 // A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (
@@ -114,7 +113,7 @@ func (s *subchannel) startProbingLocked(c *connection) {
 	s.armProbeLocked(c)
 }
 
-// armProbeLocked has probeTick called when there may be something to see.
+// armProbeLocked has probeTick called when c may need a probe.
 func (s *subchannel) armProbeLocked(c *connection) {
 	interval := s.policy.settings.Load().probeInterval
 	if interval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
@@ -144,8 +143,8 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 	return max(d, min(d<<min(c.unanswered, mostProbeDoublings), rarestProbe))
 }
 
-// probeTick looks at a connection, and probes it if need be. It runs once at a time for a
-// connection, on a goroutine of its timer.
+// probeTick looks at a connection, and probes it if necessary. For one connection it never
+// runs twice at a time. It runs on the goroutine of its timer.
 func (c *connection) probeTick() {
 	s := c.sub
 	last := c.window.Load()
@@ -199,7 +198,7 @@ func (c *connection) probe(ctx context.Context, begun *probeWindow, opened int64
 	if ask := c.sub.policy.channel.ask; ask != nil {
 		heard := &askedConn{ClientConnInterface: direct}
 		err := ask(ctx, heard)
-		_, isStatus := status.FromError(err) // else it is the function's own word
+		_, isStatus := status.FromError(err) // if not, it is the function's own error
 		return err == nil || isStatus && ctx.Err() == nil && heard.last.Kind != answer.None && heard.last.Kind != answer.Unsent
 	}
 	_, err := healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
@@ -224,8 +223,8 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 	}
 }
 
-// noteFastAnswerLocked is told that the server answered soon. So it is not slow, and the
-// connections that were ejected before were dead.
+// noteFastAnswerLocked is told that the server answered quickly. So it is not slow, and the
+// connections that were ejected before were really dead.
 func (s *subchannel) noteFastAnswerLocked() {
 	s.policy.channel.memory.forgetEjections(s.addr())
 	s.stuckAt, s.stuckPause = time.Time{}, 0

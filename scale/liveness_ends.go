@@ -12,7 +12,7 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// What the end of a connection says of its server, and how soon the next dial may
+// What the end of a connection says about its server, and how soon the next dial may
 // follow.
 const (
 	// A connection is short-lived if it was lost within longEnough and the server never
@@ -20,12 +20,11 @@ const (
 	// after each further one it is held back, as holds says, each time with up to a
 	// fifth on top. gRPC itself forgets its backoff when a dial succeeds.
 	//
-	// While a hold of shortHold or less lasts calls wait. Of longer ones they are told,
-	// or they would wait for as long as the trouble lasts.
+	// During a hold of shortHold or less calls wait. During a longer one they fail, or
+	// they would wait for as long as the trouble lasts.
 	//
-	// A connection that has answered is no trouble however soon it goes: some servers
-	// end one after so many calls. One that the server flooded is trouble, whatever came
-	// before.
+	// A connection that has answered a call is never short-lived: some servers end each
+	// connection after a number of calls. One that the server has flooded always is.
 	longEnough = time.Second
 	shortHold  = 850 * time.Millisecond
 )
@@ -41,8 +40,8 @@ func (s *subchannel) anyUsefulLocked(now time.Time) bool {
 	})
 }
 
-// judgeLocked is told of the end of c, when it leaves the use that it was in, and
-// decides how soon the next dial may follow.
+// judgeLocked is called once for each dial or use of c, when that has ended. It decides how
+// soon the next dial may follow.
 func (s *subchannel) judgeLocked(c *connection) {
 	lived := time.Duration(0)
 	if !c.readyAt.IsZero() {
@@ -68,7 +67,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 func (s *subchannel) judgeDialLocked(c *connection) {
 	begun := c.tap.Attached() && time.Since(c.dialledAt) < longEnough
 	if begun || s.shortLived > 0 && !c.reached().IsZero() {
-		err := s.lastErr // which says more
+		err := s.lastErr // which says more than judgeLocked's
 		s.judgeLocked(c)
 		s.lastErr = err
 	}
@@ -97,7 +96,7 @@ func (c *connection) reason(lived time.Duration) error {
 	return fmt.Errorf("scale: connection to %s %s after %v", s.addr(), what, lived.Round(time.Millisecond))
 }
 
-// withCause adds what the bytes told to what gRPC says.
+// withCause adds to gRPC's error what the tap saw in the bytes of the connection.
 func withCause(err, cause error) error {
 	if err == nil || cause == nil || errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) {
 		return err
@@ -105,9 +104,9 @@ func withCause(err, cause error) error {
 	return fmt.Errorf("%w (%w)", err, cause)
 }
 
-// holdLocked behaves towards the child like a dial that takes its time, and when the
-// hold is long like one that failed and backs off. The lost connection keeps its place
-// for that time.
+// holdLocked keeps the lost connection c for the time of a hold, so that no other is
+// dialled. To the child this looks like a slow dial or, if the hold is long, like a dial
+// that failed and backs off.
 func (s *subchannel) holdLocked(c *connection, hold time.Duration, e *effects) {
 	c.moveLocked(phaseHeld)
 	c.takeOut()
@@ -132,7 +131,7 @@ func (s *subchannel) endHold(c *connection) {
 	})
 }
 
-// oneLine is err's text, which may come from the peer in part, as one line.
+// oneLine is err's text, part of which may come from the peer, as one line.
 func oneLine(err error) string {
 	if err == nil {
 		return ""

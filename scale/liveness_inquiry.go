@@ -9,12 +9,12 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
-// A probe without an answer is no verdict yet. When half of its time is over, the
-// server's HTTP/2 is asked as well, which answers at once whatever stands behind it
-// (see tap.State.Ask). If it does, the connection lives: what is behind it is busy, or
-// the probe never left this process. It keeps its calls, and if the probe was sent,
-// a successor is dialled for new ones. If neither is answered, the connection is
-// ejected, unless there is a reason to wait:
+// A probe without an answer decides nothing yet. When half of its time is over, the
+// server's HTTP/2 is asked as well, which answers at once whatever the handlers do (see
+// tap.State.Ask). If it does, the connection is alive: the handlers are busy, or the probe
+// never left this process. The connection keeps its calls, and if the probe was sent, a
+// successor is dialled for new ones. If neither is answered, the connection is ejected,
+// unless there is a reason to wait:
 //
 //   - This process did not run, or has not read what has come; see
 //     liveness_witness.go.
@@ -24,12 +24,13 @@ import (
 //   - Much was sent since the last thing that is known to have arrived, and may lie in
 //     the buffers of a proxy, whose kernel takes everything at once.
 const (
-	// A connection that is heard is spared for mostMoving timeouts though nothing is
-	// answered, and the process is waited for and backlogs are as long.
+	// A connection on which bytes arrive, though nothing is answered, is spared for
+	// mostMoving timeouts at most. So is one with a backlog, and one in a process that
+	// does not get to read.
 	mostMoving = 15
 
 	// The first smallBacklog bytes of a backlog take no time. The rest may take
-	// backlogFactor times as long as it would at the pace of late, or at slowPace if
+	// backlogFactor times as long as it would at the recent pace, or at slowPace if
 	// that is not known.
 	smallBacklog  = 64 << 10
 	backlogFactor = 2
@@ -77,8 +78,8 @@ type inquiry struct {
 	takenAt time.Duration // when that was last seen to grow; negative: never
 }
 
-// inquire finds out whether c is alive and does what follows. It reports whether the
-// watch goes on.
+// inquire finds out whether c is alive and does what follows. It reports whether c is to
+// be probed again later.
 func (c *connection) inquire(patience time.Duration) bool {
 	i := &inquiry{conn: c, window: c.window.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
 	i.deadline = i.window.at + patience
@@ -155,8 +156,8 @@ func (i *inquiry) await() finding {
 	}
 }
 
-// pause waits for something to happen, for d at most. It reports whether the process
-// stood still meanwhile.
+// pause waits until something happens, for d at most. It reports whether the process
+// stalled meanwhile.
 func (i *inquiry) pause(d time.Duration) bool {
 	var acknowledged <-chan struct{}
 	if i.question != nil && !i.acknowledged {
@@ -223,7 +224,7 @@ func (i *inquiry) alive() finding {
 	return findingAcknowledged
 }
 
-// conclude is called when the time is over. It is false if there is reason to wait.
+// conclude is called when the time is over. It reports false if there is a reason to wait.
 func (i *inquiry) conclude() (found finding, done bool) {
 	c := i.conn
 	if !letOthersRun(c.sub.policy.ctx) {
@@ -337,8 +338,8 @@ func (i *inquiry) noteLocked(found finding) {
 	}
 }
 
-// replaceStuck has a successor dialled for c, which lives and does not answer. New calls go
-// there, and those on c go on.
+// replaceStuck plans a successor for c, which is alive and does not answer. New calls go to
+// the successor; those on c go on.
 func (c *connection) replaceStuck() {
 	s := c.sub
 	s.update(func(*effects) {
@@ -352,8 +353,8 @@ func (c *connection) replaceStuck() {
 	})
 }
 
-// eject takes c out of use, has its successor dialled, and ends the RPCs on it
-// with why.
+// eject takes c out of use, ends the RPCs on it with the error why, and has another
+// connection dialled if necessary.
 func (c *connection) eject(why error) {
 	s := c.sub
 	s.update(func(e *effects) {

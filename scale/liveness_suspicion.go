@@ -21,7 +21,7 @@ const suspectFor = 5 * time.Millisecond
 // began to end connections.
 type suspicion struct{ since time.Time }
 
-// suspects are what picks see of it, which hold no lock.
+// suspects is how picks see the suspicion, without a lock.
 type suspects struct{ now atomic.Pointer[suspicion] }
 
 // unsuspected are those of the connections that are not under suspicion.
@@ -33,8 +33,8 @@ func (s *suspects) unsuspected(ready []*connection) []*connection {
 	return slices.DeleteFunc(slices.Clone(ready), func(c *connection) bool { return c.made.Before(now.since) })
 }
 
-// orphaned is told that c was ended with a call on it that the server may not have
-// begun. It returns before gRPC picks for that call again.
+// orphaned is told that c ended with a call on it that the server may not have begun.
+// gRPC picks for that call again after orphaned has returned.
 func (c *connection) orphaned() {
 	s, since := c.sub, c.made.Add(time.Duration(c.drainedAt.Load()))
 	s.update(func(*effects) {

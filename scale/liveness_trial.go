@@ -14,22 +14,21 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 )
 
-// A handshake is no proof that the server takes what was shown in it. Under TLS 1.3
-// the client has finished before the server has looked at its certificate, and nginx
-// completes the handshake with a certificate that it does not believe, begins HTTP/2
-// and answers every request with 400. So a successor has to answer a question before
-// it takes its predecessor's place: the probe's, with any gRPC status.
+// A handshake does not prove that the server accepts the client's certificate. Under TLS
+// 1.3 the client has finished before the server has looked at it. nginx completes the
+// handshake with a certificate that it does not trust, begins HTTP/2, and answers every
+// request with 400. So a successor has to answer a probe, with any gRPC status, before it
+// takes its predecessor's place.
 //
-// Not every good server answers that one by gRPC: a proxy may have no route for the
-// health service, or the service may be slow. Then the predecessor is asked the same.
-// A successor that does no worse than its predecessor succeeds it. Otherwise it is
+// Not every good server answers a probe by gRPC: a proxy may have no route for the health
+// service, or the service may be slow. Then the predecessor is asked the same. A successor
+// that does no worse than its predecessor takes its place. Otherwise the successor is
 // closed, and another is dialled after a pause.
 //
-// Where the predecessor is to go because it does not answer (see liveness_inquiry.go), the
-// successor has to do better: if it is as silent, the server is slow, and nothing
-// changes.
+// If the predecessor is replaced because it does not answer (see liveness_inquiry.go), the
+// successor has to do better. If it is as silent, the server is slow, and nothing changes.
 //
-// Where probes are turned off, READY is enough.
+// If probes are turned off, a successor takes over when it is READY.
 
 // putOnTrialLocked puts c, which has become READY, on trial if it is to succeed another
 // connection. It is false if c can be put to use at once.
@@ -71,8 +70,8 @@ func (s *subchannel) runTrial(c, old *connection, patience time.Duration, stuck 
 	})
 }
 
-// compare returns nil if c answers, or, unless old is stuck, does no worse than it, and
-// else why c is not to take the place of old.
+// compare returns nil if c answers or, unless old is stuck, if c does no worse than old.
+// Otherwise it returns why c is not to take the place of old.
 func (c *connection) compare(old *connection, patience time.Duration, stuck bool) error {
 	c.streams.Add(1) // no call can have it yet
 	got, said := c.examine(patience)
@@ -94,9 +93,9 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 	return fmt.Errorf("scale: replacing the connection to %s: the new one failed its check (%v); keeping the old one", c.sub.addr(), got)
 }
 
-// examine makes the RPC of a probe on c, and tells how it was answered. said is what
-// WithProbe's function has against the connection, if it has anything. A function, or
-// credentials, that go on for long after their context has ended are left alone.
+// examine makes the RPC of a probe on c, and returns how it was answered. said is the error
+// of WithProbe's function, if that is not a status. examine does not wait for a function
+// or for credentials that go on long after their context has ended.
 func (c *connection) examine(patience time.Duration) (got answer.Answer, said error) {
 	ctx, cancel := context.WithTimeout(c.sub.policy.ctx, patience)
 	defer cancel()
@@ -138,7 +137,7 @@ func (c *connection) examineOnce(ctx context.Context) (got answer.Answer, said e
 	return heard.last, nil
 }
 
-// askedConn makes unary RPCs on one connection and notes who answered the last. It is
+// askedConn makes unary RPCs on one connection and notes how the last was answered. It is
 // for one goroutine.
 type askedConn struct {
 	grpc.ClientConnInterface

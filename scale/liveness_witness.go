@@ -6,14 +6,13 @@ import (
 	"time"
 )
 
-// A peer that seems silent may have spoken to a process that did not listen: one that
-// is short of CPU, stops for a garbage collection, was stopped, or slept with its
-// machine. So before a connection is ejected or a dial is given up, the
-// process itself is looked at.
+// A peer that seems silent may have answered a process that did not run: one that is
+// short of CPU, stops for a garbage collection, was stopped, or slept with its machine. So
+// before a connection is ejected or a dial is given up, the process itself is checked.
 const (
-	// A timer that is late by stalled, or a wall clock that is ahead of the monotonic
-	// one by as much, tells that the process did not run. What it did not hear in that
-	// time proves nothing, and it asks anew, for mostStalls times in a row.
+	// If a timer is late by stalled, or the wall clock is ahead of the monotonic one by
+	// as much, the process did not run. That it heard nothing in that time proves
+	// nothing, and it asks again, up to mostStalls times in a row.
 	stalled    = 250 * time.Millisecond
 	mostStalls = 10
 

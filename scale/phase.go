@@ -5,13 +5,13 @@ import "slices"
 // phase is where a connection is in its life. gRPC's SHUTDOWN ends each of them: the
 // connection is forgotten then.
 //
-// The moves that there are, as the table moves has them. Besides, every phase but
-// retired ends in retired when the child shuts the subchannel down.
+// These are the moves between phases; the variable moves has the same ones. In addition,
+// every phase ends in retired when the child shuts the subchannel down.
 //
 //	from       on                                            to         effects
 //	idle       the child connects; growth; a successor       dialling   connect
-//	idle       nothing wants it after its backoff, or        retired    shut down
-//	           another connection was the last to be lost
+//	idle       not needed after its backoff; the last other  retired    shut down
+//	           connection was lost; other addresses
 //	dialling   READY                                         ready      tell READY, serve; a predecessor is retired or observed
 //	dialling   READY of a successor, with probes on          trial      a goroutine asks it
 //	dialling   the dial fails                                backoff    tell TRANSIENT_FAILURE if no other dial is under way
@@ -21,7 +21,9 @@ import "slices"
 //	dialling   lost before READY, several in a row           held       tell CONNECTING, or TRANSIENT_FAILURE
 //	backoff    the backoff is over                           idle       tell IDLE, unless READY
 //	backoff    the backoff is over before the hold is        held       none: the child was told already
-//	backoff    demand; RetryNow; other dials go on           retired    shut down, which ends the backoff
+//	backoff    demand; RetryNow; other dials go on; the      retired    shut down, which ends the backoff
+//	           last other connection was lost; other
+//	           addresses
 //	trial      it answered, or its predecessor was lost      ready      serve; the predecessor is retired or observed
 //	trial      GOAWAY                                        draining   dial again later
 //	trial      it did not answer; lost; other addresses      retired    shut down; dial again later
@@ -45,9 +47,9 @@ const (
 	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
 	phaseReady                 // in subchannel.ready
 	phaseObserved              // replaced by age, and kept to see whether the server ends it: see ages.go
-	phaseDraining              // out of use before gRPC knows: its transport will report IDLE, and streams may run on
-	phaseRetired               // gRPC was told to close it, when its last stream has ended
-	phaseHeld                  // lost soon after it was made: keeps its place until the hold is over
+	phaseDraining              // out of use before gRPC knows: its streams may go on, and its transport will report IDLE
+	phaseRetired               // gRPC was told to close it when its last stream has ended
+	phaseHeld                  // lost soon after it was made; no other is dialled until its hold is over
 )
 
 func (p phase) String() string {
@@ -67,12 +69,12 @@ var moves = [...][]phase{
 	phaseHeld:     {phaseRetired},
 }
 
-// moveHook is told of every move, with subchannel.mu held. It is nil outside this package's
-// tests, where it panics on a move that the table does not have. A program is not brought
-// down for that: its connection moves all the same.
+// moveHook is called for every move, with subchannel.mu held. Only this package's tests
+// set it: there it panics on a move that the table does not have. In a program such a move
+// would be a bug of this package; the connection moves, and the program goes on.
 var moveHook func(c *connection, to phase, allowed bool)
 
-// moveLocked is the one way for a connection from one phase to another.
+// moveLocked moves c to another phase. Nothing else changes c.phase.
 func (c *connection) moveLocked(to phase) {
 	if moveHook != nil {
 		moveHook(c, to, slices.Contains(moves[c.phase], to))

@@ -10,9 +10,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// picker has the child's picker choose a subchannel, and takes a stream on one of
-// its connections. It may be used long after the next one has been published: it
-// holds no list of connections, the subchannel does.
+// picker has the child's picker choose a subchannel, and takes a stream on one of its
+// connections. gRPC may use it long after the next one has been published, so it holds no
+// list of connections; the subchannel does.
 type picker struct {
 	policy *policy
 	child  balancer.Picker
@@ -64,8 +64,8 @@ func (c *connection) doneAfter(child func(balancer.DoneInfo)) func(balancer.Done
 	}
 }
 
-// onDone is gRPC's word that a call has ended, or that it never began because the
-// picked connection was gone. It is every call's Done, shared by those of a window.
+// onDone is called by gRPC when a call has ended, or when it could not begin because the
+// picked connection was gone. The calls that were picked in one window share it.
 func (w *probeWindow) onDone(info balancer.DoneInfo) {
 	c := w.conn
 	if info.BytesReceived && !w.answered.Load() {
@@ -79,11 +79,11 @@ func (w *probeWindow) onDone(info balancer.DoneInfo) {
 	c.release()
 }
 
-// acquire takes a stream, from the oldest connection that has one, and waits if
-// none has. It returns nil and no error if the caller has to pick again, once
-// there is a new picker; the error is a gRPC status.
+// acquire takes a stream, from the oldest connection that has one, and waits if none has.
+// It returns nil and no error if the caller has to pick again when there is a new picker.
+// An error is a gRPC status.
 func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
-	if s.waiting.Load() == 0 { // no call is before this one
+	if s.waiting.Load() == 0 { // otherwise this call has to wait for its turn
 		if c, exceeded := s.takeFree(); c != nil {
 			if exceeded {
 				s.grow()
@@ -103,7 +103,7 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 	return nil, nil //nolint:nilnil // see above
 }
 
-// enqueue has a call wait. It is nil where there is nothing to wait for.
+// enqueue puts a call into the queue. It returns nil if there is no connection to wait for.
 func (s *subchannel) enqueue(priority bool) (w *waiter) {
 	s.update(func(e *effects) {
 		if !s.servingLocked() {
@@ -174,7 +174,7 @@ func (c *connection) release() {
 	}
 }
 
-// releaseLocked does so with subchannel.mu held.
+// releaseLocked is release with subchannel.mu held.
 func (c *connection) releaseLocked(e *effects) {
 	c.streams.Add(-1)
 	c.sub.dispatchLocked(e)

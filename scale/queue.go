@@ -13,9 +13,9 @@ import (
 // A call that finds no stream waits, first in, first out, in the queue of its
 // subchannel, on its own context, inside Pick and so on its own goroutine.
 //
-// INVARIANT: a call that waits leaves the queue exactly once, under subchannel.mu:
-// taken out by a dispatch with a stream, by wakeLocked without, or by its own
-// cancellation. What was handed over and is not wanted any more is given back.
+// INVARIANT: a call that waits leaves the queue exactly once, under subchannel.mu: by
+// dispatchLocked with a stream, by wakeLocked without one, or because its context ended.
+// If it was handed a stream just then, it gives the stream back.
 
 // waiter is one call that waits.
 type waiter struct {
@@ -25,8 +25,8 @@ type waiter struct {
 	next, prev *waiter
 }
 
-// waiterPool keeps waiters for their channels. Each subchannel has its own: a
-// channel that is made in a bubble of testing/synctest must not leave it.
+// waiterPool keeps waiters, to reuse their Go channels. Each subchannel has a pool of its
+// own, because a Go channel must not leave the testing/synctest bubble that it was made in.
 type waiterPool struct{ pool sync.Pool }
 
 func (p *waiterPool) get() *waiter {
@@ -93,8 +93,8 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	var err error
 	s.update(func(e *effects) {
 		err = status.Error(status.FromContextError(ctx.Err()).Code(), s.explainLocked(ctx, time.Since(start)))
-		if !w.queued { // it was handed something in this moment
-			if c := <-w.handed; c != nil {
+		if !w.queued { // it was handed something just now
+			if c := <-w.handed; c != nil { // does not block: handLocked has sent it
 				c.releaseLocked(e)
 			}
 			return
@@ -107,8 +107,8 @@ func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	return nil, err
 }
 
-// noteStarvedLocked counts a call that ended before it had a stream. At most one a second
-// makes an event.
+// noteStarvedLocked counts a call that ended before it had a stream. It makes an event at
+// most once a second.
 func (s *subchannel) noteStarvedLocked(waited time.Duration, err error) {
 	s.stats.starved++
 	if now := time.Now(); now.Sub(s.starvedAt) >= time.Second {
@@ -160,8 +160,8 @@ func (s *subchannel) dispatchLocked(e *effects) {
 	}
 }
 
-// serveLocked hands free streams to the calls that wait, and has more connections dialled
-// for those that get none.
+// serveLocked hands free streams to the calls that wait, and dials more connections for
+// those that get none.
 func (s *subchannel) serveLocked(e *effects) {
 	s.dispatchLocked(e)
 	s.growLocked(e)

@@ -20,26 +20,6 @@ func play(t *testing.T, config string, script func(st *stage)) {
 	synctest.Test(t, func(t *testing.T) { script(newStage(t, config)) })
 }
 
-func TestAReadyExitPublishesAPickerBeforeTheSubConnIsShutDown(t *testing.T) {
-	play(t, `{}`, func(st *stage) {
-		st.conns[0].connects(1)
-		first := st.begin()
-		second := st.begin() // waits, and makes the subchannel grow
-		st.conns[1].connects(1)
-		if first.on() != 0 || second.on() != 1 {
-			t.Fatalf("the calls are on %d and %d", first.on(), second.on())
-		}
-		time.Sleep(time.Minute)
-		st.happened()
-		st.conns[1].becomes(connectivity.Idle)
-		st.expect("a younger connection is lost", "picker READY", "shutdown 1")
-		st.conns[1].becomes(connectivity.Shutdown)
-		st.expect("its SubConn is gone")
-		st.conns[0].becomes(connectivity.Idle)
-		st.expect("the last connection is lost", "picker IDLE", "picker IDLE", "shutdown 0")
-	})
-}
-
 func TestADoneThatComesAfterTheEndCountsOnce(t *testing.T) {
 	play(t, `{}`, func(st *stage) {
 		st.conns[0].connects(1)

@@ -11,23 +11,23 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Replacer has channels replace their connections, for instance when the
-// identity that they were made with is no longer the one to show. Its zero value
-// is ready for use in any number of channels. A channel is put under it by
-// [WithReplacer], or by transport credentials that have a method
+// Replacer makes channels replace their connections, for instance when they were made
+// with a certificate that has been renewed since. Make one with new(Replacer); it works
+// for any number of channels. Attach a channel to it with [WithReplacer], or with
+// transport credentials that have a method
 //
 //	Replacer() *scale.Replacer
 //
-// as those of package identity have. A Replacer holds nothing of a channel that is
-// idle or closed. Its methods may be called concurrently.
+// as those of package identity have. A Replacer keeps nothing of a channel that is idle
+// or closed. Its methods may be called concurrently.
 type Replacer struct {
-	mu       sync.Mutex // guards what follows
-	policies map[*policy]struct{}
-	onUse    func() // may be nil
+	mu       sync.Mutex           // guards what follows
+	policies map[*policy]struct{} // of active channels
+	onUse    func()               // may be nil
 }
 
-// WithReplacer puts the connections of the channel under r. A nil r is an error of
-// [NewClient].
+// WithReplacer attaches the channel to r, which can then replace its connections. r must
+// not be nil. The option may be given several times.
 func WithReplacer(r *Replacer) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if r == nil {
@@ -38,24 +38,26 @@ func WithReplacer(r *Replacer) grpc.DialOption {
 	})
 }
 
-// OnUse has f called when the first channel under r becomes active and when the last
-// one has gone idle or has been closed; call it before there are channels. Calls of f
-// may overlap and come late, so f asks [Replacer.InUse]. f is called without a lock,
-// on a goroutine of gRPC's that must not wait.
+// OnUse sets a function that is called when the first channel of r becomes active, and
+// when the last active one goes idle or is closed. Call OnUse before the first channel
+// is made. Calls of f may overlap and come late, so f should call [Replacer.InUse] for
+// the present state. f runs on one of gRPC's goroutines, with no lock held, and must not
+// block.
 func (r *Replacer) OnUse(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onUse = f
 }
 
-// InUse reports whether a channel under r is active, which is neither idle nor closed.
+// InUse reports whether a channel of r is active, that is, neither idle nor closed.
 func (r *Replacer) InUse() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.policies) > 0
 }
 
-// Subchannels are those of every active channel under r, copied one at a time.
+// Subchannels returns the subchannels of every active channel of r. Each is copied when
+// the loop comes to it.
 func (r *Replacer) Subchannels() iter.Seq[Subchannel] {
 	return func(yield func(Subchannel) bool) {
 		for _, p := range r.active() {
@@ -68,13 +70,13 @@ func (r *Replacer) Subchannels() iter.Seq[Subchannel] {
 	}
 }
 
-// Replace has every connection that there is now, or that is being dialled, make
-// way for a new one within the given time: at a random moment of its first half,
-// so that not all of them are dialled at once. The successor is dialled first. When
-// it has answered a question (where probes are on), new calls go there, and the old
-// connection is closed when its last stream has ended, however long that takes. If
-// the successor cannot be had, the old connection stays in use and the dial is tried
-// again. why goes into events and is one line. Replace does not wait.
+// Replace replaces every connection that is open or being dialled now. The dial of each
+// successor begins at a random moment of the first half of within, so that not all are
+// dialled at once. When the successor has answered a probe (if probes are on), new calls
+// go to it, and the old connection is closed when its last stream has ended, however long
+// that takes. If the successor cannot be dialled or does not answer, the old connection
+// stays in use and the dial is tried again. why is one line of text for the events.
+// Replace does not wait.
 func (r *Replacer) Replace(why string, within time.Duration) {
 	for _, p := range r.active() {
 		for _, s := range p.subchannels() {
@@ -115,8 +117,7 @@ func (r *Replacer) remove(p *policy) {
 	}
 }
 
-// replacers are what the policy's connections are under: of the dial options, and of
-// the channel's credentials.
+// replacers are those of the channel's dial options and of its credentials.
 func (p *policy) replacers() []*Replacer {
 	if creds, ok := p.opts.DialCreds.(interface{ Replacer() *Replacer }); ok {
 		if r := creds.Replacer(); r != nil {

@@ -63,7 +63,7 @@ type Subchannel struct {
 	ProbesFailed   uint64             `json:"probesFailed"`   // of these, the ones that failed
 	Waited         uint64             `json:"waited"`         // calls that had to wait for a stream
 	Starved        uint64             `json:"starved"`        // of these, calls that ended before they got one
-	Connections    []Connection       `json:"connections"`    // the open ones, oldest first
+	Connections    []Connection       `json:"connections"`    // those that take new calls, oldest first
 }
 
 // Connection is one connection of a subchannel, READY for RPCs.

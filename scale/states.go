@@ -121,8 +121,9 @@ func (s *subchannel) onFailureLocked(c *connection, err error, e *effects) {
 	s.armSuperviseLocked()
 }
 
-// onBackoffOverLocked may try c again. It is the child's to decide while it is
-// not READY, once no hold is left.
+// onBackoffOverLocked is told that gRPC's backoff of c is over. While the subchannel is
+// not READY, the child is told IDLE and decides about the next dial, unless a hold lasts
+// longer. Otherwise c is dialled again if another connection is needed.
 func (s *subchannel) onBackoffOverLocked(c *connection, e *effects) {
 	if hold := time.Until(s.heldUntil); hold > 0 && s.state == connectivity.TransientFailure {
 		s.holdLocked(c, hold, e)
@@ -147,12 +148,12 @@ func (s *subchannel) onLostLocked(c *connection, e *effects) {
 	case phaseObserved:
 		s.stopObservingLocked(c, e)
 		return
-	case phaseIdle, phaseHeld, phaseRetired: // it has no connection, or its SHUTDOWN follows
+	case phaseIdle, phaseHeld, phaseRetired: // it has no transport, or its SHUTDOWN follows
 		return
 	case phaseDialling, phaseBackoff, phaseTrial, phaseReady, phaseDraining:
 	}
 	s.removeLocked(c, e)
-	if c.phase != phaseDraining { // else it was judged and counted then
+	if c.phase != phaseDraining { // then it was judged and counted before
 		s.judgeLocked(c)
 		s.countLostLocked(c)
 	}
@@ -167,9 +168,9 @@ func (s *subchannel) onLostLocked(c *connection, e *effects) {
 	s.lastLostLocked(c, e)
 }
 
-// changePrimaryLocked moves what stands on the oldest connection, if that is another
-// one now. A producer cannot be moved: the child gives it up and builds another
-// when it is told IDLE and READY.
+// changePrimaryLocked moves the health watch and the child's producers to the oldest
+// connection, if that is another one now. A producer itself cannot be moved: the child
+// gives it up and builds another when it is told IDLE and READY.
 func (s *subchannel) changePrimaryLocked(e *effects) {
 	if s.primary == s.oldest() {
 		return
@@ -186,8 +187,8 @@ func (s *subchannel) changePrimaryLocked(e *effects) {
 	}
 }
 
-// lastLostLocked leaves READY, or what was to become READY, as c, which is lost, was the
-// last connection.
+// lastLostLocked is told that c is lost and that no READY connection is left. The child
+// hears of it.
 func (s *subchannel) lastLostLocked(c *connection, e *effects) {
 	s.wakeLocked()
 	if s.state == connectivity.TransientFailure || s.countLocked()[phaseHeld] > 0 { // another one backs off, or is held
@@ -217,8 +218,8 @@ func (s *subchannel) lastLostLocked(c *connection, e *effects) {
 	}
 }
 
-// onShutdownLocked is told that a SubConn is gone. The child hears of it if it was
-// the last one; see resumeOnGRPCLocked for those that are shut down so that it does.
+// onShutdownLocked is told that c's SubConn is gone. If it was the last one, the child
+// hears of it. Some SubConns are shut down for that purpose: see resumeOnGRPCLocked.
 func (s *subchannel) onShutdownLocked(c *connection, e *effects) {
 	delete(s.all, c)
 	if s.closed {
@@ -249,9 +250,9 @@ func (s *subchannel) onShutdownLocked(c *connection, e *effects) {
 	}
 }
 
-// onGoAway is told of a GOAWAY by the transport's reader, before the transport
-// itself, which will report IDLE. The time between the two is used: no new stream
-// goes to c, and its successor is dialled. It must not block.
+// onGoAway is told of a GOAWAY by the transport's reader, before the transport itself
+// knows and reports IDLE. From now on no new stream goes to c, and its successor is
+// dialled. onGoAway must not block.
 func (c *connection) onGoAway(g tap.GoAway) {
 	s := c.sub
 	if !g.Graceful() {
@@ -277,8 +278,8 @@ func (c *connection) onGoAway(g tap.GoAway) {
 	})
 }
 
-// drainLocked takes c out of use, whose transport gRPC does not know to be of no use
-// yet, and has another connection dialled if none is left.
+// drainLocked takes c out of use before gRPC knows that its transport is finished, and
+// has another connection dialled if none is left.
 func (s *subchannel) drainLocked(c *connection, e *effects) {
 	c.moveLocked(phaseDraining)
 	c.takeOut()

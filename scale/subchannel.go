@@ -11,12 +11,12 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// A map of this package's inside.
+// A map of this package's files.
 //
 // What gRPC and the child policy see:
 //
 //	policy.go       the LB policy; childpolicy.go its child, and the change to another
-//	picker.go       a call's way: the pick, the stream that it takes, and the Done that gives it back
+//	picker.go       the path of a call: the pick, the stream that it takes, and the Done that gives it back
 //	queue.go        calls that wait for a stream; priority.go those that go first
 //	subchannel.go   one address: what the child holds as one SubConn
 //	addresses.go    other addresses for a subchannel that lives on
@@ -26,7 +26,7 @@ import (
 //
 //	effects.go      the one way into and out of its lock, and what follows a change, in order
 //	phase.go        the phases of a connection and the moves between them
-//	states.go       what gRPC's states and GOAWAYs make of them
+//	states.go       what follows a state that gRPC reports, and a GOAWAY
 //	connection.go   one connection: its SubConn, its tap and its limits
 //	growth.go       more connections and fewer
 //	dialling.go     how long a dial is tried, and when the next begins
@@ -41,13 +41,13 @@ import (
 //	liveness_inquiry.go     what follows when it does not answer, up to its ejection
 //	liveness_witness.go     whether this process ran well enough to tell
 //	liveness_trial.go       what a successor has to answer before it is used
-//	liveness_ends.go        what the end of a connection says, and how long dials are held back
+//	liveness_ends.go        what the end of a connection says about the server, and how long dials are held back
 //	liveness_suspicion.go   which others are likely to end with it
 //
 // Locks, in the order in which they may be taken: childPolicy.calls, policy.mu,
 // subchannel.mu, and then the innermost ones, of tasks, channel, Memory, Replacer and
-// events. subchannel.mu is held for a few assignments at a time: nothing of gRPC or of
-// the child is called with it, and nothing that waits.
+// events. subchannel.mu is held for a few assignments at a time. Nothing of gRPC or of the
+// child is called with it, and nothing that waits.
 
 // subchannel is what the child policy holds as one SubConn: one address, and one
 // to maxConnections connections to it.
@@ -119,7 +119,7 @@ type subchannel struct {
 	health   health
 
 	stats     counters
-	starvedAt time.Time // when there last was an event of a call that waited in vain
+	starvedAt time.Time // of the last EventStarved
 }
 
 // counters are what happened to a subchannel since it was made.

@@ -4,10 +4,9 @@ import (
 	"time"
 )
 
-// A connection is replaced by dialling its successor first. When that has answered
-// (see liveness_trial.go) it takes the new calls, and the old connection is left to
-// gRPC, which closes it when its last stream has ended. If the successor cannot be
-// had, the old one stays.
+// To replace a connection, its successor is dialled first. When the successor has answered
+// (see liveness_trial.go) it takes the new calls, and gRPC closes the old connection when
+// its last stream has ended. If the successor cannot be dialled, the old one stays.
 const (
 	// A successor that failed is dialled again after replacePause, doubled for each
 	// failure in a row up to longestReplacePause, each with up to a half on top.
@@ -74,8 +73,8 @@ func (s *subchannel) replaceDue() {
 	})
 }
 
-// takeOverLocked lets c, which has been put to use, take the place of what it was
-// dialled for. What stood on the old connection moves when that is gone.
+// takeOverLocked lets c, which has been put to use, take the place of its predecessor. The
+// health watch and the child's producers move when the predecessor is gone.
 func (s *subchannel) takeOverLocked(c *connection, e *effects) {
 	old := c.predecessor
 	c.predecessor = nil
@@ -91,9 +90,8 @@ func (s *subchannel) takeOverLocked(c *connection, e *effects) {
 	}
 }
 
-// successorFailedLocked has the successor of c's predecessor dialled again later. It is
-// called for every connection that has ended, and does nothing but for one that was
-// to succeed another.
+// successorFailedLocked has another successor dialled later, if c was to replace a
+// connection. It is called for every connection that has ended.
 func (s *subchannel) successorFailedLocked(c *connection) {
 	old := c.predecessor
 	c.predecessor = nil

@@ -13,8 +13,8 @@ type tasks struct {
 	running sync.WaitGroup
 }
 
-// run runs f on a goroutine of its own. After wait it does nothing, and says so:
-// the channel is gone then, and gRPC closes what is left of it.
+// run runs f on a goroutine of its own. It is false if wait was called before, and then
+// f does not run.
 func (t *tasks) run(f func()) bool {
 	begun := t.begin()
 	if begun {
