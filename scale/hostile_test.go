@@ -95,6 +95,16 @@ func TestAHostileServerHarmsNobodyForLong(t *testing.T) {
 	}
 }
 
+// healsWithin is how long it may take until calls are served again. With the race
+// detector a process on two cores is many times slower at reading what a flood has left
+// in the kernel's buffers.
+func healsWithin(fault h2test.Fault) time.Duration {
+	if raceDetector && fault.NeedsSocket() {
+		return 15 * time.Second
+	}
+	return 4 * time.Second
+}
+
 // besiege has many callers call s for d while it misbehaves, in which it may be dialled
 // mostDials times, and then waits until it serves c.
 func besiege(t *testing.T, c *channel, s *h2test.Server, fault h2test.Fault, d time.Duration, mostDials int64) {
@@ -132,7 +142,7 @@ func besiege(t *testing.T, c *channel, s *h2test.Server, fault h2test.Fault, d t
 		return err == nil
 	})
 	t.Logf("served %v after the server came to", time.Since(healed).Round(time.Millisecond))
-	if took := time.Since(healed); took > 4*time.Second {
+	if took := time.Since(healed); took > healsWithin(fault) {
 		t.Errorf("calls are served only %v after the server came to", took)
 	}
 }
