@@ -106,7 +106,7 @@ var _ IdentityReporter = (*Factory)(nil)
 // Identity describes the identity that new connections show. It is the zero
 // identity.Info for a factory that was made with NewFactory.
 func (f *Factory) Identity() identity.Info {
-	if f.provider == nil {
+	if !f.made() || f.provider == nil {
 		return identity.Info{}
 	}
 	return f.provider.Info()
@@ -115,6 +115,9 @@ func (f *Factory) Identity() identity.Info {
 // Reload checks for a new identity now; see identity.Provider.Reload. For a factory that
 // was made with NewFactory it does nothing.
 func (f *Factory) Reload(ctx context.Context) error {
+	if !f.made() {
+		return notMade()
+	}
 	if f.provider == nil {
 		return nil
 	}
@@ -130,7 +133,7 @@ func (f *Factory) Reload(ctx context.Context) error {
 // factory can still make channels. There is no need to call it, and a pool does not: its
 // factory may be in use elsewhere.
 func (f *Factory) Close() error {
-	if !f.ownsProvider {
+	if !f.made() || !f.ownsProvider {
 		return nil
 	}
 	if err := f.provider.Close(); err != nil {
