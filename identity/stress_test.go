@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -206,5 +207,42 @@ func TestTheNameOfTheServerIsEachChannelsOwn(t *testing.T) {
 			}
 			wantError(t, dial(provider.DialOption()), "other.example")
 		}
+		_, err := grpcpool.NewFactory(server.Target(), overridden, grpcpool.WithServerName("third.example"))
+		wantError(t, err, "grpcpool: ", "other.example", "third.example")
+	})
+}
+
+// held is a log handler that does not return while it is held.
+type held struct {
+	slog.Handler
+
+	opened chan struct{}
+}
+
+func (h held) Handle(context.Context, slog.Record) error {
+	<-h.opened
+	return nil
+}
+
+func (held) Enabled(context.Context, slog.Level) bool { return true }
+
+func TestCloseReturnsThoughTheLogDoesNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := held{slog.DiscardHandler, make(chan struct{})}
+		s := newServed(t, identity.WithLogger(slog.New(h)))
+		conn := s.channel(t)
+		s.renew(t)
+		time.Sleep(11 * time.Second) // the watch logs the new identity
+		begun := time.Now()
+		wantError(t, s.provider.Close(), "identity: closing: ", "the log's handler does not return")
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		wantError(t, s.provider.Close(), "does not return")
+		close(h.opened)
+		if err := s.provider.Close(); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
 	})
 }
