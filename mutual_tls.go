@@ -23,7 +23,8 @@ const minKeepaliveTime = 10 * time.Second
 // for its host (see WithServerName). After keepaliveTime without activity on a connection
 // with open streams the client sends an HTTP/2 PING, and closes the connection if there is
 // no answer within keepaliveTimeout. A keepaliveTime below 10 s counts as 10 s, and a
-// keepaliveTimeout of 0 or less counts as 20 s (gRFC A8). A nil ping is HealthPing.
+// keepaliveTimeout of 0 or less counts as 20 s (gRFC A8). WithKeepalive replaces both. A
+// nil ping is that of WithPing, and otherwise HealthPing.
 //
 // PEM that cannot be used and an address that can never work are errors here, which name
 // the argument and the reason.
@@ -60,8 +61,8 @@ func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress strin
 
 // NewIdentityFactory returns a factory whose channels use the provider's identity, as
 // channels made with its DialOption do. Any number of factories may share one provider.
-// A nil or zero provider is an error. serverAddress is as in NewFactory. Keepalive is off unless
-// WithKeepalive turns it on.
+// A nil or zero provider is an error. serverAddress is as in NewFactory. Keepalive is off
+// unless WithKeepalive turns it on.
 func NewIdentityFactory(serverAddress string, provider *identity.Provider, opts ...FactoryOption) (*Factory, error) {
 	if provider.Info().Generation == 0 {
 		return nil, errors.New("grpcpool: provider is nil or empty; make one with identity.FromPEM, FromFiles or FromSource")

@@ -232,7 +232,7 @@ func shuttingDownError(ctx context.Context, leases int) error {
 
 // Close is Shutdown with the drain timeout; see WithDrainTimeout. After that it closes
 // the channel under the leases that are still out, and returns an error that says how
-// many. Closing a closed pool does nothing.
+// many. It returns nil if none was. Closing a closed pool does nothing.
 //
 // Code of the program that does not return does not stop Close: a PingFunc or a factory
 // that ignores its context, a hook, a log handler. Close returns within the drain
