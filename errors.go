@@ -36,7 +36,7 @@ func (s *sentinel) GRPCStatus() *status.Status { return status.New(s.code, s.tex
 // connectionError matches ErrConnectionNotOK. It says what failed, for which target,
 // and why.
 type connectionError struct {
-	doing  string // connecting or pinging
+	doing  string // connecting or pinging; "": neither was tried
 	target string
 	cause  error
 }
@@ -47,6 +47,9 @@ const (
 )
 
 func (e *connectionError) Error() string {
+	if e.doing == "" {
+		return "grpcpool: " + e.cause.Error()
+	}
 	text := strings.TrimPrefix(reason.OneLine(health.Describe(e.cause)), e.target+": ") // not twice
 	return fmt.Sprintf("grpcpool: %s %q: %s", e.doing, e.target, text)
 }

@@ -39,4 +39,9 @@ func eventOptions(ctx context.Context) []grpc.DialOption {
 }
 
 // Target returns the address that the factory was made with.
-func (f *Factory) Target() string { return f.target }
+func (f *Factory) Target() string {
+	if !f.made() {
+		return ""
+	}
+	return f.target
+}

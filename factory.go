@@ -25,7 +25,8 @@ import (
 const maxHeaderListSize = 1 << 20
 
 // Factory is a ConnectionFactory for one target. It may be used by several pools,
-// and its methods may be called concurrently.
+// and its methods may be called concurrently. With a nil or zero Factory every dial and
+// ping fails.
 type Factory struct {
 	target       string
 	creds        credentials.TransportCredentials
@@ -37,6 +38,14 @@ type Factory struct {
 	provider     *identity.Provider // nil: the credentials are the caller's
 	ownsProvider bool               // Close closes it
 }
+
+var errNotMade = errors.New("the Factory is nil or empty; make one with NewFactory, NewMutualTLSFactory or NewIdentityFactory")
+
+// made reports whether the factory was made by a constructor.
+func (f *Factory) made() bool { return f != nil && f.ping != nil }
+
+// notMade is the error of a factory that was not made by a constructor.
+func notMade() error { return &connectionError{cause: errNotMade} }
 
 // NewFactory returns a factory for any credentials: insecure, TLS, ALTS, SPIFFE
 // or the caller's own. serverAddress is "host:port" or any gRPC target, such as
@@ -150,6 +159,9 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 
 // NewInspectedConnection is NewConnection, and returns an inspector of the channel as well.
 func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
+	if !f.made() {
+		return nil, nil, notMade()
+	}
 	start := time.Now()
 	progress, observer := new(handshake.Progress), new(scale.Observer)
 	conn, err := f.newChannel(progress.Watch(f.creds, f.serverName), observer, eventOptions(ctx)...)
@@ -172,6 +184,9 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 // that wait for a stream. The error matches ErrConnectionNotOK with errors.Is, and wraps
 // the ping's.
 func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {
+	if !f.made() {
+		return notMade()
+	}
 	if conn == nil {
 		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}

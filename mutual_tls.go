@@ -23,7 +23,8 @@ const minKeepaliveTime = 10 * time.Second
 // for its host (see WithServerName). After keepaliveTime without activity on a connection
 // with open streams the client sends an HTTP/2 PING, and closes the connection if there is
 // no answer within keepaliveTimeout. A keepaliveTime below 10 s counts as 10 s, and a
-// keepaliveTimeout of 0 or less counts as 20 s (gRFC A8). A nil ping is HealthPing.
+// keepaliveTimeout of 0 or less counts as 20 s (gRFC A8). WithKeepalive replaces both. A
+// nil ping is that of WithPing, and otherwise HealthPing.
 //
 // PEM that cannot be used and an address that can never work are errors here, which name
 // the argument and the reason.
@@ -60,8 +61,8 @@ func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress strin
 
 // NewIdentityFactory returns a factory whose channels use the provider's identity, as
 // channels made with its DialOption do. Any number of factories may share one provider.
-// A nil or zero provider is an error. serverAddress is as in NewFactory. Keepalive is off unless
-// WithKeepalive turns it on.
+// A nil or zero provider is an error. serverAddress is as in NewFactory. Keepalive is off
+// unless WithKeepalive turns it on.
 func NewIdentityFactory(serverAddress string, provider *identity.Provider, opts ...FactoryOption) (*Factory, error) {
 	if provider.Info().Generation == 0 {
 		return nil, errors.New("grpcpool: provider is nil or empty; make one with identity.FromPEM, FromFiles or FromSource")
@@ -106,7 +107,7 @@ var _ IdentityReporter = (*Factory)(nil)
 // Identity describes the identity that new connections show. It is the zero
 // identity.Info for a factory that was made with NewFactory.
 func (f *Factory) Identity() identity.Info {
-	if f.provider == nil {
+	if !f.made() || f.provider == nil {
 		return identity.Info{}
 	}
 	return f.provider.Info()
@@ -115,6 +116,9 @@ func (f *Factory) Identity() identity.Info {
 // Reload checks for a new identity now; see identity.Provider.Reload. For a factory that
 // was made with NewFactory it does nothing.
 func (f *Factory) Reload(ctx context.Context) error {
+	if !f.made() {
+		return notMade()
+	}
 	if f.provider == nil {
 		return nil
 	}
@@ -130,7 +134,7 @@ func (f *Factory) Reload(ctx context.Context) error {
 // factory can still make channels. There is no need to call it, and a pool does not: its
 // factory may be in use elsewhere.
 func (f *Factory) Close() error {
-	if !f.ownsProvider {
+	if !f.made() || !f.ownsProvider {
 		return nil
 	}
 	if err := f.provider.Close(); err != nil {

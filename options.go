@@ -43,8 +43,10 @@ func (cfg *factoryConfig) identityLogger(target string) identity.Option {
 	return identity.WithLogger(cfg.logger.With("target", target))
 }
 
-// WithDialOptions adds options for grpc.NewClient. They come after the factory's own, so
-// they win where both set the same thing.
+// WithDialOptions adds options for grpc.NewClient, and those of package scale. They come
+// after the factory's own, so they win where both set the same thing: transport
+// credentials among them replace the factory's, with their identity. It may be given
+// several times.
 func WithDialOptions(opts ...grpc.DialOption) FactoryOption {
 	return func(cfg *factoryConfig) error {
 		for i, opt := range opts {
@@ -68,8 +70,8 @@ func WithPing(ping PingFunc) FactoryOption {
 	}
 }
 
-// WithKeepalive sets grpc-go's HTTP/2 keepalive (gRFC A8). Without it a channel
-// of NewFactory sends no keepalive pings. A server closes connections that ping
+// WithKeepalive sets grpc-go's HTTP/2 keepalive (gRFC A8). Without it only the channels of
+// NewMutualTLSFactory send keepalive pings. A server closes connections that ping
 // more often than its policy allows, which by default is once in five minutes.
 func WithKeepalive(params keepalive.ClientParameters) FactoryOption {
 	return func(cfg *factoryConfig) error {

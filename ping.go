@@ -29,7 +29,7 @@ type PingFunc func(ctx context.Context, conn *grpc.ClientConn) (time.Duration, e
 // nothing about the connection: every stream was taken, or the program's own credentials
 // or interceptors failed. Nor does an HTTP answer below 500, such as 404: a proxy may
 // forward other methods to a gRPC server. The error says so, and a Factory then returns
-// the channel without a pong.
+// the channel although the ping was not answered.
 func HealthPing(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	return health.Ping(ctx, conn)
 }

@@ -21,7 +21,7 @@ const lifetime = 24 * time.Hour
 
 // CA is a certificate authority in memory. Its methods may be called concurrently.
 type CA struct {
-	// PEM is the authority's own certificate, what a peer puts among its roots.
+	// PEM is the authority's own certificate, for the roots of its peers.
 	PEM []byte
 
 	cert *x509.Certificate
@@ -45,7 +45,7 @@ type KeyPair struct {
 	CertPEM, KeyPEM []byte
 }
 
-// Certificate is the pair as crypto/tls wants it.
+// Certificate is the pair for crypto/tls.
 func (p KeyPair) Certificate() (tls.Certificate, error) {
 	cert, err := tls.X509KeyPair(p.CertPEM, p.KeyPEM)
 	if err != nil {

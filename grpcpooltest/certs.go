@@ -46,7 +46,15 @@ func NewCerts(opts ...CertsOption) (*Certs, error) {
 }
 
 // Renew issues new certificates of the same authority, as NewCerts does.
-func (c *Certs) Renew(opts ...CertsOption) (*Certs, error) { return c.CA.issueBoth(opts) }
+func (c *Certs) Renew(opts ...CertsOption) (*Certs, error) { return c.authority().issueBoth(opts) }
+
+// authority is nil if c is.
+func (c *Certs) authority() *CA {
+	if c == nil {
+		return nil
+	}
+	return c.CA
+}
 
 func (ca *CA) issueBoth(opts []CertsOption) (*Certs, error) {
 	want := certRequests{server: localhostRequest()}
@@ -69,12 +77,17 @@ func (ca *CA) issueBoth(opts []CertsOption) (*Certs, error) {
 
 // ServerTLS is a TLS 1.3 configuration of a server that demands a client certificate
 // of the authority.
-func (c *Certs) ServerTLS() (*tls.Config, error) { return c.CA.ServerConfig(c.Server) }
+func (c *Certs) ServerTLS() (*tls.Config, error) {
+	if err := c.authority().usable(); err != nil {
+		return nil, err
+	}
+	return c.CA.ServerConfig(c.Server)
+}
 
 // ClientTLS is a TLS 1.3 configuration of a client that shows its certificate and
 // trusts the authority.
 func (c *Certs) ClientTLS() (*tls.Config, error) {
-	if err := c.CA.usable(); err != nil {
+	if err := c.authority().usable(); err != nil {
 		return nil, err
 	}
 	cert, err := c.Client.Certificate()
@@ -123,7 +136,7 @@ type Files struct {
 // client-key.pem. A file that exists is replaced by renaming, so a reader never sees
 // a part of one.
 func (c *Certs) WriteFiles(dir string) (Files, error) {
-	if err := c.CA.usable(); err != nil {
+	if err := c.authority().usable(); err != nil {
 		return Files{}, err
 	}
 	f := Files{

@@ -1,6 +1,5 @@
-// Package grpcpooltest helps to test programs that use go-grpcpool, or gRPC as it
-// comes: it has servers in memory and on loopback, mutual TLS with certificates of
-// its own, and faults on demand. The file usage_test.go of this package has tests to
+// Package grpcpooltest helps to test programs that use go-grpcpool or plain gRPC. It has
+// servers in memory and on loopback, certificates for mutual TLS, and faults on demand. The file usage_test.go of this package has tests to
 // copy: a restart, a blackhole, a stream limit, a renewed certificate.
 //
 // A test of what a program does while its server restarts:
@@ -15,7 +14,7 @@
 //		defer cc.Close()
 //		server.Stop()
 //		time.AfterFunc(time.Minute, server.Start)
-//		// call the server through cc; the minute passes at once
+//		// A call with grpc.WaitForReady(true) succeeds after the minute, which passes at once.
 //	})
 //
 // # Servers
@@ -38,7 +37,7 @@
 //	the server shuts down gracefully             Server.GracefulStop       Server.Start
 //	connections are to be replaced (GOAWAY)      Server.GoAway             by itself
 //	few calls at a time on a connection          Server.SetStreamLimit     Server.SetStreamLimit(0)
-//	the health service says NOT_SERVING          Server.Health             Server.Health
+//	the health service says NOT_SERVING          Health.SetServingStatus   Health.SetServingStatus
 //	other certificates                           Server.UseCerts           Server.UseCerts
 //	bytes vanish, dials hang                     Link.Blackhole            Link.Heal
 //	bytes vanish one way                         Link.Drop                 Link.Heal
@@ -49,7 +48,7 @@
 //
 // A [Link] is the network between a client and any server: see [NewLink].
 //
-// [Server.Counts] tells how many connections and calls a server has seen, and how
+// [Standalone.Counts] tells how many connections and calls a server has seen, and how
 // many calls at a time. The package h2test, below this one, has a server that speaks
 // HTTP/2 without gRPC's help: it changes the limit of open connections, counts
 // the streams that violate it, and breaks the protocol on demand.

@@ -20,14 +20,14 @@ import (
 )
 
 // A test of a program's client: does a call outlast a restart of the server? In the
-// bubble of testing/synctest the minute passes at once. Instead of TestService, register
-// the program's service.
+// bubble of testing/synctest the minute passes at once. Register the program's service in
+// place of TestService.
 func ExampleNewServer() {
 	_ = func(t *testing.T) { // func TestACallOutlastsARestart(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(),
 				grpcpooltest.WithServices(func(r grpc.ServiceRegistrar) {
-					testpb.RegisterTestServiceServer(r, testpb.UnimplementedTestServiceServer{})
+					testpb.RegisterTestServiceServer(r, greeter{})
 				}))
 			factory, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
 				grpcpool.WithDialOptions(server.DialOptions()...))
@@ -44,6 +44,15 @@ func ExampleNewServer() {
 			}
 		})
 	}
+}
+
+// greeter is the program's service.
+type greeter struct {
+	testpb.UnimplementedTestServiceServer
+}
+
+func (greeter) EmptyCall(context.Context, *testpb.Empty) (*testpb.Empty, error) {
+	return &testpb.Empty{}, nil
 }
 
 // A server for a program that is not a test: a demo, or a load generator.

@@ -26,7 +26,7 @@ type Link struct {
 	dials atomic.Int64
 
 	mu       sync.Mutex    // guards all below
-	changed  chan struct{} // closed, and made anew, at every change
+	changed  chan struct{} // closed, and made anew, at every change; nil in a zero Link
 	up, down bool          // what is dropped: to the server, to the client
 	hung     bool          // dials succeed, and nothing passes
 	refused  bool          // dials are refused
@@ -34,20 +34,21 @@ type Link struct {
 	conns    map[*linkConn]struct{}
 }
 
-// NewLink makes a link to the server that dial connects to, such as [Server.Dial].
+// NewLink makes a link to the server that dial connects to, such as [Standalone.Dial]. If
+// dial is nil, every dial over the link fails.
 func NewLink(dial DialFunc) *Link {
 	return &Link{dial: dial, changed: make(chan struct{}), conns: make(map[*linkConn]struct{})}
 }
 
-// DialOption has a client dial over the link.
+// DialOption makes a client dial over the link.
 func (l *Link) DialOption() grpc.DialOption { return grpc.WithContextDialer(l.Dial) }
 
 // Blackhole drops everything, as if the cable were cut: nothing arrives any more, and
 // dials hang. Undone by Heal.
 func (l *Link) Blackhole() { l.Drop(true, true) }
 
-// Drop says what is dropped from now on: what goes up to the server, what comes down to
-// the client. While it is either, dials hang. Undone by Heal.
+// Drop sets what is dropped from now on: up is what goes to the server, down what comes
+// to the client. While either is dropped, dials hang. Undone by Heal.
 func (l *Link) Drop(up, down bool) {
 	l.change(func() { l.up, l.down = up, down })
 }
@@ -70,12 +71,12 @@ func (l *Link) Heal() {
 }
 
 // Delay makes everything that is sent from now on arrive later by d, each way. A dial
-// takes two delays. Undone by Delay(0).
+// takes two delays. A d of 0 or less is no delay.
 func (l *Link) Delay(d time.Duration) {
 	l.change(func() { l.delay = d })
 }
 
-// Reset cuts every open connection.
+// Reset cuts every open connection. It does not wait until the client has noticed.
 func (l *Link) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +92,9 @@ func (l *Link) change(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
-	close(l.changed)
+	if l.changed != nil {
+		close(l.changed)
+	}
 	l.changed = make(chan struct{})
 }
 

@@ -59,10 +59,13 @@ func (c *config) refuse(what string) {
 
 // WithInMemory serves without a socket: clients reach the server by its DialOptions
 // only. In a bubble of testing/synctest this is the only way, since its clock stands
-// still while a goroutine waits for a socket.
+// still while a goroutine waits for a socket. Make the server, its links and its clients
+// inside the bubble.
 func WithInMemory() Option { return func(c *config) { c.inMemory = true } }
 
-// WithServices registers services, at each start of the server.
+// WithServices registers services. register is called at each start of the server, and for
+// GoAway and SetStreamLimit. A service takes the place of one of this package with the
+// same name. Its handlers must return when their contexts end: Stop waits for them.
 func WithServices(register func(grpc.ServiceRegistrar)) Option {
 	return func(c *config) {
 		if register == nil {
@@ -90,7 +93,7 @@ func WithServerOptions(opts ...grpc.ServerOption) Option {
 // Default: plaintext.
 func WithMutualTLS() Option { return func(c *config) { c.fresh = true } }
 
-// WithCerts serves mutual TLS with certificates that the test has made.
+// WithCerts serves mutual TLS with certs, which the test has made with [NewCerts].
 func WithCerts(certs *Certs) Option {
 	return func(c *config) {
 		if certs == nil {
@@ -101,8 +104,8 @@ func WithCerts(certs *Certs) Option {
 	}
 }
 
-// WithTLS serves TLS as cfg says. DialOptions then has no credentials: they are the
-// test's to add.
+// WithTLS serves TLS as cfg says. DialOptions then has no credentials; give it the
+// client's as further options.
 func WithTLS(cfg *tls.Config) Option {
 	return func(c *config) {
 		if cfg == nil {
@@ -114,7 +117,7 @@ func WithTLS(cfg *tls.Config) Option {
 }
 
 // WithStreamLimit lets each connection have n calls at a time. 0, the default, sets
-// no limit. See Server.SetStreamLimit.
+// no limit. [Standalone.SetStreamLimit] changes it.
 func WithStreamLimit(n uint32) Option { return func(c *config) { c.limit = n } }
 
 // WithoutHealth serves no health service.
@@ -124,9 +127,9 @@ func WithoutHealth() Option { return func(c *config) { c.noHealth = true } }
 // this is for benchmarks.
 func WithoutCounts() Option { return func(c *config) { c.noCounts = true } }
 
-// WithEmptyCall has f called in every grpc.testing.TestService/EmptyCall, which ends
-// with f's error: a call that waits or fails as the test wants. f has to return when
-// its context ends, or the server cannot stop.
+// WithEmptyCall makes every call of grpc.testing.TestService/EmptyCall call f and end with
+// its error: a call that waits or fails as the test wants. f may be called concurrently. It
+// must return when its context ends: Stop waits for it.
 func WithEmptyCall(f func(context.Context) error) Option {
 	return func(c *config) {
 		if f == nil {

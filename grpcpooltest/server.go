@@ -1,29 +1,37 @@
 package grpcpooltest
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
-// Server is a gRPC server of a test. What goes wrong in it fails the test. Its
-// methods may be called concurrently.
+// Server is a gRPC server of a test. What goes wrong in Start, Stop and GracefulStop
+// fails the test; the other methods are those of its [Standalone], such as Target,
+// DialOptions and Counts. Its methods may be called concurrently, from any goroutine.
 type Server struct {
 	*Standalone
 
 	tb TB
 }
 
-// NewServer starts a server that is stopped when the test ends.
+// NewServer starts a server that is stopped when the test ends. A mistake in the options
+// ends the test.
 func NewServer(tb TB, opts ...Option) *Server {
 	tb.Helper()
 	s := &Server{Standalone: NewStandalone(opts...), tb: tb}
-	s.Start()
-	tb.Cleanup(s.Stop)
+	tb.Cleanup(func() { s.report(s.end()) })
+	if err := s.Standalone.Start(context.Background()); err != nil {
+		tb.Fatalf("%v", err)
+	}
 	return s
 }
 
-// Start starts the server again, at the address that it had.
+// Start starts the server again, at the address that it had. After the test has ended
+// it does nothing, so a timer of the test may call it.
 func (s *Server) Start() {
 	s.tb.Helper()
-	if err := s.Standalone.Start(context.Background()); err != nil {
-		s.tb.Fatalf("%v", err)
+	if err := s.Standalone.Start(context.Background()); !errors.Is(err, errEnded) {
+		s.report(err) // not Fatalf, which only the test's own goroutine may call
 	}
 }
 

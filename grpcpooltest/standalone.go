@@ -27,10 +27,12 @@ const (
 )
 
 // Standalone is a [Server] without a test: it returns its errors, and the caller
-// starts and stops it. Its methods may be called concurrently.
+// starts and stops it. Make one with [NewStandalone]. Its methods may be called
+// concurrently.
 type Standalone struct {
-	// Health is what the health service says: SERVING, unless the test sets another
-	// status. It stays the same when the server is started again.
+	// Health is what the health service says: SERVING, unless SetServingStatus sets
+	// another status, of "" for the whole server. It stays the same when the server is
+	// started again.
 	Health *health.Server
 
 	cfg      config
@@ -43,6 +45,7 @@ type Standalone struct {
 	limit  uint32
 	run    *run   // nil while stopped
 	ending []*run // those that are being stopped
+	ended  bool   // the test is over: there will be no other run
 }
 
 // NewStandalone makes a server that has not begun to listen. Start and Listen tell
@@ -54,6 +57,14 @@ func NewStandalone(opts ...Option) *Standalone {
 	return s
 }
 
+var (
+	errNotMade = errors.New("grpcpooltest: the server is not made; make one with NewServer or NewStandalone")
+	errEnded   = errors.New("grpcpooltest: the test has ended")
+)
+
+// made reports whether the server was made by a constructor.
+func (s *Standalone) made() bool { return s != nil && s.meter != nil }
+
 // Start is Listen and Serve.
 func (s *Standalone) Start(ctx context.Context) error {
 	if err := s.Listen(ctx); err != nil {
@@ -64,8 +75,12 @@ func (s *Standalone) Start(ctx context.Context) error {
 }
 
 // Listen binds a free port of the loopback address, the same each time. Clients
-// may connect from here on and are served after Serve.
+// may connect from here on and are served after Serve. It is an error if the server
+// listens already.
 func (s *Standalone) Listen(ctx context.Context) error {
+	if !s.made() {
+		return errNotMade
+	}
 	if s.cfg.err != nil {
 		return s.cfg.err
 	}
@@ -76,6 +91,9 @@ func (s *Standalone) Listen(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return errEnded
+	}
 	if s.run != nil {
 		return errors.New("grpcpooltest: the server listens already; stop it first")
 	}
@@ -125,8 +143,16 @@ func (s *Standalone) newServer() *grpc.Server {
 func (s *Standalone) Stop() error { return s.stop((*grpc.Server).Stop) }
 
 // GracefulStop closes the listener, tells the clients to go and waits until their
-// calls have ended.
+// calls have ended. A Stop meanwhile ends the calls.
 func (s *Standalone) GracefulStop() error { return s.stop((*grpc.Server).GracefulStop) }
+
+// end is the last Stop.
+func (s *Standalone) end() error {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	return s.Stop()
+}
 
 func (s *Standalone) stop(how func(*grpc.Server)) error {
 	s.mu.Lock()
@@ -169,8 +195,9 @@ func (s *Standalone) SetStreamLimit(n uint32) {
 	}
 }
 
-// UseCerts serves other certificates, and admits the clients of another authority, from
-// the next handshake on. Open connections stay.
+// UseCerts serves other certificates, and accepts the clients of their authority, from
+// the next handshake on. Open connections stay. It is an error if the server was not made
+// with WithMutualTLS or WithCerts, or if certs cannot be used.
 func (s *Standalone) UseCerts(certs *Certs) error {
 	if certs == nil || s.certs.Load() == nil {
 		return errors.New("grpcpooltest: UseCerts needs certificates, and a server of WithMutualTLS or WithCerts")
@@ -182,7 +209,7 @@ func (s *Standalone) UseCerts(certs *Certs) error {
 	return nil
 }
 
-// Certs is what the server serves mutual TLS with, and what its clients need. It is nil
+// Certs is what the server serves mutual TLS with: the last ones of UseCerts. It is nil
 // unless the server was made with WithMutualTLS or WithCerts.
 func (s *Standalone) Certs() *Certs { return s.certs.Load() }
 
@@ -218,6 +245,10 @@ func (s *Standalone) Target() string {
 // scale.NewClient or grpcpool.WithDialOptions: credentials, unless the server was made
 // with WithTLS, and the way into memory. They end with more, which wins: such as a
 // [Link]'s DialOption.
+//
+// Their credentials are fixed, and replace those of a grpcpool.Factory. To test a client
+// with its own credentials, such as ones that are renewed, leave DialOptions out and
+// reach a server in memory by grpc.WithContextDialer(server.Dial).
 func (s *Standalone) DialOptions(more ...grpc.DialOption) []grpc.DialOption {
 	var opts []grpc.DialOption
 	switch certs := s.certs.Load(); {
@@ -273,7 +304,18 @@ func refused() error {
 func (s *Standalone) Accepted() int { return int(s.accepted.Load()) }
 
 // Counts is what the server has seen since it was made.
-func (s *Standalone) Counts() Counts { return s.meter.counts() }
+func (s *Standalone) Counts() Counts {
+	if !s.made() {
+		return Counts{}
+	}
+	return s.meter.counts()
+}
 
-// WaitOpen waits until n connections are open.
-func (s *Standalone) WaitOpen(ctx context.Context, n int) error { return s.meter.waitOpen(ctx, n) }
+// WaitOpen waits until n connections are open, by [Counts].Open. The error says how many
+// are open when ctx ends, and wraps the cause of its end.
+func (s *Standalone) WaitOpen(ctx context.Context, n int) error {
+	if !s.made() {
+		return errNotMade
+	}
+	return s.meter.waitOpen(ctx, n)
+}

@@ -46,7 +46,11 @@ func (c *rotatingCredentials) Info() credentials.ProtocolInfo {
 	if c.provider.ready() != nil {
 		return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 	}
-	return c.provider.current.Load().creds.Info()
+	info := c.provider.current.Load().creds.Info()
+	if c.serverName != "" { // gRPC takes it for the authority, and refuses another
+		info.ServerName = c.serverName //nolint:staticcheck // deprecated, and gRPC still reads it
+	}
+	return info
 }
 
 func (c *rotatingCredentials) Clone() credentials.TransportCredentials {

@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
-// maxServerCertificates bounds the memory of a provider whose servers come and go.
-const maxServerCertificates = 256
+// maxServerCertificates bounds the memory of a provider whose servers come and go, to a few
+// MB. A server whose certificate is forgotten is warned of again, or never, so it is more
+// than the servers that one program talks to.
+const maxServerCertificates = 1 << 13
 
 // Authorities are renewed by people, who need time, but not a third of ten years.
 const (

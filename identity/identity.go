@@ -32,7 +32,7 @@ type Source func(ctx context.Context) (Identity, error)
 
 // Info describes the identity of a provider. It holds no secrets.
 type Info struct {
-	Generation uint64    `json:"generation"` // 1 for the first, one more for each that replaced it; 0: the factory has none
+	Generation uint64    `json:"generation"` // 1 for the first, one more for each that replaced it; 0: there is no identity
 	Subject    string    `json:"subject"`    // of the client certificate, as RFC 2253 writes it
 	Serial     string    `json:"serial"`     // hexadecimal
 	NotBefore  time.Time `json:"notBefore"`

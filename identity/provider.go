@@ -49,6 +49,8 @@ type Provider struct {
 	closed    bool
 	endWatch  context.CancelFunc // ends the watch that runs; nil: none does
 	watches   sync.WaitGroup     // Go is called with mu held and not closed
+
+	watchEnded chan struct{} // closed when there is no watch and will be none; nil before Close
 }
 
 // FromPEM returns a provider of the identity in three PEM texts. The server's
@@ -163,7 +165,7 @@ func (p *Provider) Reload(ctx context.Context) error {
 // and the provider can still be used: handshakes check for a new identity all the same.
 // There is no need to call it, since the watch also ends with the last channel. The error
 // names what hangs and has not returned within a second, such as a file whose file system
-// does not answer; one goroutine waits for it until it does.
+// does not answer, or the log's handler; one goroutine waits for it until it does.
 func (p *Provider) Close() error {
 	if p.ready() != nil {
 		return nil
@@ -174,10 +176,23 @@ func (p *Provider) Close() error {
 		p.endWatch()
 		p.endWatch = nil
 	}
+	ended := p.watchEnded
+	if ended == nil {
+		ended = make(chan struct{})
+		p.watchEnded = ended
+		go func() {
+			defer close(ended)
+			p.watches.Wait()
+		}()
+	}
 	p.mu.Unlock()
-	p.watches.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // only a log handler can hold up a watch
+		return errors.New("identity: closing: the watch for new identities has not ended: the log's handler does not return")
+	}
 	select {
 	case p.checking <- struct{}{}:
 		defer func() { <-p.checking }()

@@ -53,6 +53,9 @@ func wantMisuse(t *testing.T, p *shared.Pool, mistake string) {
 	}
 }
 
+// ownFactory is a program's factory, with the methods of ours.
+type ownFactory struct{ *grpcpool.Factory }
+
 func TestAMistakeInTheArgumentsOfNewIsNamedByEveryCall(t *testing.T) {
 	for _, test := range []struct {
 		mistake string
@@ -61,6 +64,7 @@ func TestAMistakeInTheArgumentsOfNewIsNamedByEveryCall(t *testing.T) {
 	}{
 		{"nil ConnectionFactory: pass one", nil, shared.WithName("orders")},
 		{"nil ConnectionFactory: pass one", (*grpcpool.Factory)(nil), shared.WithName("orders")},
+		{"nil ConnectionFactory: pass one", (*ownFactory)(nil), shared.WithName("orders")},
 		{"option 1 of 1 is nil: leave it out", &fakeFactory{}, nil},
 		{"WithLogger(nil): leave", &fakeFactory{}, shared.WithLogger(nil)},
 		{"WithTracer(nil): leave", &fakeFactory{}, shared.WithTracer(nil)},

@@ -3,6 +3,7 @@ package shared
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -86,11 +87,18 @@ func newConfig(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, op
 	return cfg
 }
 
-// isNil reports whether there is no factory. A nil *grpcpool.Factory is what a program
-// has that does not look at the error of a constructor.
+// isNil reports whether there is no factory. A nil pointer in the interface, such as a nil
+// *grpcpool.Factory, is what a program has that does not look at the error of a
+// constructor.
 func isNil(factory grpcpool.ConnectionFactory) bool {
-	f, ok := factory.(*grpcpool.Factory)
-	return factory == nil || ok && f == nil
+	switch v := reflect.ValueOf(factory); v.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map:
+		return v.IsNil()
+	default:
+		return false
+	}
 }
 
 // mistake notes what is wrong with an argument of New, and what to do about it.

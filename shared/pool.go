@@ -222,39 +222,56 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 	case <-p.drained:
 		return p.errStillRunning()
 	case <-ctx.Done():
-		return fmt.Errorf("grpcpool: shutting down with %s out: %w", plural(p.Stats().Leases, "lease"), context.Cause(ctx))
+		return shuttingDownError(ctx, p.Stats().Leases)
 	}
+}
+
+func shuttingDownError(ctx context.Context, leases int) error {
+	return fmt.Errorf("grpcpool: shutting down with %s out: %w", plural(leases, "lease"), context.Cause(ctx))
 }
 
 // Close is Shutdown with the drain timeout; see WithDrainTimeout. After that it closes
 // the channel under the leases that are still out, and returns an error that says how
-// many. Closing a closed pool does nothing.
+// many. It returns nil if none was. Closing a closed pool does nothing.
 //
 // Code of the program that does not return does not stop Close: a PingFunc or a factory
 // that ignores its context, a hook, a log handler. Close returns within the drain
 // timeout and two seconds more. Its error, and the last event, then say what still runs.
 func (p *Pool) Close() error {
+	p.stopLending()
 	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.drainTimeout)
 	defer cancel()
-	err := p.Shutdown(ctx)
-	if err == nil || ctx.Err() == nil {
-		return err
+	select {
+	case <-p.drained:
+		return p.errStillRunning()
+	case <-ctx.Done():
 	}
 	p.drainTimedOutOnce.Do(func() { close(p.drainTimedOut) })
-	for _, c := range p.openChannels() {
-		c.closeOnce()
-	}
+	leases := p.endLeases()
 	timer := time.NewTimer(closeGrace)
 	defer timer.Stop()
 	select {
 	case <-p.drained:
-		if text := p.describeStuck(); text != "" {
-			return fmt.Errorf("%w; still running: %s", err, text)
-		}
-		return err
 	case <-timer.C:
-		return p.abandon(err)
+		return p.abandon(shuttingDownError(ctx, leases))
 	}
+	if leases == 0 {
+		return p.errStillRunning()
+	}
+	err := shuttingDownError(ctx, leases)
+	if text := p.describeStuck(); text != "" {
+		return fmt.Errorf("%w; still running: %s", err, text)
+	}
+	return err
+}
+
+// endLeases closes every channel, and returns how many leases were out.
+func (p *Pool) endLeases() (leases int) {
+	for _, c := range p.openChannels() {
+		leases += c.leasesOut()
+		c.closeOnce()
+	}
+	return leases
 }
 
 func (p *Pool) stopLending() {

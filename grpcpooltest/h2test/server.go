@@ -14,12 +14,12 @@
 //		t.Errorf("%d streams beyond the limit", n)
 //	}
 //
-// A server of package grpcpooltest has services and is gRPC's own; take one of those
-// unless a test is about HTTP/2. Network faults are there as well: a
-// [grpcpooltest.Link] leads to [Server.Dial] too.
+// Unless a test is about HTTP/2, use a server of package grpcpooltest: it is gRPC's own,
+// and has services. Its [grpcpooltest.Link] adds faults of the network to a server of
+// this package too: give [Server.Dial] to [grpcpooltest.NewLink].
 //
-// The server trusts its client in one thing, memory: frames for a client that does
-// not read pile up, except those of floods.
+// Do not use the server for clients that are not trusted: frames for a client that does
+// not read use memory without a bound, except those of floods.
 package h2test
 
 import (
@@ -61,10 +61,12 @@ type Option func(*Server)
 // default, advertises none.
 func WithLimit(n int) Option { return func(s *Server) { s.limit = n } }
 
-// WithDelay sets the time from the end of a request to its answer. Default 0.
+// WithDelay sets the time from the end of a request to its answer. The default is 0. A
+// delay of 0 or less is none.
 func WithDelay(d time.Duration) Option { return func(s *Server) { s.delay = d } }
 
-// WithTLS serves TLS, and negotiates "h2" whatever cfg says about protocols.
+// WithTLS serves TLS, and negotiates "h2" whatever cfg says about protocols. A nil cfg is
+// a mistake.
 func WithTLS(cfg *tls.Config) Option {
 	return func(s *Server) {
 		if cfg == nil {
@@ -76,10 +78,12 @@ func WithTLS(cfg *tls.Config) Option {
 	}
 }
 
-// WithGrace sets the time between the two GOAWAYs of a graceful end. Default 0.
+// WithGrace sets the time between the two GOAWAYs of a graceful end (see
+// [Server.GoAway]). The default is 0.
 func WithGrace(d time.Duration) Option { return func(s *Server) { s.grace = d } }
 
-// WithFault makes new connections misbehave, until SetFault says otherwise.
+// WithFault makes new connections misbehave until SetFault changes that. An unknown fault
+// is a mistake.
 func WithFault(f Fault) Option {
 	return func(s *Server) {
 		if f.String() == unknownFault {
@@ -90,8 +94,9 @@ func WithFault(f Fault) Option {
 	}
 }
 
-// WithOnCall has f called for every call when it arrives, in order on one connection
-// and concurrently across connections. The connection waits for f.
+// WithOnCall makes the server call f for every call when it arrives: in order on one
+// connection, concurrently across connections. The connection waits for f, and so does
+// Close. A nil f is a mistake.
 func WithOnCall(f func(CallInfo)) Option {
 	return func(s *Server) {
 		if f == nil {
@@ -148,7 +153,7 @@ func newServer(opts []Option) *Server {
 // Addr is the listener's address.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Counts is a snapshot.
+// Counts returns what the server has seen so far. It may be called after Close.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	open := len(s.conns)
@@ -183,7 +188,8 @@ func (s *Server) SetDelay(d time.Duration) {
 	s.delay = d
 }
 
-// SetFault changes how connections to come misbehave. NoFault undoes it.
+// SetFault changes how connections to come misbehave. NoFault undoes it. Open connections
+// stay as they are.
 func (s *Server) SetFault(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
