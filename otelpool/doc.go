@@ -1,16 +1,16 @@
-// Package otelpool adds OpenTelemetry traces and metrics to a pool. [Instrument], an
-// option of the factory, traces and measures RPCs. [Trace], an option of the pool, shows
-// in a caller's trace that a call had to wait for a connection, and for what. [Metrics],
+// Package otelpool adds OpenTelemetry traces and metrics to a pool. [WithInstrumentation], an
+// option of the factory, traces and measures RPCs. [WithTracing], an option of the pool, shows
+// in a caller's trace that a call had to wait for a connection, and for what. [WithMetrics],
 // another option of the pool, measures its connections, waits, leases and tests.
 //
 //	tracing := []otelpool.Option{otelpool.WithTracerProvider(tp), otelpool.WithMeterProvider(mp)}
 //	factory, err := grpcpool.NewFactory(address, credentials.NewTLS(nil),
-//		otelpool.Instrument(tracing...))
+//		otelpool.WithInstrumentation(tracing...))
 //	if err != nil {
 //		return err
 //	}
 //	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"),
-//		otelpool.Trace(tracing...), otelpool.Metrics(tracing...))
+//		otelpool.WithTracing(tracing...), otelpool.WithMetrics(tracing...))
 //	defer pool.Close()
 //
 // The trace of the first call then looks like this:
@@ -22,7 +22,7 @@
 //	    └── shop.Orders/Place            the call, on the server
 //
 // A call that finds the connection ready has no grpcpool span, and Get costs it no more
-// than without Trace.
+// than without WithTracing.
 //
 // # On the server
 //

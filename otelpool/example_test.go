@@ -30,11 +30,11 @@ func Example() {
 
 	tracing := otelpool.WithTracerProvider(provider)
 	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, server.Addr(),
-		30*time.Second, 10*time.Second, nil, otelpool.Instrument(tracing))
+		30*time.Second, 10*time.Second, nil, otelpool.WithInstrumentation(tracing))
 	if err != nil {
 		log.Fatal(err)
 	}
-	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"), otelpool.Trace(tracing))
+	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"), otelpool.WithTracing(tracing))
 
 	ctx, span := provider.Tracer("shop").Start(context.Background(), "order")
 	if _, err := testpb.NewBenchmarkServiceClient(pool).UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/davidwartell/go-grpcpool"
 )
 
-// Instrument returns an option of a factory that makes a client span for each RPC on its
+// WithInstrumentation returns an option of a factory that makes a client span for each RPC on its
 // channels, sends the trace to the server in headers, and measures the RPCs. It adds the
 // stats.Handler of otelgrpc; those of other dial options stay in use.
 //
@@ -20,8 +20,8 @@ import (
 // conventions for RPC. An RPC whose context has no span begins a trace, unless it is one of
 // the pool's own pings (see the package documentation). A retry that gRPC makes by itself
 // is a span of its own.
-func Instrument(opts ...Option) grpcpool.FactoryOption {
-	cfg := newConfig("Instrument", opts)
+func WithInstrumentation(opts ...Option) grpcpool.FactoryOption {
+	cfg := newConfig("WithInstrumentation", opts)
 	all := []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(cfg.tracerProvider),
 		otelgrpc.WithMeterProvider(cfg.meterProvider),

@@ -26,7 +26,7 @@ func TestTheSpansOfACallOnBothSidesShareOneTrace(t *testing.T) {
 	client, atServer := newSide(), newSide()
 	server, ids := startServer(t, serverTracing(atServer))
 	pool := newPool(t, ids, server.Addr(),
-		[]grpcpool.FactoryOption{otelpool.Instrument(otelpool.WithTracerProvider(client.provider))})
+		[]grpcpool.FactoryOption{otelpool.WithInstrumentation(otelpool.WithTracerProvider(client.provider))})
 
 	ctx, span := client.begin(t.Context())
 	call(ctx, t, pool)
@@ -51,8 +51,8 @@ func TestACallWithoutASpanBeginsATrace(t *testing.T) {
 	client, atServer := newSide(), newSide()
 	server, ids := startServer(t, serverTracing(atServer))
 	pool := newPool(t, ids, server.Addr(),
-		[]grpcpool.FactoryOption{otelpool.Instrument(otelpool.WithTracerProvider(client.provider))},
-		otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+		[]grpcpool.FactoryOption{otelpool.WithInstrumentation(otelpool.WithTracerProvider(client.provider))},
+		otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
 
 	call(t.Context(), t, pool)
 	if err := server.Stop(); err != nil {
@@ -97,7 +97,7 @@ func headersOf(t *testing.T, opts ...otelpool.Option) (trace.TraceID, metadata.M
 			return handler(ctx, request)
 		}))
 	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{
-		otelpool.Instrument(append(opts, otelpool.WithTracerProvider(client.provider))...),
+		otelpool.WithInstrumentation(append(opts, otelpool.WithTracerProvider(client.provider))...),
 	})
 	ctx, span := client.begin(t.Context())
 	defer span.End()
@@ -206,7 +206,7 @@ func TestHealthChecksAreInATraceOnlyWhenAskedFor(t *testing.T) {
 			client := newSide()
 			server, ids := startServer(t)
 			opts := append([]otelpool.Option{otelpool.WithTracerProvider(client.provider)}, tt.opts...)
-			pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
+			pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...)}, otelpool.WithTracing(opts...))
 			ctx, span := client.begin(t.Context())
 			call(ctx, t, pool)
 			span.End()
@@ -235,7 +235,7 @@ func TestTheWatchdogMakesNoSpan(t *testing.T) {
 			return 0, err
 		}
 		opts := []otelpool.Option{otelpool.WithTracerProvider(client.provider), otelpool.WithHealthChecks()}
-		pool := inMemory(t, []grpcpool.FactoryOption{otelpool.Instrument(opts...), grpcpool.WithPing(ping)}, otelpool.Trace(opts...))
+		pool := inMemory(t, []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...), grpcpool.WithPing(ping)}, otelpool.WithTracing(opts...))
 
 		ctx, span := client.begin(t.Context())
 		conn, err := pool.Get(ctx)

@@ -25,7 +25,7 @@ const (
 	CertificateKey     = attribute.Key("grpcpool.certificate.owner") // of grpcpool.certificate.expiry
 )
 
-// Metrics returns an option of a pool that measures it. Names, units and attributes follow
+// WithMetrics returns an option of a pool that measures it. Names, units and attributes follow
 // OpenTelemetry's conventions for database connection pools. Every metric has the
 // attributes grpcpool.name (see shared.WithName) and server.address; the list names any
 // others. Give pools to the same server different names; otherwise their metrics are
@@ -55,12 +55,12 @@ const (
 //	                                                    (of new connections) or "server" (of open connections, the
 //	                                                    first to expire)
 //
-// [Instrument] measures the RPCs themselves. Of the options, Metrics uses only
+// [WithInstrumentation] measures the RPCs themselves. Of the options, WithMetrics uses only
 // [WithMeterProvider]. When the pool is closed its gauges end; its counters and histograms
-// are complete once Close has returned. With Metrics, Get and Return take about twice as
+// are complete once Close has returned. With it, Get and Return take about twice as
 // long as without.
-func Metrics(opts ...Option) shared.Option {
-	provider := newConfig("Metrics", opts).meterProvider
+func WithMetrics(opts ...Option) shared.Option {
+	provider := newConfig("WithMetrics", opts).meterProvider
 	return shared.WithHooks(func(p *shared.Pool) shared.Hooks {
 		m := newMetrics(provider.Meter(scopeName), p)
 		return shared.Hooks{Event: m.event, Waited: m.waited, Used: m.used}

@@ -144,7 +144,7 @@ func (f *scripted) ConnectionOk(context.Context, *grpc.ClientConn) error {
 func TestTheSumsAreWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, f := newMeters(), &scripted{}
-		p := shared.New(f, time.Minute, shared.WithName("orders"), shared.WithLeakDetection(time.Hour), otelpool.Metrics(m.option()))
+		p := shared.New(f, time.Minute, shared.WithName("orders"), shared.WithLeakDetection(time.Hour), otelpool.WithMetrics(m.option()))
 		get := func() grpcpool.PoolClientConn {
 			l, err := p.Get(t.Context())
 			if err != nil {
@@ -205,7 +205,7 @@ func TestATimeoutIsACallerWhoseDeadlinePassed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMeters()
 		f := &hanging{}
-		p := shared.New(f, 0, otelpool.Metrics(m.option()))
+		p := shared.New(f, 0, otelpool.WithMetrics(m.option()))
 		var callers sync.WaitGroup
 		for i := range 300 {
 			callers.Go(func() {
@@ -240,7 +240,7 @@ func (*hanging) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 	m := newMeters()
 	server, ids := startServer(t, grpc.MaxConcurrentStreams(7))
-	p := newPool(t, ids, server.Addr(), nil, shared.WithLeakDetection(time.Hour), otelpool.Metrics(m.option()))
+	p := newPool(t, ids, server.Addr(), nil, shared.WithLeakDetection(time.Hour), otelpool.WithMetrics(m.option()))
 	call(t.Context(), t, p)
 	l, err := p.Get(t.Context())
 	if err != nil {
@@ -311,7 +311,7 @@ func TestWithoutAMeterProviderItIsTheGlobalOne(t *testing.T) {
 	m, before := newMeters(), otel.GetMeterProvider()
 	t.Cleanup(func() { otel.SetMeterProvider(before) })
 	otel.SetMeterProvider(m)
-	p := shared.New(&scripted{}, 0, otelpool.Metrics(otelpool.WithMeterProvider(nil)))
+	p := shared.New(&scripted{}, 0, otelpool.WithMetrics(otelpool.WithMeterProvider(nil)))
 	defer p.Close()
 	wantFigures(t, m.figures(t), map[string]int64{"grpcpool.connection.count{idle}": 0, "grpcpool.lease.count": 0})
 	if len(m.figures(t)) == 0 {
@@ -322,7 +322,7 @@ func TestWithoutAMeterProviderItIsTheGlobalOne(t *testing.T) {
 func TestAClosedPoolIsNotObserved(t *testing.T) {
 	m := newMeters()
 	for range 3 {
-		p := shared.New(&scripted{}, 0, otelpool.Metrics(m.option()))
+		p := shared.New(&scripted{}, 0, otelpool.WithMetrics(m.option()))
 		if len(m.collect(t)) == 0 {
 			t.Error("nothing is observed of an open pool")
 		}
@@ -337,7 +337,7 @@ func TestAClosedPoolIsNotObserved(t *testing.T) {
 
 func TestMetricsCostGetNoAllocation(t *testing.T) {
 	m := newMeters()
-	p := shared.New(&scripted{}, 0, otelpool.Metrics(m.option()))
+	p := shared.New(&scripted{}, 0, otelpool.WithMetrics(m.option()))
 	defer p.Close()
 	borrow := func() {
 		l, err := p.Get(t.Context())
@@ -356,8 +356,8 @@ func TestMetricsCostGetNoAllocation(t *testing.T) {
 func BenchmarkGetReturn(b *testing.B) {
 	for name, opts := range map[string][]shared.Option{
 		"metrics=none": nil,
-		"metrics=noop": {otelpool.Metrics(otelpool.WithMeterProvider(noop.NewMeterProvider()))},
-		"metrics=sdk":  {otelpool.Metrics(newMeters().option())},
+		"metrics=noop": {otelpool.WithMetrics(otelpool.WithMeterProvider(noop.NewMeterProvider()))},
+		"metrics=sdk":  {otelpool.WithMetrics(newMeters().option())},
 	} {
 		b.Run(name, func(b *testing.B) {
 			p := shared.New(&scripted{}, 0, opts...)

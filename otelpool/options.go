@@ -11,9 +11,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Option is an option of [Instrument], [Trace] and [Metrics]. All three take the same
-// options, so that a program can list them once. Trace uses only [WithTracerProvider],
-// Metrics only [WithMeterProvider]; they ignore the others.
+// Option is an option of [WithInstrumentation], [WithTracing] and [WithMetrics]. All three take the same
+// options, so that a program can list them once. WithTracing uses only [WithTracerProvider],
+// WithMetrics only [WithMeterProvider]; they ignore the others.
 type Option func(*config)
 
 type config struct {
@@ -54,7 +54,7 @@ func WithTracerProvider(provider trace.TracerProvider) Option {
 }
 
 // WithMeterProvider sets the provider of the meters that measure: the pool's metrics (see
-// [Metrics]) and, with [Instrument], the RPC metrics of the OpenTelemetry semantic
+// [WithMetrics]) and, with [WithInstrumentation], the RPC metrics of the OpenTelemetry semantic
 // conventions (rpc.client.call.duration). The default, and the meaning of nil, is
 // OpenTelemetry's global provider, even if the program sets it later.
 func WithMeterProvider(provider metric.MeterProvider) Option {
@@ -70,13 +70,13 @@ func WithPropagators(propagators propagation.TextMapPropagator) Option {
 	return func(cfg *config) { cfg.propagators = propagators }
 }
 
-// WithHealthChecks makes [Instrument] trace and measure RPCs of grpc.health.v1 too. That
+// WithHealthChecks makes [WithInstrumentation] trace and measure RPCs of grpc.health.v1 too. That
 // includes pings, if they are made for a caller with a span.
 func WithHealthChecks() Option {
 	return func(cfg *config) { cfg.healthChecks = true }
 }
 
-// WithHandlerOptions makes [Instrument] pass options to otelgrpc.NewClientHandler, such as
+// WithHandlerOptions makes [WithInstrumentation] pass options to otelgrpc.NewClientHandler, such as
 // otelgrpc.WithSpanAttributes. They come after this package's own and override them: an
 // otelgrpc.WithFilter replaces the filter that leaves health checks out.
 func WithHandlerOptions(opts ...otelgrpc.Option) Option {

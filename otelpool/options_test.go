@@ -15,15 +15,15 @@ func TestANilOptionIsSkippedAndReportedToOpenTelemetry(t *testing.T) {
 	t.Cleanup(func() { otel.SetErrorHandler(before) })
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { got = append(got, err.Error()) }))
 
-	otelpool.Instrument(otelpool.WithHealthChecks(), nil)
-	otelpool.Instrument(otelpool.WithHandlerOptions([]otelgrpc.Option{nil}...))
-	otelpool.Trace(nil)
-	otelpool.Metrics(nil)
+	otelpool.WithInstrumentation(otelpool.WithHealthChecks(), nil)
+	otelpool.WithInstrumentation(otelpool.WithHandlerOptions([]otelgrpc.Option{nil}...))
+	otelpool.WithTracing(nil)
+	otelpool.WithMetrics(nil)
 	want := []string{
-		"otelpool: Instrument: option 2 of 2 is nil",
+		"otelpool: WithInstrumentation: option 2 of 2 is nil",
 		"otelpool: WithHandlerOptions: option 1 of 1 is nil",
-		"otelpool: Trace: option 1 of 1 is nil",
-		"otelpool: Metrics: option 1 of 1 is nil",
+		"otelpool: WithTracing: option 1 of 1 is nil",
+		"otelpool: WithMetrics: option 1 of 1 is nil",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the reports are %q, want %q", got, want)

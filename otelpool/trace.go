@@ -17,7 +17,7 @@ const scopeName = "github.com/davidwartell/go-grpcpool/otelpool"
 // for a pool without a name.
 const PoolNameKey = attribute.Key("grpcpool.name")
 
-// Trace returns an option of a pool that makes a span, in the caller's trace, for
+// WithTracing returns an option of a pool that makes a span, in the caller's trace, for
 // whatever the pool does for that caller:
 //
 //   - grpcpool.wait: Get, or an RPC made on the pool, waits for a connection. If it does
@@ -32,8 +32,8 @@ const PoolNameKey = attribute.Key("grpcpool.name")
 //
 // Of the options it uses only [WithTracerProvider]. It replaces any other
 // shared.WithTracer of the same pool.
-func Trace(opts ...Option) shared.Option {
-	return shared.WithTracer(tracer{newConfig("Trace", opts).tracerProvider.Tracer(scopeName)})
+func WithTracing(opts ...Option) shared.Option {
+	return shared.WithTracer(tracer{newConfig("WithTracing", opts).tracerProvider.Tracer(scopeName)})
 }
 
 type tracer struct {

@@ -21,7 +21,7 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 	client := newSide()
 	opts := []otelpool.Option{otelpool.WithTracerProvider(client.provider)}
 	server, ids := startServer(t)
-	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.Instrument(opts...)}, otelpool.Trace(opts...))
+	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...)}, otelpool.WithTracing(opts...))
 
 	ctx, span := client.begin(t.Context())
 	call(ctx, t, pool)
@@ -50,7 +50,7 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 func TestTheTestBeforeLendingIsASpanOfTheCallersTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := newSide()
-		pool := inMemory(t, nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+		pool := inMemory(t, nil, otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
 		get := func(ctx context.Context) {
 			conn, err := pool.Get(ctx)
 			if err != nil {
@@ -78,7 +78,7 @@ func TestADialThatFailsRecordsItsError(t *testing.T) {
 	errRefused := errors.New("the dialer refuses")
 	dial := grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errRefused })
 	pool := newPool(t, ids, "passthrough:///localhost", []grpcpool.FactoryOption{grpcpool.WithDialOptions(dial)},
-		otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+		otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
 
 	ctx, span := client.begin(t.Context())
 	_, err = pool.Get(ctx)
@@ -100,7 +100,7 @@ func TestADialThatFailsRecordsItsError(t *testing.T) {
 func TestACallerWithoutASpanMakesNone(t *testing.T) {
 	client := newSide()
 	server, ids := startServer(t)
-	pool := newPool(t, ids, server.Addr(), nil, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+	pool := newPool(t, ids, server.Addr(), nil, otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
 	call(t.Context(), t, pool)
 	if got := client.recorder.Started(); len(got) != 0 {
 		t.Errorf("%d spans, want none", len(got))
@@ -113,7 +113,7 @@ func TestGetCostsNoMoreAllocationsWithTrace(t *testing.T) {
 	allocations := func(traced bool) float64 {
 		var options []shared.Option
 		if traced {
-			options = append(options, otelpool.Trace(otelpool.WithTracerProvider(client.provider)))
+			options = append(options, otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
 		}
 		pool := newPool(t, ids, server.Addr(), nil, options...)
 		ctx, span := client.begin(t.Context())
@@ -132,6 +132,6 @@ func TestGetCostsNoMoreAllocationsWithTrace(t *testing.T) {
 		})
 	}
 	if without, with := allocations(false), allocations(true); with > without {
-		t.Errorf("Get and Return allocate %v times with Trace and %v without", with, without)
+		t.Errorf("Get and Return allocate %v times with WithTracing and %v without", with, without)
 	}
 }

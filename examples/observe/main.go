@@ -68,13 +68,13 @@ func run(ctx context.Context, address string, creds credentials.TransportCredent
 		otelpool.WithHealthChecks(), // this program's calls are health checks, which are left out otherwise
 	}
 
-	// Instrument traces and measures the calls, Trace and Metrics the pool itself.
-	factory, err := grpcpool.NewFactory(address, creds, otelpool.Instrument(telemetry...))
+	// WithInstrumentation traces and measures the calls, WithTracing and WithMetrics the pool itself.
+	factory, err := grpcpool.NewFactory(address, creds, otelpool.WithInstrumentation(telemetry...))
 	if err != nil {
 		return err
 	}
 	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"),
-		otelpool.Trace(telemetry...), otelpool.Metrics(telemetry...))
+		otelpool.WithTracing(telemetry...), otelpool.WithMetrics(telemetry...))
 	defer pool.Close()
 
 	mux := http.NewServeMux()

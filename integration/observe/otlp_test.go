@@ -122,7 +122,7 @@ func TestACollectorReceivesTheMetrics(t *testing.T) {
 		return c.figures()
 	}
 
-	s := newStage(t, shared.WithWaitForReady(), otelpool.Metrics(otelpool.WithMeterProvider(provider)))
+	s := newStage(t, shared.WithWaitForReady(), otelpool.WithMetrics(otelpool.WithMeterProvider(provider)))
 	same := func(name string) string { return name }
 	middle := s.begin()
 	wantFigures(t, flush(), middle, same)

@@ -115,7 +115,7 @@ func prometheusName(name string) string {
 
 func TestPrometheusScrapesTheMetrics(t *testing.T) {
 	p := newScraped(t)
-	s := newStage(t, shared.WithWaitForReady(), otelpool.Metrics(otelpool.WithMeterProvider(p.provider)))
+	s := newStage(t, shared.WithWaitForReady(), otelpool.WithMetrics(otelpool.WithMeterProvider(p.provider)))
 	middle := s.begin()
 	wantFigures(t, p.figures(), middle, prometheusName)
 	sums := s.end()
@@ -135,7 +135,7 @@ var (
 
 func TestTheDashboardNamesOnlyWhatIsThere(t *testing.T) {
 	p := newScraped(t)
-	s := newStage(t, shared.WithWaitForReady(), otelpool.Metrics(otelpool.WithMeterProvider(p.provider)))
+	s := newStage(t, shared.WithWaitForReady(), otelpool.WithMetrics(otelpool.WithMeterProvider(p.provider)))
 	s.begin()
 	names, labels := p.series() // gauges end with the pool
 	s.end()

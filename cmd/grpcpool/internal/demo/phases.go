@@ -36,13 +36,13 @@ func (d *demo) setUp(ctx context.Context) error {
 	tracing := otelpool.WithTracerProvider(d.traces.client)
 	factory, err := grpcpool.NewMutualTLSFactory(ids.CA.PEM, ids.Client.CertPEM, ids.Client.KeyPEM, //nolint:contextcheck // it only looks up the name of a port
 		d.server.Addr(), 30*time.Second, 10*time.Second, nil,
-		otelpool.Instrument(tracing),
+		otelpool.WithInstrumentation(tracing),
 		grpcpool.WithDialOptions(grpc.WithDefaultCallOptions(grpc.UseCompressor(snappy.Name))))
 	if err != nil {
 		_ = d.server.Stop()
 		return err
 	}
-	d.pool = shared.New(factory, d.cfg.Idle, shared.WithName("demo"), otelpool.Trace(tracing))
+	d.pool = shared.New(factory, d.cfg.Idle, shared.WithName("demo"), otelpool.WithTracing(tracing))
 	d.callers = newCallers(testpb.NewBenchmarkServiceClient(d.pool), d.cfg, d.record)
 	return nil
 }
