@@ -42,6 +42,10 @@ faults: ## the fault matrix, five times over, about half an hour; writes docs/fa
 	mkdir -p docs
 	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
 
+pictures: ## the live page in a real browser (chromium); writes docs/poolz-*.png
+	cd integration && GRPCPOOL_SCREENSHOTS=$(CURDIR)/.ci/screenshots go test -count=1 -run TheLivePageInARealBrowser ./observe
+	for look in light dark; do cp .ci/screenshots/$$look.png docs/poolz-$$look.png && chmod 644 docs/poolz-$$look.png; done
+
 programs: ## the tests of etcd, the OpenTelemetry collector and dskit on scale's channels, half an hour
 	go run ./conformance/programs
 
@@ -76,4 +80,4 @@ $(GOBIN)/apidiff:
 $(GOBIN)/gorelease:
 	GOWORK=off go install golang.org/x/exp/cmd/gorelease@$(XEXP)
 
-.PHONY: help test race lint api demo integration conformance conformance-all programs faults soak bench bench-peers bench-quick ci tools
+.PHONY: pictures help test race lint api demo integration conformance conformance-all programs faults soak bench bench-peers bench-quick ci tools

@@ -38,11 +38,14 @@ func (theirs) Unmarshal(b []byte, v any) error { return proto.Unmarshal(b, v.(pr
 
 func init() { encoding.RegisterCodec(theirs{}) }
 
-// patience is how long a call of these tests may take.
-const patience = 250 * time.Millisecond
-
 // ask makes one call, in both ways, and returns how each says that it ended.
 func ask(t *testing.T, address string, opts ...grpc.DialOption) (unary, stream answer.Answer, err error) {
+	t.Helper()
+	return askWithin(t, 10*time.Second, address, opts...)
+}
+
+// askWithin is ask for calls that are given up after patience.
+func askWithin(t *testing.T, patience time.Duration, address string, opts ...grpc.DialOption) (unary, stream answer.Answer, err error) {
 	t.Helper()
 	cc, err := grpc.NewClient("passthrough:///"+address, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
@@ -157,7 +160,7 @@ func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
 		"credentials":          {health(t, silent), []grpc.DialOption{grpc.WithPerRPCCredentials(failing{})}, answer.Unsent},
 	} {
 		t.Run(name, func(t *testing.T) {
-			unary, stream, err := ask(t, test.address, test.opts...)
+			unary, stream, err := askWithin(t, 250*time.Millisecond, test.address, test.opts...)
 			if err == nil || unary.Kind != test.want || stream.Kind != test.want {
 				t.Errorf("%v: %v and %v, want %v", err, unary, stream, answer.Answer{Kind: test.want})
 			}
