@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -9,8 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	grpcpool "github.com/davidwartell/go-grpcpool"
@@ -27,13 +28,25 @@ type kind struct {
 const target = "passthrough:///memory"
 
 var (
-	ours      = kind{"scale", channels(scale.NewClient)}
-	plain     = kind{"plain", channels(grpc.NewClient)}
-	pooled    = kind{"pool", openPool}
-	keptalive = kind{"plain, keepalive 10 s", channels(func(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
-		return grpc.NewClient(target, append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: time.Second, PermitWithoutStream: true}))...)
-	})}
+	ours   = kind{"scale", channels(scale.NewClient)}
+	plain  = kind{"plain", channels(grpc.NewClient)}
+	pooled = kind{"pool", openPool}
 )
+
+// plainWith is a plain channel with a setting that a program may choose.
+func plainWith(name string, opt grpc.DialOption) kind {
+	return kind{"plain, " + name, channels(func(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+		return grpc.NewClient(target, append(opts, opt)...)
+	})}
+}
+
+// fixedBackoff is a plain channel that dials again d after a failure, give or take a fifth.
+func fixedBackoff(d time.Duration) kind {
+	return plainWith(fmt.Sprintf("backoff %v", d), grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: d, Multiplier: 1, Jitter: 0.2, MaxDelay: d},
+		MinConnectTimeout: 20 * time.Second, // grpc-go's own
+	}))
+}
 
 func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) func([]grpc.DialOption) (grpc.ClientConnInterface, func() error, error) {
 	return func(opts []grpc.DialOption) (grpc.ClientConnInterface, func() error, error) {

@@ -191,10 +191,14 @@ func (c *conn) takeLocked(h http2.FrameHeader, payload []byte) {
 	})
 }
 
-// answer ends a call with status OK and an empty message, whatever its method.
+// serving is the message of every answer: that of the health service that is serving. As an
+// emptypb.Empty it has an unknown field.
+var serving = []byte{0, 0, 0, 0, 2, 1 << 3, 1}
+
+// answer ends a call with status OK, whatever its method.
 func answer(fr *http2.Framer, stream uint32) {
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: responseHeaders, EndHeaders: true})
-	_ = fr.WriteData(stream, false, make([]byte, 5))
+	_ = fr.WriteData(stream, false, serving)
 	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: responseTrailers, EndHeaders: true, EndStream: true})
 }
 

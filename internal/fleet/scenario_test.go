@@ -13,7 +13,7 @@ import (
 const (
 	settled = 2 * time.Second // after which a connection has lasted, for every client's rules
 	atOnce  = 5 * time.Millisecond
-	patient = time.Hour // virtual: who is not back by then never is
+	patient = 5 * time.Minute // after the outage: a client that is not back by then counts as missing
 )
 
 // measure is what a scenario showed.
@@ -77,7 +77,9 @@ func (f *fleet) each(do func(i int, c *client)) {
 // connect connects every client.
 func (f *fleet) connect() {
 	f.each(func(_ int, c *client) {
-		if err := c.call(f.t.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), settled)
+		defer cancel()
+		if err := c.call(ctx); err != nil {
 			f.t.Errorf("connecting: %v", err)
 		}
 	})
@@ -91,13 +93,13 @@ func (f *fleet) countAnew() {
 	}
 }
 
-// comeBack has every client call until it is back.
-func (f *fleet) comeBack() {
+// comeBack has every client call until it is back from an outage.
+func (f *fleet) comeBack(outage time.Duration) {
 	f.each(func(_ int, c *client) {
 		time.Sleep(time.Duration(c.rng.Int64N(int64(atOnce)))) // or they would all begin in one instant
-		ctx, cancel := context.WithTimeout(context.Background(), patient)
+		ctx, cancel := context.WithTimeout(context.Background(), outage+patient)
 		defer cancel()
-		_ = c.call(ctx) // who did not come back is counted in measure.missing
+		_ = c.call(ctx) // measure.missing counts those that did not come back
 	})
 }
 
@@ -152,7 +154,7 @@ func storm(t *testing.T, k kind, n int, capacity float64, backlog int, outage ti
 			f.each(func(_ int, c *client) { c.lose() })
 		}
 		var back sync.WaitGroup
-		back.Go(f.comeBack)
+		back.Go(func() { f.comeBack(outage) })
 		if outage > 0 {
 			time.Sleep(outage)
 			s.start()
@@ -185,7 +187,7 @@ func alone(t *testing.T, k kind, n int, outage time.Duration) (result *measure) 
 			servers[i].stop(refuses)
 			time.AfterFunc(outages[i], servers[i].start)
 		})
-		f.comeBack()
+		f.comeBack(outage + outage/5)
 		f.closeAll()
 		result = f.measured(func(i int) time.Duration { return outages[i] })
 		for _, s := range servers {
