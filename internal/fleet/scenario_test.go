@@ -200,7 +200,7 @@ func alone(t *testing.T, k kind, n int, outage time.Duration) (result *measure) 
 }
 
 // rolling restarts servers behind a balancer, one after the other, under n clients that
-// make ten calls a second each.
+// make five calls a second each.
 func rolling(t *testing.T, k kind, n, servers int, capacity float64) (result *measure) {
 	const down, between = time.Second, 2 * time.Second
 	synctest.Test(t, func(t *testing.T) {
@@ -241,9 +241,9 @@ func rolling(t *testing.T, k kind, n, servers int, capacity float64) (result *me
 	return result
 }
 
-// keepCalling makes some ten calls a second until ctx ends.
+// keepCalling makes some five calls a second until ctx ends.
 func (c *client) keepCalling(ctx context.Context) {
-	for pause(ctx, 50*time.Millisecond+time.Duration(c.rng.Int64N(int64(100*time.Millisecond)))) == nil {
+	for pause(ctx, 100*time.Millisecond+time.Duration(c.rng.Int64N(int64(200*time.Millisecond)))) == nil {
 		_ = c.call(ctx)
 	}
 }
