@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	grpcpool "github.com/davidwartell/go-grpcpool"
@@ -31,6 +32,10 @@ var (
 	ours   = kind{"scale", channels(scale.NewClient)}
 	plain  = kind{"plain", channels(grpc.NewClient)}
 	pooled = kind{"pool", openPool}
+
+	keptAlive = plainWith("keepalive 10s", grpc.WithKeepaliveParams(keepalive.ClientParameters{
+		Time: 10 * time.Second, Timeout: time.Second, PermitWithoutStream: true,
+	}))
 )
 
 // plainWith is a plain channel with a setting that a program may choose.

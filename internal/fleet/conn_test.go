@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,8 +24,11 @@ type conn struct {
 	greeted  bool       // the client's preface was read
 	arrived  []byte     // from the client, not read by the server
 	answers  bytes.Buffer
-	closed   bool  // by the client
-	ended    error // what Read returns when the answers are read: the server has closed
+	closed   bool      // by the client
+	ended    error     // what Read returns when the answers are read: the server has closed
+	dark     bool      // packets are lost
+	unheard  time.Time // when the client first sent what was lost; zero: it has not
+	unknown  bool      // packets arrive again, at a server that does not know the connection
 	deadline time.Time
 	timer    *time.Timer // wakes Read at the deadline; nil: never set
 }
@@ -61,6 +65,15 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 	if c.ended != nil {
 		return 0, io.ErrClosedPipe
+	}
+	if c.unheard.IsZero() && (c.dark || c.unknown) {
+		c.unheard = time.Now()
+		if c.unknown {
+			c.resetLaterLocked(roundTrip)
+		}
+	}
+	if c.dark || c.unknown {
+		return len(b), nil
 	}
 	c.arrived = append(c.arrived, b...)
 	if c.serving {
@@ -119,6 +132,41 @@ func (c *conn) end(why error) {
 		c.ended = why
 	}
 	c.changed.Broadcast()
+}
+
+// used reports whether the client may be using it.
+func (c *conn) used() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving && !c.closed
+}
+
+// darken has what the client sends from now on be lost.
+func (c *conn) darken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dark = true
+}
+
+// brighten has packets arrive again. The first is a retransmission of TCP's, if the client
+// sent anything, and is answered by a reset.
+func (c *conn) brighten() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dark, c.unknown = false, true
+	if c.unheard.IsZero() {
+		return
+	}
+	const first, longest = 200 * time.Millisecond, 2 * time.Minute // Linux's
+	next, again := c.unheard.Add(first), 2*first
+	for next.Before(time.Now()) {
+		next, again = next.Add(again), min(2*again, longest)
+	}
+	c.resetLaterLocked(time.Until(next))
+}
+
+func (c *conn) resetLaterLocked(d time.Duration) {
+	time.AfterFunc(d, func() { c.end(syscall.ECONNRESET) })
 }
 
 // gone reports whether the client has closed, and whether it had sent anything.

@@ -78,6 +78,15 @@ func TestAFleetComesBackFromBehindABalancerThatAccepts(t *testing.T) {
 	}
 }
 
+func TestClientsComeBackToANetworkThatWasAway(t *testing.T) {
+	const outage = 10 * time.Second
+	for _, k := range []kind{ours, pooled, keptAlive} {
+		m := storm(t, k, 20, 0, 0, outage, dark)
+		m.allBack(t, outage)
+		m.dialsAreBounded(t, outage)
+	}
+}
+
 func TestARollingRestartSpreadsItsDials(t *testing.T) {
 	const servers = 5
 	for _, k := range []kind{ours, plain} {

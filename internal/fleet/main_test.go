@@ -12,17 +12,15 @@ import (
 )
 
 var (
-	fleetFlag  = flag.String("fleet", "small", "the fleets to run: small, medium or full (minutes)")
+	fleetFlag  = flag.String("fleet", "small", "the fleets to run: small, medium, large or full, which takes half an hour")
 	reportFlag = flag.String("fleet.report", "", "the file that TestTheReport writes")
 	seedFlag   = flag.Uint64("fleet.seed", 1, "seed of what the simulation chooses; the clients' own jitter is not seeded")
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	switch *fleetFlag {
-	case "small", "medium", "full":
-	default:
-		fmt.Fprintf(os.Stderr, "fleet: -fleet %q: want small, medium or full\n", *fleetFlag)
+	if _, ok := sizes[*fleetFlag]; !ok {
+		fmt.Fprintf(os.Stderr, "fleet: -fleet %q: want small, medium, large or full\n", *fleetFlag)
 		os.Exit(2)
 	}
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) // may only be set before gRPC is used

@@ -24,6 +24,7 @@ const (
 	refuses      // nothing listens
 	cuts         // a balancer accepts, finds no backend and closes
 	mutes        // a balancer accepts, and nobody answers
+	dark         // packets are lost, those of connections too
 )
 
 // server is a server that begins connections one at a time.
@@ -33,15 +34,16 @@ type server struct {
 
 	work sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	mode    mode
-	conns   map[*conn]struct{} // accepted, not known to have ended
-	queue   []*conn            // not begun
-	running bool               // a goroutine works on the queue
-	spent   int                // connections that the server has worked on
-	dials   int                // that came here, refused ones included
-	first   time.Time          // since when arrivals are kept
-	seconds []int              // arrivals in each second since first, refused ones not counted
+	mu       sync.Mutex // guards what follows
+	mode     mode
+	conns    map[*conn]struct{} // accepted, not known to have ended
+	queue    []*conn            // not begun
+	darkened map[*conn]struct{} // whose packets are lost
+	running  bool               // a goroutine works on the queue
+	spent    int                // connections that the server has worked on
+	dials    int                // that came here, refused ones included
+	first    time.Time          // since when arrivals are kept
+	seconds  []int              // arrivals in each second since first, refused ones not counted
 }
 
 func newServer(rate float64, backlog int) *server {
@@ -68,7 +70,7 @@ func (s *server) accept(c *client) (*conn, error) {
 	switch {
 	case s.mode == refuses:
 		return nil, &net.OpError{Op: "dial", Net: "memory", Err: syscall.ECONNREFUSED}
-	case s.backlog > 0 && len(s.queue) >= s.backlog:
+	case s.mode == dark, s.backlog > 0 && len(s.queue) >= s.backlog:
 		return nil, nil //nolint:nilnil // see above
 	}
 	s.noteArrivalLocked()
@@ -135,8 +137,8 @@ func (s *server) forget(nc *conn) {
 	delete(s.conns, nc)
 }
 
-// stop ends every connection, and does to dials what m says. The clients that had a
-// working connection take note that it is lost.
+// stop ends every connection, or loses its packets if m is dark, and does to dials what m
+// says. The clients that had a working connection take note that it is lost.
 func (s *server) stop(m mode) (lost int) {
 	s.mu.Lock()
 	s.mode = m
@@ -145,30 +147,34 @@ func (s *server) stop(m mode) (lost int) {
 	s.queue = nil
 	s.mu.Unlock()
 	for nc := range conns {
-		if nc.lose() {
+		if nc.used() {
 			lost++
+			nc.client.lose()
 		}
+		if m == dark {
+			nc.darken()
+		} else {
+			nc.end(io.EOF)
+		}
+	}
+	if m == dark {
+		s.mu.Lock()
+		s.darkened = conns
+		s.mu.Unlock()
 	}
 	return lost
 }
 
-// lose ends a connection, and reports whether the client used it.
-func (c *conn) lose() bool {
-	c.mu.Lock()
-	used := c.serving && !c.closed
-	c.mu.Unlock()
-	if used {
-		c.client.lose()
-	}
-	c.end(io.EOF)
-	return used
-}
-
-// start has the server take connections.
+// start has the server take connections. It does not know those of before.
 func (s *server) start() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.mode = up
+	darkened := s.darkened
+	s.darkened = nil
+	s.mu.Unlock()
+	for nc := range darkened {
+		nc.brighten()
+	}
 }
 
 // countAnew forgets what was counted so far.
@@ -217,7 +223,7 @@ func (b *balancer) accept(c *client) (*conn, error) {
 
 // address is what a client dials: a server, or a balancer before several.
 type address interface {
-	accept(*client) (*conn, error)
+	accept(c *client) (*conn, error)
 }
 
 // dial is TCP's part of a dial.
