@@ -7,17 +7,18 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Small fleets, of which every server can begin all connections in ten seconds.
-const (
-	smallFleet    = 100
-	smallCapacity = 10.0
-	smallBacklog  = 82 // as many seconds as 4096, Linux's limit, are at 500 a second
-	ownTime       = 10 * time.Second
-)
+// ownTime is how long the server of a small fleet needs to begin all connections.
+const ownTime = 10 * time.Second
+
+// smallStorm is the storm of n clients on a server that needs ownTime for them. The backlog
+// holds as many seconds of work as 4096, Linux's limit, does at 500 connections a second.
+func smallStorm(t *testing.T, k kind, n int, outage time.Duration, m mode) *measure {
+	return storm(t, k, n, float64(n)/ownTime.Seconds(), n*82/100, outage, m)
+}
 
 func TestEveryClientComesBackAfterAnOutage(t *testing.T) {
-	for _, outage := range []time.Duration{0, time.Second, 30 * time.Second} {
-		m := storm(t, ours, smallFleet, smallCapacity, smallBacklog, outage, refuses)
+	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
+		m := smallStorm(t, ours, n, outage, refuses)
 		m.allBack(t, outage)
 		m.dialsAreBounded(t, outage)
 		// This keeps things from getting worse, and from collapsing: a fleet whose dials
@@ -25,15 +26,15 @@ func TestEveryClientComesBackAfterAnOutage(t *testing.T) {
 		if last := m.quantile(1); last > 4*ownTime {
 			t.Errorf("outage %v: the last client was back after %v, want %v at most", outage, last, 4*ownTime)
 		}
-		if m.wasted() > 3*smallFleet {
-			t.Errorf("outage %v: the server worked on %d connections for nothing, want %d at most", outage, m.wasted(), 3*smallFleet)
+		if m.wasted() > 3*n {
+			t.Errorf("outage %v: the server worked on %d connections for nothing, want %d at most", outage, m.wasted(), 3*n)
 		}
 	}
 }
 
 func TestPlainChannelsComeBackAndWasteNothing(t *testing.T) {
 	for _, outage := range []time.Duration{0, time.Second, 30 * time.Second} {
-		m := storm(t, plain, smallFleet, smallCapacity, smallBacklog, outage, refuses)
+		m := smallStorm(t, plain, smallFleet, outage, refuses)
 		m.allBack(t, outage)
 		if m.wasted() != 0 {
 			t.Errorf("outage %v: the server worked on %d connections for nothing, want 0", outage, m.wasted())
@@ -47,7 +48,7 @@ func TestPlainChannelsComeBackAndWasteNothing(t *testing.T) {
 // Without it nobody would know whether the simulation notices waste at all.
 func TestAFleetThatGivesHandshakesUpWastesThem(t *testing.T) {
 	hasty := plainWith("gives up after 2 s", grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * time.Second}))
-	m := storm(t, hasty, smallFleet/2, smallCapacity/2, smallBacklog/2, 0, refuses)
+	m := smallStorm(t, hasty, smallFleet/2, 0, refuses)
 	if m.wasted() < smallFleet/4 {
 		t.Errorf("%d connections wasted, want %d at least", m.wasted(), smallFleet/4)
 	}
@@ -58,7 +59,7 @@ func TestAFleetThatGivesHandshakesUpWastesThem(t *testing.T) {
 
 func TestAClientWhoseServerIsFastComesBackSoon(t *testing.T) {
 	for _, k := range []kind{ours, pooled} {
-		for outage, n := range map[time.Duration]int{50 * time.Millisecond: 20, time.Second: 20, 30 * time.Second: 5, 300 * time.Second: 2} {
+		for outage, n := range map[time.Duration]int{50 * time.Millisecond: 20, time.Second: 20, 30 * time.Second: 3, 300 * time.Second: 1} {
 			m := alone(t, k, n, outage)
 			m.allBack(t, outage)
 			m.dialsAreBounded(t, outage+outage/5)
@@ -72,7 +73,7 @@ func TestAClientWhoseServerIsFastComesBackSoon(t *testing.T) {
 func TestAFleetComesBackFromBehindABalancerThatAccepts(t *testing.T) {
 	const outage = 10 * time.Second
 	for _, behind := range []mode{cuts, mutes} {
-		m := storm(t, ours, smallFleet, smallCapacity, smallBacklog, outage, behind)
+		m := smallStorm(t, ours, smallFleet/2, outage, behind)
 		m.allBack(t, outage)
 		m.dialsAreBounded(t, outage)
 	}
@@ -90,7 +91,7 @@ func TestClientsComeBackToANetworkThatWasAway(t *testing.T) {
 func TestARollingRestartSpreadsItsDials(t *testing.T) {
 	const servers = 5
 	for _, k := range []kind{ours, plain} {
-		m := rolling(t, k, smallFleet, servers, smallCapacity)
+		m := rolling(t, k, smallFleet, servers, 10)
 		m.allBack(t, 0)
 		if len(m.back) < smallFleet {
 			t.Errorf("%s: %d clients lost a connection, want all %d", k.name, len(m.back), smallFleet)

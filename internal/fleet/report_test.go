@@ -30,7 +30,7 @@ var (
 	allOutages = append([]time.Duration{0}, outages...)
 	few        = []time.Duration{0, time.Second, 30 * time.Second}
 
-	small  = stormSize{smallFleet, smallCapacity, smallBacklog, few}
+	small  = stormSize{smallFleet, smallFleet / 10.0, smallFleet * 82 / 100, few}
 	medium = stormSize{300, 30, 246, allOutages}
 	sizes  = map[string]size{
 		"small":  {20, []stormSize{small}, [2]int{smallFleet, 5}},

@@ -103,8 +103,10 @@ func (f *fleet) comeBack(outage time.Duration) {
 	})
 }
 
+// closeAll closes the clients. No dial is under way when it returns.
 func (f *fleet) closeAll() {
 	f.each(func(_ int, c *client) { _ = c.close() })
+	synctest.Wait()
 }
 
 // measured sums up; absent is how long the server of a client was not there.
