@@ -102,7 +102,7 @@ func (r *report) alone(n int) {
 		}
 		for _, k := range kinds {
 			m := alone(r.t, k, n, outage)
-			r.linef("| %v | %s | %s | %s | %s | %.1f | %d |", outage, k.name, show(m.quantile(.5)), show(m.quantile(.99)), m.last(), m.meanDials(), m.mostDials())
+			r.linef("| %s | %s | %s | %s | %s | %.1f | %d |", long(outage), k.name, show(m.quantile(.5)), show(m.quantile(.99)), m.last(), m.meanDials(), m.mostDials())
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (r *report) stormLine(outage string, m *measure) {
 func (r *report) storm(s stormSize) {
 	own := time.Duration(float64(s.clients) / s.capacity * float64(time.Second))
 	r.linef("\n## %d clients of one server that begins %g connections a second\n", s.clients, s.capacity)
-	r.linef("The server needs %v for all of them; %d connections may wait for it. A connection is wasted if no client needed it. An outage of 0 is that of clients that all begin at once.\n", own, s.backlog)
+	r.linef("The server needs %s for all of them; %d connections may wait for it. A connection is wasted if no client needed it. An outage of 0 is that of clients that all begin at once.\n", long(own), s.backlog)
 	r.linef(stormColumns)
 	for _, outage := range s.outages {
 		kinds := []kind{ours, plain}
@@ -124,7 +124,7 @@ func (r *report) storm(s stormSize) {
 			kinds = append(kinds, pooled)
 		}
 		for _, k := range kinds {
-			r.stormLine(outage.String(), storm(r.t, k, s.clients, s.capacity, s.backlog, outage, refuses))
+			r.stormLine(long(outage), storm(r.t, k, s.clients, s.capacity, s.backlog, outage, refuses))
 		}
 	}
 }
@@ -135,20 +135,20 @@ func (r *report) balancer(s stormSize) {
 	r.linef(stormColumns)
 	for _, outage := range []time.Duration{time.Second, 30 * time.Second} {
 		for _, k := range []kind{ours, plain} {
-			r.stormLine(fmt.Sprintf("%v, cut", outage), storm(r.t, k, s.clients, s.capacity, s.backlog, outage, cuts))
-			r.stormLine(fmt.Sprintf("%v, mute", outage), storm(r.t, k, s.clients, s.capacity, s.backlog, outage, mutes))
+			r.stormLine(long(outage)+", cut", storm(r.t, k, s.clients, s.capacity, s.backlog, outage, cuts))
+			r.stormLine(long(outage)+", mute", storm(r.t, k, s.clients, s.capacity, s.backlog, outage, mutes))
 		}
 	}
 }
 
 func (r *report) dark(n int) {
 	r.linef("\n## A network that is away\n")
-	r.linef("%d clients of one server that is fast, each with a call under way all the time. For the time of the outage packets are lost in both directions. After it TCP's next retransmission ends a connection that has sent something meanwhile: the server knows it no more.\n", n)
+	r.linef("%d clients of one server that is fast, each with a call under way all the time. For the time of the outage packets are lost in both directions. After it TCP's next retransmission ends a connection that has sent something meanwhile: the server no longer knows it.\n", n)
 	r.linef("| outage | client | median | 99 %% | last | dials, mean | most |\n|---|---|---|---|---|---|---|")
 	for _, outage := range []time.Duration{time.Second, 30 * time.Second} {
 		for _, k := range []kind{ours, pooled, plain, keptAlive} {
 			m := storm(r.t, k, n, 0, 0, outage, dark)
-			r.linef("| %v | %s | %s | %s | %s | %.1f | %d |", outage, k.name, show(m.quantile(.5)), show(m.quantile(.99)), m.last(), m.meanDials(), m.mostDials())
+			r.linef("| %s | %s | %s | %s | %s | %.1f | %d |", long(outage), k.name, show(m.quantile(.5)), show(m.quantile(.99)), m.last(), m.meanDials(), m.mostDials())
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (r *report) dark(n int) {
 func (r *report) rolling(clients, servers int) {
 	capacity := float64(clients) / float64(servers) * 5
 	r.linef("\n## A rolling restart of %d servers behind a balancer, under %d clients\n", servers, clients)
-	r.linef("Each server is away for a second, the next follows two seconds later; each begins %g connections a second. The balancer sends a dial to any server that is up. Times run from the loss of a connection to the next good call. A server's share of the dials is the number of connections lost, divided by the servers.\n", capacity)
+	r.linef("Each server is away for a second, the next follows two seconds later; each begins %g connections a second. The balancer sends a dial to any server that is up; it takes %v to see that one is not. Each client makes five calls a second. Times run from the loss of a connection to the next good call. A server's share of the dials is the number of connections lost, divided by the servers.\n", capacity, seesAfter)
 	r.linef("| client | connections lost | median | 99 %% | last | connections begun | wasted | share of dials | dials to the busiest server |\n|---|---|---|---|---|---|---|---|---|")
 	for _, k := range []kind{ours, plain} {
 		m := rolling(r.t, k, clients, servers, capacity)
@@ -170,6 +170,14 @@ func (m *measure) last() string {
 		return fmt.Sprintf("%d of %d not within %v", m.missing, m.clients, patient)
 	}
 	return show(m.quantile(1))
+}
+
+// long is an outage in the tables.
+func long(d time.Duration) string {
+	if d > 0 && d < time.Second {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%g s", d.Seconds())
 }
 
 func show(d time.Duration) string {

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	roundTrip = time.Millisecond // of a dial
-	firstSYN  = time.Second      // after which TCP asks again (RFC 6298, section 2); doubling
+	roundTrip = time.Millisecond       // of a dial
+	seesAfter = 500 * time.Millisecond // when a balancer knows that a server is down
+	firstSYN  = time.Second            // after which TCP asks again (RFC 6298, section 2); doubling
 )
 
 // mode is what a server's address does with a dial.
@@ -36,6 +37,7 @@ type server struct {
 
 	mu       sync.Mutex // guards what follows
 	mode     mode
+	stopped  time.Time          // the last time
 	conns    map[*conn]struct{} // accepted, not known to have ended
 	queue    []*conn            // not begun
 	darkened map[*conn]struct{} // whose packets are lost
@@ -141,7 +143,7 @@ func (s *server) forget(nc *conn) {
 // says. The clients that had a working connection take note that it is lost.
 func (s *server) stop(m mode) (lost int) {
 	s.mu.Lock()
-	s.mode = m
+	s.mode, s.stopped = m, time.Now()
 	conns := s.conns
 	s.conns = make(map[*conn]struct{})
 	s.queue = nil
@@ -195,7 +197,7 @@ func (s *server) counts() (spent, dials, peak int) {
 	return s.spent, s.dials, peak
 }
 
-// balancer spreads dials over the servers that are up.
+// balancer spreads dials over the servers that are up, as far as it knows.
 type balancer struct {
 	servers []*server
 
@@ -207,7 +209,7 @@ func (b *balancer) accept(c *client) (*conn, error) {
 	var live []*server
 	for _, s := range b.servers {
 		s.mu.Lock()
-		if s.mode == up {
+		if s.mode == up || time.Since(s.stopped) < seesAfter {
 			live = append(live, s)
 		}
 		s.mu.Unlock()
