@@ -12,7 +12,10 @@
 //   - So many connections may wait (the backlog). Beyond that packets are dropped, and TCP
 //     asks again after 1, 3 and 7 seconds.
 //   - A dial takes a millisecond, answers take no time.
+//   - A client has one call that waits until there is a connection. Callers that do not
+//     wait and call again every few milliseconds bring the same results, and cost more CPU.
 //
 // "go test ./internal/fleet" runs small fleets and checks what must always be true. "make
-// fleet" runs large ones as well and writes docs/fleet.md; it takes minutes.
+// fleet" runs large ones as well and writes docs/fleet.md. -fleet.seed chooses other
+// outages, balancers' choices and callers' pauses; the clients' own jitter has no seed.
 package fleet
