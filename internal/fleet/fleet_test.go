@@ -60,7 +60,7 @@ func TestAFleetThatGivesHandshakesUpWastesThem(t *testing.T) {
 func TestAClientWhoseServerIsFastComesBackSoon(t *testing.T) {
 	for _, k := range []kind{ours, pooled} {
 		for outage, n := range map[time.Duration]int{50 * time.Millisecond: 20, time.Second: 20, 30 * time.Second: 3, 300 * time.Second: 1} {
-			m := alone(t, k, n, outage)
+			m := alone(t, k, n, outage, refuses)
 			m.allBack(t, outage)
 			m.dialsAreBounded(t, outage+outage/5)
 			if last := m.quantile(1); last > 2*time.Second {
@@ -82,7 +82,7 @@ func TestAFleetComesBackFromBehindABalancerThatAccepts(t *testing.T) {
 func TestClientsComeBackToANetworkThatWasAway(t *testing.T) {
 	const outage = 10 * time.Second
 	for _, k := range []kind{ours, pooled, keptAlive} {
-		m := storm(t, k, 20, 0, 0, outage, dark)
+		m := alone(t, k, 20, outage, dark)
 		m.allBack(t, outage)
 		m.dialsAreBounded(t, outage)
 	}

@@ -173,8 +173,9 @@ func storm(t *testing.T, k kind, n int, capacity float64, backlog int, outage ti
 }
 
 // alone has n clients each lose a server of its own that is fast, for as long as outage and
-// up to a fifth longer, so that the end is in step with nobody's pauses.
-func alone(t *testing.T, k kind, n int, outage time.Duration) (result *measure) {
+// up to a fifth longer, so that the end is in step with nobody's pauses. In that time dials
+// meet what m says.
+func alone(t *testing.T, k kind, n int, outage time.Duration, m mode) (result *measure) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, k)
 		servers, outages := make([]*server, n), make([]time.Duration, n)
@@ -186,7 +187,7 @@ func alone(t *testing.T, k kind, n int, outage time.Duration) (result *measure) 
 		f.countAnew()
 		f.each(func(i int, _ *client) {
 			servers[i].countAnew()
-			servers[i].stop(refuses)
+			servers[i].stop(m)
 			time.AfterFunc(outages[i], servers[i].start)
 		})
 		f.comeBack(outage + outage/5)
