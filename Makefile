@@ -42,7 +42,7 @@ faults: ## the fault matrix, five times over, about half an hour; writes docs/fa
 	cd integration && go run ./faults/cmd/faultreport $(RESULTS) > ../docs/faults.md
 
 FLEET ?= full
-fleet: ## fleets that come back after an outage, in virtual time; half an hour (FLEET=large: 10 minutes); writes docs/fleet.md
+fleet: ## fleets that come back after an outage, in virtual time; an hour or more (FLEET=large: 4 minutes); writes docs/fleet.md
 	go test ./internal/fleet -run TestTheReport -count 1 -timeout 3h -fleet $(FLEET) -fleet.report $(CURDIR)/docs/fleet.md
 
 programs: ## the tests of etcd, the OpenTelemetry collector and dskit on our channels, half an hour; see docs/compatibility.md

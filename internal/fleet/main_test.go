@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	fleetFlag  = flag.String("fleet", "small", "the fleets to run: small, medium, large or full, which takes half an hour")
+	fleetFlag  = flag.String("fleet", "small", "the fleets to run: small, medium, large (minutes) or full (an hour or more)")
 	reportFlag = flag.String("fleet.report", "", "the file that TestTheReport writes")
 	seedFlag   = flag.Uint64("fleet.seed", 1, "seed of what the simulation chooses; the clients' own jitter is not seeded")
 )
