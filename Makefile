@@ -46,6 +46,10 @@ pictures: ## the live page in a real browser (chromium); writes docs/poolz-*.png
 	cd integration && GRPCPOOL_SCREENSHOTS=$(CURDIR)/.ci/screenshots go test -count=1 -run TheLivePageInARealBrowser ./observe
 	for look in light dark; do cp .ci/screenshots/$$look.png docs/poolz-$$look.png && chmod 644 docs/poolz-$$look.png; done
 
+FLEET ?= full
+fleet: ## fleets that come back after an outage, in virtual time; an hour or more (FLEET=large: 4 minutes); writes docs/fleet.md
+	go test ./internal/fleet -run TestTheReport -count 1 -timeout 3h -fleet $(FLEET) -fleet.report $(CURDIR)/docs/fleet.md
+
 programs: ## the tests of etcd, the OpenTelemetry collector and dskit on scale's channels, half an hour
 	go run ./conformance/programs
 

@@ -170,7 +170,7 @@ func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
 
 // A GOAWAY's debug data is the peer's, and comes with the loss of the connection.
 func TestALostConnectionIsNoAnswer(t *testing.T) {
-	unary, stream, err := ask(t, raw(t, h2test.WithFault(h2test.GoAwayAtOnce)))
+	unary, stream, err := askWithin(t, 250*time.Millisecond, raw(t, h2test.WithFault(h2test.GoAwayAtOnce)))
 	for _, a := range []answer.Answer{unary, stream} {
 		if a.Kind != answer.None && a.Kind != answer.Unsent {
 			t.Errorf("%v: %v", err, a)

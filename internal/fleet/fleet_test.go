@@ -1,0 +1,128 @@
+package fleet_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// ownTime is how long the server of a small fleet needs to begin all connections.
+const ownTime = 10 * time.Second
+
+// smallStorm is the storm of n clients on a server that needs ownTime for them. The backlog
+// holds as many seconds of work as 4096, Linux's limit, does at 500 connections a second.
+func smallStorm(t *testing.T, k kind, n int, outage time.Duration, m mode) *measure {
+	return storm(t, k, n, float64(n)/ownTime.Seconds(), n*82/100, outage, m)
+}
+
+func TestEveryClientComesBackAfterAnOutage(t *testing.T) {
+	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
+		m := smallStorm(t, ours, n, outage, refuses)
+		m.allBack(t, outage)
+		m.dialsAreBounded(t, outage)
+		// This keeps things from getting worse, and from collapsing: a fleet whose dials
+		// all end before the server has got to them never comes back.
+		if last := m.quantile(1); last > 4*ownTime {
+			t.Errorf("outage %v: the last client was back after %v, want %v at most", outage, last, 4*ownTime)
+		}
+		if m.wasted() > 3*n {
+			t.Errorf("outage %v: the server worked on %d connections for nothing, want %d at most", outage, m.wasted(), 3*n)
+		}
+	}
+}
+
+func TestPlainChannelsComeBackAndWasteNothing(t *testing.T) {
+	for _, outage := range []time.Duration{0, time.Second, 30 * time.Second} {
+		m := smallStorm(t, plain, smallFleet, outage, refuses)
+		m.allBack(t, outage)
+		if m.wasted() != 0 {
+			t.Errorf("outage %v: the server worked on %d connections for nothing, want 0", outage, m.wasted())
+		}
+		if last, most := m.quantile(1), 3*ownTime; last > most {
+			t.Errorf("outage %v: the last client was back after %v, want %v at most", outage, last, most)
+		}
+	}
+}
+
+// Without it nobody would know whether the simulation notices waste at all.
+func TestAFleetThatGivesHandshakesUpWastesThem(t *testing.T) {
+	hasty := plainWith("gives up after 2 s", grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * time.Second}))
+	m := smallStorm(t, hasty, smallFleet/2, 0, refuses)
+	if m.wasted() < smallFleet/4 {
+		t.Errorf("%d connections wasted, want %d at least", m.wasted(), smallFleet/4)
+	}
+	if m.spent < m.needed-m.missing {
+		t.Errorf("%d connections begun for %d clients", m.spent, m.needed-m.missing)
+	}
+}
+
+func TestAClientWhoseServerIsFastComesBackSoon(t *testing.T) {
+	for _, k := range []kind{ours, pooled} {
+		for outage, n := range map[time.Duration]int{50 * time.Millisecond: 20, time.Second: 20, 30 * time.Second: 3, 300 * time.Second: 1} {
+			m := alone(t, k, n, outage, refuses)
+			m.allBack(t, outage)
+			m.dialsAreBounded(t, outage+outage/5)
+			if last := m.quantile(1); last > 2*time.Second {
+				t.Errorf("%s, outage %v: the last client was back after %v, want 2s at most", k.name, outage, last)
+			}
+		}
+	}
+}
+
+func TestAFleetComesBackFromBehindABalancerThatAccepts(t *testing.T) {
+	const outage = 10 * time.Second
+	for _, behind := range []mode{cuts, mutes} {
+		m := smallStorm(t, ours, smallFleet/2, outage, behind)
+		m.allBack(t, outage)
+		m.dialsAreBounded(t, outage)
+	}
+}
+
+func TestClientsComeBackToANetworkThatWasAway(t *testing.T) {
+	const outage = 10 * time.Second
+	for _, k := range []kind{ours, pooled, keptAlive} {
+		m := alone(t, k, 20, outage, dark)
+		m.allBack(t, outage)
+		m.dialsAreBounded(t, outage)
+	}
+}
+
+func TestARollingRestartSpreadsItsDials(t *testing.T) {
+	const servers = 5
+	for _, k := range []kind{ours, plain} {
+		m := rolling(t, k, smallFleet, servers, 10)
+		m.allBack(t, 0)
+		if len(m.back) < smallFleet {
+			t.Errorf("%s: %d clients lost a connection, want all %d", k.name, len(m.back), smallFleet)
+		}
+		// A client may dial again, but not so that it makes a storm.
+		if share := m.needed / servers; m.busiest > 3*share {
+			t.Errorf("%s: one server was dialled %d times, want %d at most, three times its share", k.name, m.busiest, 3*share)
+		}
+	}
+}
+
+func (m *measure) allBack(t *testing.T, outage time.Duration) {
+	t.Helper()
+	if m.missing > 0 {
+		t.Errorf("%s, outage %v: %d of %d clients were not back after %v", m.kind, outage, m.missing, m.clients, patient)
+	}
+	if len(m.back) > 0 && m.back[0] < 0 {
+		t.Errorf("%s, outage %v: a call succeeded %v before the server's return", m.kind, outage, -m.back[0])
+	}
+}
+
+// dialsAreBounded fails the test if a client dialled more often than a short burst and then
+// twice a second.
+func (m *measure) dialsAreBounded(t *testing.T, outage time.Duration) {
+	t.Helper()
+	const burst = 15
+	most := burst + int((outage+m.quantile(1))/(500*time.Millisecond))
+	if got := m.mostDials(); got > most {
+		t.Errorf("%s, outage %v: a client dialled %d times, want %d at most", m.kind, outage, got, most)
+	}
+	if m.dials[0] < 1 {
+		t.Errorf("%s, outage %v: a client came back without a dial", m.kind, outage)
+	}
+}
