@@ -293,7 +293,7 @@ func withH2(config *tls.Config) *tls.Config {
 	return config
 }
 
-// closedPort is an address that nobody listens at.
+// closedPort returns an address where nothing is listening.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	lis := listen(t)

@@ -73,7 +73,7 @@ func refusals(t *testing.T) []refusal {
 	none := insecure.NewCredentials()
 
 	return []refusal{
-		{"nobody listens", closedPort(t), none, reason.ConnectionRefused, []string{"nothing is listening at that address", "connect: connection refused"}, 0},
+		{"nothing is listening", closedPort(t), none, reason.ConnectionRefused, []string{"nothing is listening at that address", "connect: connection refused"}, 0},
 		{"no such socket", "unix:" + t.TempDir() + "/none", none, reason.NoSuchSocket, []string{"the socket does not exist"}, 0},
 		{"no such host", "passthrough:///no-such-host.invalid:1", none, reason.NoSuchHost, []string{"no such host"}, 0},
 		{"unreachable", "255.255.255.255:1", none, reason.Unreachable, []string{"network is unreachable"}, 0},
@@ -210,7 +210,7 @@ func TestTheCauseOfARefusalCanBeCompared(t *testing.T) {
 		pool.Close()
 	}
 	for name, found := range map[string]func(error) bool{
-		"nobody listens":             func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
+		"nothing is listening":       func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
 		"no such socket":             func(err error) bool { return errors.Is(err, os.ErrNotExist) },
 		"no such host":               asType[*net.DNSError],
 		"unreachable":                func(err error) bool { return errors.Is(err, syscall.ENETUNREACH) },

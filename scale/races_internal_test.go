@@ -415,7 +415,7 @@ func TestClosingWhatIsLostMakesNoSubConn(t *testing.T) {
 		st.conns[0].becomes(connectivity.Shutdown)
 		st.policy.Close()
 		if len(st.conns) != 1 {
-			t.Errorf("%d SubConns were made, and nobody listens any more", len(st.conns)-1)
+			t.Errorf("%d SubConns were made after the channel was closed", len(st.conns)-1)
 		}
 	})
 }

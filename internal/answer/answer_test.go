@@ -155,7 +155,7 @@ func TestWhatIsNoAnswerIsNotTakenForOne(t *testing.T) {
 		"too late":             {health(t, silent), nil, answer.None},
 		"a service config":     {health(t, silent), []grpc.DialOption{methodConfig(`"timeout":"0.02s"`)}, answer.None},
 		"a stream that is cut": {raw(t, h2test.WithFault(h2test.ResetsCalls)), nil, answer.Reset},
-		"nobody listens":       {"127.0.0.1:1", nil, answer.Unsent},
+		"nothing listening":    {"127.0.0.1:1", nil, answer.Unsent},
 		"no stream to be had":  {raw(t, h2test.WithLimit(0)), nil, answer.Unsent},
 		"credentials":          {health(t, silent), []grpc.DialOption{grpc.WithPerRPCCredentials(failing{})}, answer.Unsent},
 	} {

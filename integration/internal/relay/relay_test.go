@@ -74,7 +74,7 @@ func TestARelayWithoutABackendClosesTheConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // nobody listens there now
+	l.Close() // nothing is listening there now
 	r := relay.Start(t, l.Addr().String())
 	c, err := net.Dial("tcp", r.Addr)
 	if err != nil {
