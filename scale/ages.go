@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -90,9 +91,9 @@ func (s *subchannel) planByAgeLocked(c *connection) {
 	case age < 0:
 		return
 	case age > 0:
-		age = scaled(age, randomShare(1-ageJitter, 2*ageJitter))
+		age = scaled(age, jitter.Share(1-ageJitter, 2*ageJitter))
 	default:
-		age = scaled(s.policy.channel.memory.recall(s.addr()).lifetime.age, randomShare(ageShare, ageSpread))
+		age = scaled(s.policy.channel.memory.recall(s.addr()).lifetime.age, jitter.Share(ageShare, ageSpread))
 	}
 	if age > 0 {
 		s.planLocked(c, c.readyAt.Add(age), byAge)

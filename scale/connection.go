@@ -18,6 +18,10 @@ import (
 // than any limit, so that one comparison answers for both.
 const outBit = 1 << 40
 
+// doubtBit in connection.streams keeps new streams off a connection until it is proved to be
+// alive; see doubt.go. It too is higher than any limit.
+const doubtBit = 1 << 41
+
 // noLimit is above any number of streams and below outBit.
 const noLimit = 1 << 39
 
@@ -32,7 +36,7 @@ type connection struct {
 	window atomic.Pointer[probeWindow] // the current one, whose done gives a stream back; see picker.go
 
 	to          atomic.Pointer[resolver.Address] // the address it is connected to; nil: one of several, not known which
-	streams     atomic.Int64                     // in flight, plus outBit
+	streams     atomic.Int64                     // in flight, plus outBit and doubtBit
 	softLimit   atomic.Int64                     // streams it takes before the next connection is asked
 	callLimit   atomic.Int64                     // streams it takes at all; softLimit <= callLimit
 	serverLimit atomic.Int64                     // streams the server allows, for probes too; callLimit <= serverLimit
@@ -61,6 +65,7 @@ type connection struct {
 	probeTimer timer           // has probeTick look at it, see liveness.go
 	idleShare  float64         // of the probe interval, after which it is probed if it is idle
 	unanswered int             // probes in a row that have no answer
+	doubt      doubt           // why it takes no new calls
 	probes     []time.Duration // what the latest probes took, oldest first
 
 	predecessor *connection // which it is to replace; nil: none
@@ -115,7 +120,7 @@ func (s *subchannel) bundle(t *tap.State) credentials.Bundle {
 }
 
 // inFlight is the number of streams.
-func (c *connection) inFlight() int64 { return c.streams.Load() &^ outBit }
+func (c *connection) inFlight() int64 { return c.streams.Load() &^ (outBit | doubtBit) }
 
 // takeOut closes c to new streams.
 func (c *connection) takeOut() { c.streams.Or(outBit) }
@@ -127,7 +132,8 @@ func (c *connection) busy() bool { return c.inFlight() > int64(boolToInt(c.probi
 // is between its Pick and its end on this connection, and none will be.
 func (c *connection) takeOutIfUnused() bool {
 	probes := int64(boolToInt(c.probing.Load()))
-	return c.streams.CompareAndSwap(probes, probes|outBit)
+	n := c.streams.Load()
+	return n&^doubtBit == probes && c.streams.CompareAndSwap(n, n|outBit)
 }
 
 // onLimit is told the server's limit, and every change of it, by the transport's

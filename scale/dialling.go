@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 )
 
 // How dials are supervised. gRPC gives a dial 20 seconds, and after a failure it waits
@@ -70,7 +72,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 	c.dialledAt, s.begunAt = time.Now(), time.Now()
 	c.longDial = false // of an earlier dial
 	c.sideDial = s.longDialLocked() != nil
-	c.pause = leastPause + randomUpTo(mostPause-leastPause)
+	c.pause = leastPause + jitter.UpTo(mostPause-leastPause)
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
 	e.connect = append(e.connect, c)

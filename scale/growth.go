@@ -2,7 +2,6 @@ package scale
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -154,19 +153,6 @@ func (s *subchannel) shrink() {
 		}
 		s.armShrinkLocked()
 	})
-}
-
-// randomUpTo is a random part of d. It spreads clients out in time, and need not be secret.
-func randomUpTo(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	return rand.N(d) //nolint:gosec // see above
-}
-
-// randomShare is between least and least plus spread.
-func randomShare(least, spread float64) float64 {
-	return least + spread*rand.Float64() //nolint:gosec // see above
 }
 
 // scaled is share of d.

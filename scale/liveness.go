@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 )
 
 // This file and the others whose names begin with liveness say what proves that a
@@ -102,7 +103,7 @@ func (c *connection) heardAt() time.Duration { return c.tap.LastHeard().Sub(c.ma
 func (s *subchannel) startProbingLocked(c *connection) {
 	c.newWindow()
 	c.noteAlive(c.window.Load()) // it came through a handshake, and sent SETTINGS
-	c.idleShare = randomShare(leastIdle, idleSpread)
+	c.idleShare = jitter.Share(leastIdle, idleSpread)
 	if connect := c.tap.Reached().Sub(c.dialledAt); connect > 0 { // a round trip or more
 		// Much more if the first packet was lost, which the kernel does not count.
 		if p, ok := c.tap.Progress(); ok && p.RoundTrip > 0 {
@@ -165,7 +166,7 @@ func (c *connection) probeTick() {
 		return
 	}
 	s.update(func(*effects) {
-		c.idleShare = randomShare(leastIdle, idleSpread)
+		c.idleShare = jitter.Share(leastIdle, idleSpread)
 		s.armProbeLocked(c)
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
@@ -57,7 +58,7 @@ func (s *subchannel) judgeLocked(c *connection) {
 	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
 	if s.shortLived > 1 {
 		hold := holds[min(s.shortLived, len(holds)+1)-2]
-		hold += randomUpTo(hold / 5)
+		hold += jitter.UpTo(hold / 5)
 		s.heldUntil = time.Now().Add(hold)
 	}
 }

@@ -100,7 +100,7 @@ func (c *connection) inquire(patience time.Duration) bool {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if c.probing.Load() || !c.take(c.serverLimit.Load()) { // the last probe has not come back, or there is no stream
+	if c.probing.Load() || !c.takeForProbe() { // the last probe has not come back, or there is no stream
 		i.askHTTP2()
 		return i.await()
 	}

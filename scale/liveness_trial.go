@@ -80,7 +80,7 @@ func (c *connection) compare(old *connection, patience time.Duration, stuck bool
 		c.hasAnswered.Store(true)
 		return nil
 	}
-	if !stuck && old.take(old.serverLimit.Load()) {
+	if !stuck && old.takeForProbe() {
 		same, _ := old.examine(patience)
 		old.release()
 		if same == got {

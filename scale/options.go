@@ -35,6 +35,7 @@ type settings struct {
 	holdGoAway       bool
 	maxAge           time.Duration // 0: learned from the server's GOAWAYs; negative: none
 	queueInTransport bool
+	unsupervised     bool // only scaling and the queue
 }
 
 func defaultSettings() settings {
@@ -82,6 +83,9 @@ func gather(plain []grpc.DialOption) (*clientOptions, error) {
 				return nil, err
 			}
 		}
+	}
+	if o.unsupervised {
+		o.probeInterval, o.maxAge, o.holdGoAway = 0, -1, false
 	}
 	return o, nil
 }
@@ -224,6 +228,19 @@ func WithProbe(f func(ctx context.Context, cc grpc.ClientConnInterface) error) g
 func WithMaxConnectionAge(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.maxAge = min(max(d, -1), longest)
+		return nil
+	})
+}
+
+// WithUnsupervised leaves the supervision of connections to grpc-go, for programs that want
+// a channel like any other, which opens as many connections as the server's limit makes
+// necessary, and the queue. Without supervision nothing is probed, suspected or ejected, no
+// dial is given up or begun earlier than grpc-go would, no connection is replaced because
+// of its age, and no socket option is set. The options for all that, [WithProbeInterval]
+// among them, have no effect.
+func WithUnsupervised() grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		o.unsupervised = true
 		return nil
 	})
 }

@@ -58,6 +58,7 @@ func optionCases() []struct {
 		{"WithMaxConnectionAge", scale.WithMaxConnectionAge(0), ""},
 		{"WithMaxConnectionAge", scale.WithMaxConnectionAge(most), ""},
 		{"WithMaxConnectionAge", scale.WithMaxConnectionAge(-most), ""}, // none is replaced by age
+		{"WithUnsupervised", scale.WithUnsupervised(), ""},
 		{"WithHoldGoAway", scale.WithHoldGoAway(), ""},
 		{"WithQueueInTransport", scale.WithQueueInTransport(), ""},
 		{"WithLogger", scale.WithLogger(slog.New(slog.DiscardHandler)), ""},

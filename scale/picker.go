@@ -109,6 +109,7 @@ func (s *subchannel) enqueue(priority bool) (w *waiter) {
 		if !s.servingLocked() {
 			return
 		}
+		s.calledLocked(e)
 		w = s.waiters.get()
 		if priority {
 			s.queue.pushFront(w)

@@ -109,6 +109,25 @@ func (o *Observer) Snapshot() Channel {
 	return snapshot
 }
 
+// LastProof returns the latest time at which a connection that takes calls is known to have
+// been alive: something that was sent on it after that time was answered. It is the zero
+// Time if no connection is READY.
+func (o *Observer) LastProof() time.Time {
+	ch := o.channel.Load()
+	if ch == nil {
+		return time.Time{}
+	}
+	var last time.Time
+	for _, p := range ch.livePolicies() {
+		for _, s := range p.subchannels() {
+			for _, c := range *s.ready.Load() {
+				last = latest(last, c.made.Add(time.Duration(c.aliveAt.Load())))
+			}
+		}
+	}
+	return last
+}
+
 // RetryNow makes every subchannel that waits before its next dial begin the dial now.
 // Call it when you know that the network or the server is back. Use it instead of the
 // ResetConnectBackoff of grpc.ClientConn, which has a data race in grpc-go 1.85.

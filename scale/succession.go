@@ -2,6 +2,8 @@ package scale
 
 import (
 	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 )
 
 // To replace a connection, its successor is dialled first. When the successor has answered
@@ -27,7 +29,7 @@ func (s *subchannel) replaceAll(why string, within time.Duration) {
 	s.update(func(*effects) {
 		for c := range s.all {
 			if c.phase == phaseReady || c.phase == phaseTrial || c.phase == phaseDialling {
-				s.planLocked(c, time.Now().Add(randomUpTo(within/2)), why)
+				s.planLocked(c, time.Now().Add(jitter.UpTo(within/2)), why)
 			}
 		}
 		s.armReplaceLocked()
@@ -101,6 +103,6 @@ func (s *subchannel) successorFailedLocked(c *connection) {
 	pause := min(replacePause<<min(old.replace.failures, 8), longestReplacePause)
 	old.replace.failures++
 	old.replace.successor = false
-	old.replace.at = time.Now().Add(pause + randomUpTo(pause/2))
+	old.replace.at = time.Now().Add(pause + jitter.UpTo(pause/2))
 	s.armReplaceLocked()
 }

@@ -3,7 +3,6 @@ package shared
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -333,5 +333,5 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 
 // dialPause returns a random time between failed dials.
 func dialPause() time.Duration {
-	return minDialPause + rand.N(maxDialPause-minDialPause) //nolint:gosec // jitter, not a secret
+	return jitter.Between(minDialPause, maxDialPause)
 }

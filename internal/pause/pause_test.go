@@ -1,0 +1,45 @@
+package pause_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/pause"
+)
+
+// bounds are the shortest and the longest of many pauses.
+func bounds(f func() time.Duration) (shortest, longest time.Duration) {
+	shortest = f()
+	for range 2000 {
+		d := f()
+		shortest, longest = min(shortest, d), max(longest, d)
+	}
+	return shortest, longest
+}
+
+func TestAPauseAfterARefusedDialGrowsWithTheOutage(t *testing.T) {
+	for outage, most := range map[time.Duration]time.Duration{
+		0:                      50 * time.Millisecond,
+		100 * time.Millisecond: 50 * time.Millisecond,
+		time.Second:            500 * time.Millisecond,
+		30 * time.Second:       time.Second,
+		2 * time.Minute:        5 * time.Second,
+	} {
+		shortest, longest := bounds(func() time.Duration { return pause.Refused(outage) })
+		if shortest < most/2 || shortest > most*6/10 || longest > most || longest < most*9/10 {
+			t.Errorf("after %v: %v to %v, want %v to %v", outage, shortest, longest, most/2, most)
+		}
+	}
+}
+
+func TestAPauseAfterAFailureThatReachedTheServerDoubles(t *testing.T) {
+	for n, most := range map[int]time.Duration{
+		0: 100 * time.Millisecond, 1: 100 * time.Millisecond, 2: 200 * time.Millisecond, 5: 1600 * time.Millisecond,
+		8: 10 * time.Second, 1000: 10 * time.Second,
+	} {
+		shortest, longest := bounds(func() time.Duration { return pause.Costly(n) })
+		if shortest > most/10 || longest > most || longest < most*9/10 {
+			t.Errorf("after %d: %v to %v, want 0 to %v", n, shortest, longest, most)
+		}
+	}
+}

@@ -1,0 +1,46 @@
+package scale
+
+// A connection that is in doubt takes no new calls until it is proved to be alive: doubtBit
+// makes it look full to a pick, which costs calls on other connections nothing. It stays in
+// phaseReady and keeps the calls that it has. Calls that find no other connection wait in
+// the queue, and get streams as soon as it is trusted again.
+
+// doubt is why a connection takes no new calls.
+type doubt int
+
+const (
+	doubtNone   doubt = iota
+	doubtQuiet        // nobody has used it lately, and nothing has proved it alive for a while
+	doubtSilent       // a probe has no answer
+)
+
+// doubtLocked keeps new calls off c.
+func (c *connection) doubtLocked(why doubt) {
+	c.doubt = why
+	c.streams.Or(doubtBit)
+}
+
+// trustLocked ends the doubt: c takes new calls again.
+func (c *connection) trustLocked(e *effects) {
+	c.doubt = doubtNone
+	if c.streams.And(^int64(doubtBit))&doubtBit != 0 {
+		e.serve = true
+	}
+}
+
+// calledLocked is told that a call finds no stream that is free.
+func (s *subchannel) calledLocked(*effects) {}
+
+// takeForProbe takes a stream for a probe, whether c is in doubt or not, unless the server
+// allows no more.
+func (c *connection) takeForProbe() bool {
+	for {
+		n := c.streams.Load()
+		if n&^doubtBit >= c.serverLimit.Load() {
+			return false
+		}
+		if c.streams.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
