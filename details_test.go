@@ -96,7 +96,7 @@ func TestWhatAServerSaysIsOneLineWithoutControlCharacters(t *testing.T) {
 			return nil, status.Error(codes.Unavailable, "one\ntwo\x1b[2J\r\u202e\u009b")
 		}),
 	))
-	_, err := plainFactory(t, server.Target()).NewConnection(testContext(t))
+	_, err := plainFactory(t, server.Target(), grpcpool.WithHealthCheck("")).NewConnection(testContext(t))
 	if err == nil || strings.ContainsAny(err.Error(), "\n\r\x1b\u202e\u009b") || !strings.Contains(err.Error(), `one two\u001b[2J \u202e\u009b`) {
 		t.Errorf("%q", err)
 	}

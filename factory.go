@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
@@ -190,6 +191,7 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 	if conn == nil {
 		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
 	}
+	ctx = metadata.NewOutgoingContext(ctx, nil) // that of a caller's is for its own calls
 	took, err := f.ping(scale.ContextWithPriority(ctx), conn)
 	if err != nil {
 		return &connectionError{pinging, f.target, err}

@@ -191,9 +191,9 @@ func TestADialPastItsDeadlineSaysHowFarItCame(t *testing.T) {
 	}
 }
 
-func TestAServerThatDoesNotServeIsNotOK(t *testing.T) {
+func TestAFailedHealthCheckLeavesTheChannelOpen(t *testing.T) {
 	server := grpcpooltest.NewServer(t)
-	f := plainFactory(t, server.Addr())
+	f := plainFactory(t, server.Addr(), grpcpool.WithHealthCheck(""))
 	conn, err := f.NewConnection(testContext(t))
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/keepalive"
@@ -24,19 +25,19 @@ const minKeepaliveTime = 10 * time.Second
 // with open streams the client sends an HTTP/2 PING, and closes the connection if there is
 // no answer within keepaliveTimeout. A keepaliveTime below 10 s counts as 10 s, and a
 // keepaliveTimeout of 0 or less counts as 20 s (gRFC A8). WithKeepalive replaces both. A
-// nil ping is that of WithPing, and otherwise HealthPing.
+// nil ping is that of WithPing or WithHealthCheck, and otherwise HealthPing.
 //
 // PEM that cannot be used and an address that can never work are errors here, which name
 // the argument and the reason.
 func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAddress string,
 	keepaliveTime, keepaliveTimeout time.Duration, ping PingFunc, opts ...FactoryOption,
 ) (*Factory, error) {
+	if ping != nil {
+		opts = append(slices.Clone(opts), WithPing(ping))
+	}
 	cfg, err := newFactoryConfig(opts)
 	if err != nil {
 		return nil, err
-	}
-	if ping != nil {
-		cfg.ping = ping
 	}
 	if cfg.keepalive == nil {
 		cfg.keepalive = &keepalive.ClientParameters{Time: max(keepaliveTime, minKeepaliveTime), Timeout: max(keepaliveTimeout, 0)}
@@ -49,7 +50,7 @@ func NewMutualTLSFactory(caCertPEM, clientCertPEM, clientKeyPEM []byte, serverAd
 // in their files: every handshake shows the newest, and within 30 s all connections are
 // replaced by ones that were made under it, without failing calls. identity.FromFiles says
 // what the files must hold and how they are read. Keepalive is off unless WithKeepalive
-// turns it on, and WithPing replaces HealthPing.
+// turns it on, and WithPing or WithHealthCheck replaces HealthPing.
 func NewMutualTLSFactoryFromFiles(caFile, certFile, keyFile, serverAddress string, opts ...FactoryOption) (*Factory, error) {
 	cfg, err := newFactoryConfig(opts)
 	if err != nil {

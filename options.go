@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -19,14 +20,15 @@ type FactoryOption func(*factoryConfig) error
 
 type factoryConfig struct {
 	dialOptions []grpc.DialOption
-	ping        PingFunc
+	ping        PingFunc // of WithPing; in the end the one to use
+	healthCheck PingFunc // of WithHealthCheck
 	keepalive   *keepalive.ClientParameters
 	logger      *slog.Logger
 	serverName  string // "": from the target
 }
 
 func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
-	cfg := &factoryConfig{ping: HealthPing, logger: slog.New(slog.DiscardHandler)}
+	cfg := &factoryConfig{logger: slog.New(slog.DiscardHandler)}
 	for i, opt := range opts {
 		if opt == nil {
 			return nil, fmt.Errorf("grpcpool: option %d is nil", i+1)
@@ -34,6 +36,14 @@ func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
 		if err := opt(cfg); err != nil {
 			return nil, err
 		}
+	}
+	switch {
+	case cfg.ping != nil && cfg.healthCheck != nil:
+		return nil, errors.New("grpcpool: both a PingFunc and WithHealthCheck are given; leave one of them out")
+	case cfg.healthCheck != nil:
+		cfg.ping = cfg.healthCheck
+	case cfg.ping == nil:
+		cfg.ping = HealthPing
 	}
 	return cfg, nil
 }
@@ -59,13 +69,38 @@ func WithDialOptions(opts ...grpc.DialOption) FactoryOption {
 	}
 }
 
-// WithPing sets how a channel is tested. The default is HealthPing.
+// WithPing sets how a channel is tested. The default is HealthPing; see also
+// WithHealthCheck.
 func WithPing(ping PingFunc) FactoryOption {
 	return func(cfg *factoryConfig) error {
 		if ping == nil {
 			return errors.New("grpcpool: WithPing: the PingFunc is nil; leave the option out for HealthPing")
 		}
 		cfg.ping = ping
+		return nil
+	}
+}
+
+// WithHealthCheck makes the test of a channel ask whether a service serves, where
+// HealthPing asks only for an answer: NewConnection and ConnectionOk fail, and so does a
+// pool's Get, with what the server has answered. It is for programs that would rather have
+// no channel than one to a server that says it does not serve.
+//
+// service is the name that the server's health service (grpc.health.v1.Health) knows, such
+// as "shop.v1.Orders", or "" for the whole server. Not OK are the status of health
+// NOT_SERVING, or any other than SERVING, and the gRPC statuses UNAVAILABLE and NOT_FOUND,
+// with which the health service says that it does not know the name. Any other answer
+// leaves the channel OK, as with HealthPing: whether the service serves is not known from
+// a server without a health service, or one that wants a token for it.
+//
+// It cannot be combined with WithPing or the ping of NewMutualTLSFactory. A service that is
+// not UTF-8 is an error.
+func WithHealthCheck(service string) FactoryOption {
+	return func(cfg *factoryConfig) error {
+		if !utf8.ValidString(service) {
+			return fmt.Errorf("grpcpool: WithHealthCheck: %q is not UTF-8", service)
+		}
+		cfg.healthCheck = servicePing(service)
 		return nil
 	}
 }

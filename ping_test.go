@@ -38,16 +38,32 @@ func healthSaying(t *testing.T, answer func(context.Context) error) *grpcpooltes
 }
 
 // Row 33 of the fault matrix. Whatever status the server answers by, it is alive, and another connection would
-// get the same. Unavailable alone asks the client to go elsewhere.
+// get the same.
 func TestAStatusOfTheServerIsASignOfLife(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
 		t.Run(code.String(), func(t *testing.T) {
 			server := healthSaying(t, func(context.Context) error { return status.Error(code, "not for you, or not now") })
-			conn, err := plainFactory(t, server.Addr()).NewConnection(testContext(t))
-			if code == codes.Unavailable {
-				wantError(t, err, "grpcpool: pinging", "not for you, or not now")
-				return
+			f := plainFactory(t, server.Addr())
+			conn, err := f.NewConnection(testContext(t))
+			if err != nil {
+				t.Fatal(err)
 			}
+			defer conn.Close()
+			if err := f.ConnectionOk(testContext(t), conn); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Whatever the server says about its health, it has said it.
+func TestAStatusOfHealthIsASignOfLife(t *testing.T) {
+	for s := range healthpb.HealthCheckResponse_ServingStatus_name {
+		health := healthpb.HealthCheckResponse_ServingStatus(s)
+		t.Run(health.String(), func(t *testing.T) {
+			server := grpcpooltest.NewServer(t)
+			server.Health.SetServingStatus("", health)
+			conn, err := plainFactory(t, server.Addr()).NewConnection(testContext(t))
 			if err != nil {
 				t.Fatal(err)
 			}

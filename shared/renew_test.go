@@ -163,7 +163,7 @@ func TestAFailedChannelIsKeptWhileNoOtherCanBeHad(t *testing.T) {
 
 func TestAFailedChannelThatHealsIsUsedWhenNoOtherCanBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, server := inMemory(t, 0)
+		p, server := inMemoryWith(t, nil, grpcpool.WithHealthCheck(""))
 		l := get(t, p)
 		server.Health.SetServingStatus("", 2) // NOT_SERVING: the test fails, and so does the ping of a new channel
 		time.Sleep(2 * time.Second)

@@ -21,9 +21,9 @@ func Describe(cause error) string {
 	if errors.As(cause, &unsent) {
 		return unsent.Error()
 	}
-	var http *httpError
-	if errors.As(cause, &http) {
-		return http.text
+	var answered *checkError
+	if errors.As(cause, &answered) {
+		return answered.text
 	}
 	var known *reason.Error
 	if errors.As(cause, &known) {
