@@ -2,6 +2,7 @@ package otelpool
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"time"
@@ -9,7 +10,10 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -22,6 +26,7 @@ const (
 	ConnectionStateKey = attribute.Key("grpcpool.connection.state")  // of grpcpool.connection.count
 	CloseReasonKey     = attribute.Key("grpcpool.close.reason")      // of grpcpool.connection.closed
 	TestResultKey      = attribute.Key("grpcpool.test.result")       // of grpcpool.connection.test
+	WaitResultKey      = attribute.Key("grpcpool.wait.result")       // of grpcpool.connection.wait_time
 	CertificateKey     = attribute.Key("grpcpool.certificate.owner") // of grpcpool.certificate.expiry
 )
 
@@ -43,17 +48,25 @@ const (
 //	                                                    leases), "retired" (failed its test), "failed" (was never
 //	                                                    lent), "shutdown" (the pool was closed)
 //	grpcpool.connection.test              {test}        tests of channels; grpcpool.test.result is "ok" or "failed"
-//	grpcpool.connection.wait_time         s             time that callers waited, if they had to, for a connection
+//	grpcpool.connection.wait_time         s             time that callers waited, if they had to, for a connection;
+//	                                                    grpcpool.wait.result is "ok" (they got one), "failed" (there
+//	                                                    was none to be had), "timeout" (their deadline passed),
+//	                                                    "canceled" (they gave up), or "shutdown" (the pool was closed)
 //	grpcpool.connection.use_time          s             time from a lease to its return, calls made on the pool included
 //	grpcpool.connection.timeouts          {timeout}     callers whose deadline passed before they had a connection,
 //	                                                    and calls that ended before they had a stream
 //	grpcpool.stream.active                {stream}      streams on open connections
-//	grpcpool.stream.limit                 {stream}      the most that those may have, without servers that set no limit
+//	grpcpool.stream.limit                 {stream}      the most that those may have, without servers that set no
+//	                                                    limit; absent if no open connection has a limit
 //	grpcpool.lease.count                  {lease}       leases out now
 //	grpcpool.lease.leaked                 {lease}       leases reported by leak detection
 //	grpcpool.certificate.expiry           s             time until a certificate expires; grpcpool.certificate.owner is "client"
 //	                                                    (of new connections) or "server" (of open connections, the
 //	                                                    first to expire)
+//
+// The counters are there from the start, as 0 for every value of their attributes, and so
+// are the gauges, but for grpcpool.stream.limit and grpcpool.certificate.expiry. A
+// histogram appears with the first time that it measures.
 //
 // [WithInstrumentation] measures the RPCs themselves. Of the options, WithMetrics uses only
 // [WithMeterProvider]. When the pool is closed its gauges end; its counters and histograms
@@ -103,6 +116,7 @@ func newMetrics(meter metric.Meter, p *shared.Pool) *metrics {
 	m.with = []metric.RecordOption{metric.WithAttributeSet(m.set)}
 	m.makeSync(meter)
 	m.makeObservable(meter)
+	m.begin()
 	return m
 }
 
@@ -118,13 +132,28 @@ func (m *metrics) makeSync(meter metric.Meter) {
 		return c
 	}
 	m.createTime = histogram("connection.create_time", "The time it took to create a new connection.")
-	m.waitTime = histogram("connection.wait_time", "The time that callers who had to wait for a connection waited.")
+	m.waitTime = histogram("connection.wait_time", "The time that callers who had to wait for a connection waited, by result.")
 	m.useTime = histogram("connection.use_time", "The time between borrowing a connection and returning it to the pool.")
 	m.failed = counter("connection.failed", "{attempt}", "The number of attempts to create a connection that failed.")
 	m.closed = counter("connection.closed", "{connection}", "The number of connections closed, by reason.")
 	m.tests = counter("connection.test", "{test}", "The number of tests of the pool's channel, by result.")
 	m.timeouts = counter("connection.timeouts", "{timeout}", "The number of timeouts that have occurred waiting for a connection or a stream.")
 	m.leaks = counter("lease.leaked", "{lease}", "The number of leases reported because they had not been returned in time.")
+}
+
+// begin has the counters begin at 0. Otherwise the first event of a kind would make no
+// rate, and a query that finds nothing could not tell whether nothing happened.
+func (m *metrics) begin() {
+	ctx, pool := context.Background(), metric.WithAttributeSet(m.set)
+	for _, c := range []metric.Int64Counter{m.failed, m.timeouts, m.leaks} {
+		c.Add(ctx, 0, pool)
+	}
+	for _, reason := range reasons {
+		m.closed.Add(ctx, 0, pool, metric.WithAttributes(CloseReasonKey.String(reason)))
+	}
+	for _, result := range []string{resultOK, resultFailed} {
+		m.tests.Add(ctx, 0, pool, metric.WithAttributes(TestResultKey.String(result)))
+	}
 }
 
 func (m *metrics) makeObservable(meter metric.Meter) {
@@ -137,7 +166,7 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 	m.most = counter("connection.max", "{connection}", "The maximum number of open connections allowed.")
 	m.pending = counter("connection.pending_requests", "{request}", "The number of callers waiting for a connection and of calls waiting for a stream.")
 	m.streams = counter("stream.active", "{stream}", "The number of streams on open connections.")
-	m.limits = counter("stream.limit", "{stream}", "The number of streams that the server allows at once on open connections.")
+	m.limits = counter("stream.limit", "{stream}", "The number of streams that the server allows at once on open connections, if it has a limit.")
 	m.leases = counter("lease.count", "{lease}", "The number of leases that are out.")
 	expiry, err := meter.Float64ObservableGauge("grpcpool.certificate.expiry", metric.WithUnit("s"),
 		metric.WithDescription("The time until a certificate in use expires, by its owner."))
@@ -153,6 +182,33 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 func handle(err error) {
 	if err != nil {
 		otel.Handle(err)
+	}
+}
+
+// The values of TestResultKey and WaitResultKey.
+const (
+	resultOK       = "ok"
+	resultFailed   = "failed"
+	resultTimeout  = "timeout"
+	resultCanceled = "canceled"
+	resultShutdown = "shutdown"
+)
+
+// waitResult is the value of WaitResultKey for a caller whose wait ended with err.
+func waitResult(err error) string {
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.Is(err, grpcpool.ErrClosed):
+		return resultShutdown
+	}
+	switch status.Code(err) { // that of the caller's context, if it ended the wait
+	case codes.DeadlineExceeded:
+		return resultTimeout
+	case codes.Canceled:
+		return resultCanceled
+	default:
+		return resultFailed
 	}
 }
 
@@ -177,9 +233,9 @@ func (m *metrics) event(e shared.Event) {
 	case shared.EventDialFailed:
 		m.add(ctx, m.failed, e.Count)
 	case shared.EventTested:
-		m.add(ctx, m.tests, e.Count, TestResultKey.String("ok"))
+		m.add(ctx, m.tests, e.Count, TestResultKey.String(resultOK))
 	case shared.EventTestFailed:
-		m.add(ctx, m.tests, e.Count, TestResultKey.String("failed"))
+		m.add(ctx, m.tests, e.Count, TestResultKey.String(resultFailed))
 	case shared.EventLeaked:
 		m.add(ctx, m.leaks, e.Count)
 	case shared.EventShrank, shared.EventReplaced, shared.EventEjected, shared.EventLost:
@@ -213,8 +269,9 @@ func (m *metrics) add(ctx context.Context, c metric.Int64Counter, n int, more ..
 	}
 }
 
-func (m *metrics) waited(took time.Duration, _ error) {
-	m.waitTime.Record(context.Background(), took.Seconds(), m.with...)
+func (m *metrics) waited(took time.Duration, err error) {
+	m.waitTime.Record(context.Background(), took.Seconds(), metric.WithAttributeSet(m.set),
+		metric.WithAttributes(WaitResultKey.String(waitResult(err))))
 }
 
 func (m *metrics) used(took time.Duration) {
@@ -237,7 +294,9 @@ func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 	o.ObserveInt64(m.most, int64(now.most), pool)
 	o.ObserveInt64(m.pending, int64(stats.Waiting+now.waiters), pool)
 	o.ObserveInt64(m.streams, int64(now.streams), pool)
-	o.ObserveInt64(m.limits, now.limit, pool)
+	if now.limited {
+		o.ObserveInt64(m.limits, now.limit, pool)
+	}
 	o.ObserveInt64(m.leases, int64(stats.Leases), pool)
 	for owner, end := range map[string]time.Time{"client": stats.Identity.NotAfter, "server": now.expires} {
 		if !end.IsZero() {
@@ -251,6 +310,7 @@ func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 type current struct {
 	idle, used, connecting, most, waiters, streams int
 	limit                                          int64
+	limited                                        bool // a connection has a limit
 	expires                                        time.Time
 }
 
@@ -274,6 +334,7 @@ func (now *current) addConnection(c *scale.Connection) {
 	now.streams += c.InFlight
 	if c.Limit != scale.Unlimited {
 		now.limit += int64(c.Limit)
+		now.limited = true
 	}
 	if c.TLS != nil && (now.expires.IsZero() || c.TLS.Expires.Before(now.expires)) {
 		now.expires = c.TLS.Expires

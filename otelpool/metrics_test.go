@@ -87,7 +87,7 @@ func kind(t *testing.T, set attribute.Set) string {
 	for _, a := range set.ToSlice() {
 		switch a.Key {
 		case otelpool.PoolNameKey, otelpool.ServerAddressKey:
-		case otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey, otelpool.CertificateKey:
+		case otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey, otelpool.WaitResultKey, otelpool.CertificateKey:
 			found += "{" + a.Value.AsString() + "}"
 		default:
 			t.Errorf("there is the attribute %s", a.Key)
@@ -158,7 +158,7 @@ func TestTheSumsAreWhatHappened(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		wantFigures(t, m.figures(t), map[string]int64{
-			"grpcpool.lease.count": 1, "grpcpool.connection.use_time": 10, "grpcpool.connection.wait_time": 1, "grpcpool.connection.create_time": 1,
+			"grpcpool.lease.count": 1, "grpcpool.connection.use_time": 10, "grpcpool.connection.wait_time{ok}": 1, "grpcpool.connection.create_time": 1,
 		})
 		f.set(nil, errScripted)
 		time.Sleep(1500 * time.Millisecond) // the test in the background fails; another channel stands
@@ -181,16 +181,24 @@ func TestTheSumsAreWhatHappened(t *testing.T) {
 		}
 		stats := p.Stats() // only now: a test may have been under way
 		want := map[string]int64{
-			"grpcpool.connection.create_time":      3,
-			"grpcpool.connection.failed":           1,
-			"grpcpool.connection.closed{retired}":  1,
-			"grpcpool.connection.closed{idle}":     1,
-			"grpcpool.connection.closed{shutdown}": 1,
-			"grpcpool.connection.test{ok}":         int64(stats.Tests - stats.TestsFailed),
-			"grpcpool.connection.test{failed}":     int64(stats.TestsFailed),
-			"grpcpool.connection.wait_time":        5,
-			"grpcpool.connection.use_time":         12,
-			"grpcpool.lease.leaked":                1,
+			"grpcpool.connection.create_time":       3,
+			"grpcpool.connection.failed":            1,
+			"grpcpool.connection.closed{retired}":   1,
+			"grpcpool.connection.closed{idle}":      1,
+			"grpcpool.connection.closed{shutdown}":  1,
+			"grpcpool.connection.test{ok}":          int64(stats.Tests - stats.TestsFailed),
+			"grpcpool.connection.test{failed}":      int64(stats.TestsFailed),
+			"grpcpool.connection.wait_time{ok}":     2,
+			"grpcpool.connection.wait_time{failed}": 3,
+			"grpcpool.connection.use_time":          12,
+			"grpcpool.lease.leaked":                 1,
+			// These did not happen.
+			"grpcpool.connection.closed{shrunk}":   0,
+			"grpcpool.connection.closed{replaced}": 0,
+			"grpcpool.connection.closed{ejected}":  0,
+			"grpcpool.connection.closed{lost}":     0,
+			"grpcpool.connection.closed{failed}":   0,
+			"grpcpool.connection.timeouts":         0,
 		}
 		if diff := cmp.Diff(want, m.figures(t)); diff != "" { // nothing else is left: the gauges ended with the pool
 			t.Errorf("want (-), got (+):\n%s", diff)
@@ -225,7 +233,9 @@ func TestATimeoutIsACallerWhoseDeadlinePassed(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
-		wantFigures(t, m.figures(t), map[string]int64{"grpcpool.connection.timeouts": 200, "grpcpool.connection.wait_time": 300})
+		wantFigures(t, m.figures(t), map[string]int64{
+			"grpcpool.connection.timeouts": 200, "grpcpool.connection.wait_time{timeout}": 200, "grpcpool.connection.wait_time{canceled}": 100,
+		})
 	})
 }
 
@@ -329,10 +339,129 @@ func TestAClosedPoolIsNotObserved(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
-		if got := m.collect(t); len(got) != 0 {
-			t.Errorf("observed of a closed pool: %v", got)
+		for _, one := range m.collect(t) { // the counters stay
+			if sum, ok := one.Data.(metricdata.Sum[int64]); !ok || !sum.IsMonotonic {
+				t.Errorf("observed of a closed pool: %v", one)
+			}
 		}
 	}
+}
+
+// A counter that appears with its first event has no rate then, and a dashboard cannot
+// tell whether nothing happened or nothing is measured.
+func TestMetricsAreThereFromTheStart(t *testing.T) {
+	m := newMeters()
+	p := shared.New(&scripted{}, 0, shared.WithName("orders"), otelpool.WithMetrics(m.option()))
+	defer p.Close()
+	want := map[string]int64{
+		"grpcpool.connection.count{idle}":       0,
+		"grpcpool.connection.count{used}":       0,
+		"grpcpool.connection.count{connecting}": 0,
+		"grpcpool.connection.max":               0,
+		"grpcpool.connection.pending_requests":  0,
+		"grpcpool.connection.failed":            0,
+		"grpcpool.connection.test{ok}":          0,
+		"grpcpool.connection.test{failed}":      0,
+		"grpcpool.connection.timeouts":          0,
+		"grpcpool.connection.closed{shrunk}":    0,
+		"grpcpool.connection.closed{replaced}":  0,
+		"grpcpool.connection.closed{ejected}":   0,
+		"grpcpool.connection.closed{lost}":      0,
+		"grpcpool.connection.closed{idle}":      0,
+		"grpcpool.connection.closed{retired}":   0,
+		"grpcpool.connection.closed{failed}":    0,
+		"grpcpool.connection.closed{shutdown}":  0,
+		"grpcpool.stream.active":                0,
+		"grpcpool.lease.count":                  0,
+		"grpcpool.lease.leaked":                 0,
+	}
+	if diff := cmp.Diff(want, m.figures(t)); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+	for _, one := range m.collect(t) {
+		sum, ok := one.Data.(metricdata.Sum[int64])
+		if !ok {
+			t.Fatalf("%s is a %T", one.Name, one.Data)
+		}
+		for _, point := range sum.DataPoints {
+			name, _ := point.Attributes.Value(otelpool.PoolNameKey)
+			address, _ := point.Attributes.Value(otelpool.ServerAddressKey)
+			if name.AsString() != "orders" || address.AsString() != "orders.example" {
+				t.Errorf("%s has the attributes %v", one.Name, point.Attributes.ToSlice())
+			}
+		}
+	}
+}
+
+// A limit of 0 is one, and means that no call can be made. No limit is something else.
+func TestTheStreamLimitOfAnUnlimitedServerIsAbsent(t *testing.T) {
+	for name, test := range map[string]struct {
+		opts []grpc.ServerOption
+		want map[string]int64
+	}{
+		"unlimited": {nil, map[string]int64{}},
+		"limited":   {[]grpc.ServerOption{grpc.MaxConcurrentStreams(7)}, map[string]int64{"grpcpool.stream.limit": 7}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMeters()
+			server, ids := startServer(t, test.opts...)
+			p := newPool(t, ids, server.Addr(), nil, otelpool.WithMetrics(m.option()))
+			call(t.Context(), t, p)
+			got := make(map[string]int64)
+			for name, n := range m.figures(t) {
+				if name == "grpcpool.stream.limit" {
+					got[name] = n
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("want (-), got (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAWaitIsMeasuredWithItsResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newMeters(), &hanging{}
+		p := shared.New(f, 0, otelpool.WithMetrics(m.option()))
+		inTime, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		given, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
+		var callers sync.WaitGroup
+		for _, ctx := range []context.Context{inTime, given, t.Context()} {
+			callers.Go(func() {
+				if _, err := p.Get(ctx); err == nil {
+					t.Error("Get has got a lease of a channel that never came")
+				}
+			})
+		}
+		time.Sleep(2 * time.Second)
+		giveUp()
+		synctest.Wait()
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		callers.Wait()
+		wantFigures(t, m.figures(t), map[string]int64{
+			"grpcpool.connection.wait_time{timeout}": 1, "grpcpool.connection.wait_time{canceled}": 1, "grpcpool.connection.wait_time{shutdown}": 1,
+		})
+	})
+}
+
+// A dial that the pool's own timeout ended is no timeout of the caller's.
+func TestAWaitForADialThatRanOutOfTimeHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMeters()
+		p := shared.New(&hanging{}, 0, shared.WithDialTimeout(time.Second), otelpool.WithMetrics(m.option()))
+		if _, err := p.Get(t.Context()); err == nil {
+			t.Error("Get has got a lease of a channel that never came")
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		wantFigures(t, m.figures(t), map[string]int64{"grpcpool.connection.wait_time{failed}": 1, "grpcpool.connection.timeouts": 0})
+	})
 }
 
 func TestMetricsCostGetNoAllocation(t *testing.T) {
