@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 )
 
@@ -105,17 +106,33 @@ func TestBenchTellsAServersWordsFromItsOwn(t *testing.T) {
 	}
 }
 
-// guarded starts a server that requires a token for every call, also for health checks.
+// guarded starts a server that requires a token for every method, also for health checks
+// and reflection.
 func guarded(t *testing.T) string {
 	t.Helper()
-	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		if md, _ := metadata.FromIncomingContext(ctx); len(md["authorization"]) == 0 {
-			return nil, status.Error(codes.Unauthenticated, "no token")
+	check := func(ctx context.Context) error {
+		if md, _ := metadata.FromIncomingContext(ctx); len(md["authorization"]) != 1 || md["authorization"][0] != "Bearer user" {
+			return status.Error(codes.Unauthenticated, "no token")
 		}
-		return next(ctx, in)
-	}))
+		return nil
+	}
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := check(ctx); err != nil {
+				return nil, err
+			}
+			return next(ctx, in)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := check(stream.Context()); err != nil {
+				return err
+			}
+			return next(srv, stream)
+		}),
+	)
 	testpb.RegisterTestServiceServer(server, ready{})
 	healthpb.RegisterHealthServer(server, ready{})
+	reflection.Register(server)
 	return listening(t, server)
 }
 

@@ -27,7 +27,9 @@ the server's stream limit is the bottleneck.
 
 It puts real load on the server, so use it on your own. It calls the health
 service, or with --method any unary method that the server's reflection service
-describes.
+describes. A server that refuses the health check, since it has no such service
+or wants a token, is measured too, and the report says how it answered. --header
+sends a token.
 `
 
 const benchStatus = `Exit status:
@@ -40,6 +42,7 @@ const benchStatus = `Exit status:
 const benchNext = `Examples:
   grpcpool bench --plaintext --callers 1000 localhost:50051
   grpcpool bench --method shop.v1.Orders/Get --data '{"id": 7}' api:443
+  grpcpool bench --header 'authorization: @token' --method a.v1.B/Get api:443
   grpcpool bench --json --duration 30s api:443 | jq .results
   grpcpool bench --svg bench.svg --callers 1000 api:443
 `
@@ -47,6 +50,7 @@ const benchNext = `Examples:
 // benchFlags is bench's command line.
 type benchFlags struct {
 	targetFlags
+	headerFlags
 	load.Config
 
 	target   string
@@ -61,7 +65,8 @@ func newBenchFlags() (*flag.FlagSet, *benchFlags) {
 	f := &benchFlags{}
 	f.Turns = 2
 	fs := newFlagSet("bench")
-	f.register(fs)
+	f.targetFlags.register(fs)
+	f.headerFlags.register(fs)
 	fs.IntVar(&f.Callers, "callers", 100, "`number` of concurrent callers, each calling without a pause, 1 to 100000")
 	fs.DurationVar(&f.Duration, "duration", 5*time.Second, "how long each of the two is measured, 100ms to 1h")
 	fs.DurationVar(&f.Timeout, "timeout", 20*time.Second, "timeout of one call, 1ms to 1h")
@@ -101,7 +106,7 @@ func parseBenchFlags(args []string) (*benchFlags, error) {
 		}
 		f.data = string(data)
 	}
-	return f, f.check()
+	return f, firstOf(f.targetFlags.check(), f.headerFlags.check())
 }
 
 func benchHelp() string {
@@ -142,7 +147,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	}
 	defer picture.close()
 	screen := newScreen(stdout, stderr)
-	err = showBench(ctx, flags, factory, screen, picture)
+	err = showBench(flags.context(ctx), flags, factory, screen, picture)
 	switch {
 	case ctx.Err() != nil:
 		say(stderr, "grpcpool bench: interrupted\n")

@@ -46,6 +46,9 @@ func benchReport(doc *benchDocument) string {
 	text.WriteString("\n" + benchPlot(doc.Results))
 	text.WriteString("\n" + limitReport(doc))
 	for _, r := range doc.Results {
+		if r.Refusal != "" {
+			fmt.Fprintf(&text, "%s: the server answered %q; that answer was measured. --header sends a token, --method calls another method.\n", r.Way, r.Refusal)
+		}
 		for _, kind := range slices.Sorted(maps.Keys(r.Errors)) {
 			fmt.Fprintf(&text, "%s: %s failed with %q\n", r.Way, counted(r.Errors[kind], "call"), kind)
 		}

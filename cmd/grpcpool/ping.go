@@ -20,7 +20,8 @@ It makes one connection to inspect the server: its addresses, TLS version and
 certificate, whether it requests a client certificate, how many streams it
 allows per connection, and how it reacts to frequent PINGs. Then it calls the
 health service through a pool once a second, until interrupted or until --count
-is reached. A server without the health service counts as answering. When
+is reached. Any answer of the server counts, also that it has no health service
+or wants a token (see --header), and each line says what was answered. When
 something fails, ping says why and what to do.
 `
 
@@ -42,6 +43,7 @@ const probeTimeout = 10 * time.Second
 // pingFlags is ping's command line.
 type pingFlags struct {
 	targetFlags
+	headerFlags
 	ping.Config
 
 	target string
@@ -51,7 +53,8 @@ type pingFlags struct {
 func newPingFlags() (*flag.FlagSet, *pingFlags) {
 	f := &pingFlags{}
 	fs := newFlagSet("ping")
-	f.register(fs)
+	f.targetFlags.register(fs)
+	f.headerFlags.register(fs)
 	fs.IntVar(&f.Count, "count", 0, "`number` of pings; 0 means until interrupted")
 	fs.DurationVar(&f.Interval, "interval", time.Second, "time between pings, 1ms to 1h")
 	fs.DurationVar(&f.Timeout, "timeout", 5*time.Second, "how long a ping may take, including the dial, 1ms to 1h")
@@ -74,7 +77,8 @@ func parsePingFlags(args []string) (*pingFlags, error) {
 		checkRange("count", f.Count, 0, 1_000_000),
 		checkRange("interval", f.Interval, time.Millisecond, time.Hour),
 		checkRange("timeout", f.Timeout, time.Millisecond, time.Hour),
-		f.check(),
+		f.targetFlags.check(),
+		f.headerFlags.check(),
 	)
 }
 
@@ -171,7 +175,7 @@ func showPing(ctx context.Context, flags *pingFlags, factory *grpcpool.Factory, 
 	show(findingsReport(doc, flags.mutual()))
 	pool := shared.New(factory, 0)
 	defer pool.Close() //nolint:errcheck,contextcheck // no lease is out
-	doc.Summary = ping.Run(ctx, pool, flags.Config, func(p ping.Ping) {
+	doc.Summary = ping.Run(flags.context(ctx), pool, flags.Config, func(p ping.Ping) {
 		if flags.json {
 			doc.Pings = append(doc.Pings, p)
 		}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
@@ -43,7 +45,8 @@ type Result struct {
 	Way            string         `json:"way"`
 	Calls          int64          `json:"calls"`
 	Failed         int64          `json:"failed"`
-	Errors         map[string]int `json:"errors,omitempty"` // by text, at most ten different ones
+	Errors         map[string]int `json:"errors,omitempty"`  // by text, at most ten different ones
+	Refusal        string         `json:"refusal,omitempty"` // the status by which the server answered, if not OK; see Method
 	CallsPerSecond float64        `json:"calls_per_second"`
 	P50            float64        `json:"p50_ms"`
 	P90            float64        `json:"p90_ms"`
@@ -101,7 +104,7 @@ func Run(ctx context.Context, m Method, ways []Way, cfg Config, tick func(Progre
 type measure struct {
 	way   Way
 	spent time.Duration
-	seen  Result // its Connections and Waiting
+	seen  Result // its Connections, Waiting and Refusal
 
 	mu    sync.Mutex // guards what follows
 	times *hdrhistogram.Histogram
@@ -127,7 +130,7 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	}
 	defer done()
 	first, cancelFirst := context.WithTimeout(ctx, cfg.Timeout)
-	err = tryOut(first, cc, m) // the dial is not measured
+	expected, err := a.tryOut(first, cc, m) // the dial is not measured
 	cancelFirst()
 	if err != nil {
 		return fmt.Errorf("load: over the %s: %w", a.way.Name, err)
@@ -140,7 +143,7 @@ func (a *measure) turn(ctx context.Context, m Method, cfg Config, show func(time
 	var callers sync.WaitGroup
 	start := time.Now()
 	for range cfg.Callers {
-		callers.Go(func() { a.caller(calling, cc, m, cfg.Timeout, &calls) })
+		callers.Go(func() { a.caller(calling, cc, m, cfg.Timeout, expected, &calls) })
 	}
 	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
@@ -168,8 +171,9 @@ func (a *measure) sample() {
 	a.seen.Waiting = max(a.seen.Waiting, waiting)
 }
 
-// caller calls until ctx ends, and records latencies in batches.
-func (a *measure) caller(ctx context.Context, cc grpc.ClientConnInterface, m Method, timeout time.Duration, calls *atomic.Int64) {
+// caller calls until ctx ends, and records latencies in batches. A call that ends with
+// another status than expected has failed.
+func (a *measure) caller(ctx context.Context, cc grpc.ClientConnInterface, m Method, timeout time.Duration, expected codes.Code, calls *atomic.Int64) {
 	var batch [64]int64 // microseconds
 	n := 0
 	for ctx.Err() == nil {
@@ -182,7 +186,7 @@ func (a *measure) caller(ctx context.Context, cc grpc.ClientConnInterface, m Met
 			break // cut off
 		}
 		calls.Add(1)
-		if err != nil {
+		if status.Code(err) != expected {
 			a.failed(err)
 			continue
 		}
@@ -204,7 +208,10 @@ func (a *measure) record(micros []int64) {
 }
 
 func (a *measure) failed(err error) {
-	text := status.Code(err).String() + ": " + reason.Detail(err)
+	text := "OK"
+	if err != nil {
+		text = status.Code(err).String() + ": " + reason.Detail(err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bad++
@@ -231,14 +238,22 @@ func call(ctx context.Context, cc grpc.ClientConnInterface, m Method, opts ...gr
 	return cc.Invoke(ctx, m.Path, m.Request, nil, append(opts, grpc.ForceCodecV2(bytesCodec{}))...)
 }
 
-// tryOut calls once. It marks a status as the server's if the server has sent it.
-func tryOut(ctx context.Context, cc grpc.ClientConnInterface, m Method) error {
+// tryOut calls once, and returns the status to expect of the calls: OK, or the refusal of
+// the server. It marks a status as the server's if the server has sent it.
+func (a *measure) tryOut(ctx context.Context, cc grpc.ClientConnInterface, m Method) (expected codes.Code, err error) {
 	var first answer.Call
-	err := call(ctx, cc, m, append(first.Options(), grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(math.MaxInt32))...)
-	if err != nil && first.Of(err).Kind == answer.GRPC {
-		return fmt.Errorf("the server answered %v: %w", status.Code(err), reason.ByServer(err))
+	err = call(ctx, cc, m, append(first.Options(), grpc.MaxCallRecvMsgSize(maxAnswer), grpc.MaxCallSendMsgSize(math.MaxInt32))...)
+	switch code := status.Code(err); {
+	case err == nil:
+		return codes.OK, nil
+	case first.Of(err).Kind != answer.GRPC:
+		return code, err
+	case m.refuses(code):
+		a.seen.Refusal = strings.TrimSuffix(fmt.Sprintf("%v: %s", code, reason.Detail(err)), ": ")
+		return code, nil
+	default:
+		return code, fmt.Errorf("the server answered %v: %w", code, reason.ByServer(err))
 	}
-	return err
 }
 
 // bytesCodec sends messages that are already encoded, and does not decode answers, so

@@ -34,10 +34,30 @@ import (
 type Method struct {
 	Path    string // "/package.Service/Method"
 	Request []byte // in protobuf
+
+	// Refusable means that a refusal is an answer to be measured too: a status by which
+	// the server says, whatever its load, that it does not carry out the call.
+	Refusable bool
 }
 
-// HealthCheck returns the call that most servers answer.
-func HealthCheck() Method { return Method{Path: healthpb.Health_Check_FullMethodName} }
+// HealthCheck returns the call that most servers answer. A server that does not implement
+// it, or wants a token for it, answers by a refusal.
+func HealthCheck() Method {
+	return Method{Path: healthpb.Health_Check_FullMethodName, Refusable: true}
+}
+
+// refuses reports whether a status with this code is a refusal.
+func (m Method) refuses(code codes.Code) bool {
+	if !m.Refusable {
+		return false
+	}
+	switch code {
+	case codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented, codes.NotFound:
+		return true
+	default:
+		return false
+	}
+}
 
 // Find looks up a method, "package.Service/Method", in the server's reflection service.
 // data is its request in JSON. Empty data is an empty message.

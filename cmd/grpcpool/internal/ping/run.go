@@ -103,11 +103,13 @@ func once(ctx context.Context, pool *shared.Pool, timeout time.Duration) Ping {
 	var call answer.Call
 	said, err := healthpb.NewHealthClient(lease.Connection()).Check(ctx, &healthpb.HealthCheckRequest{}, call.Options()...)
 	p := Ping{Time: milliseconds(time.Since(start))}
-	switch {
+	switch kind := call.Of(err).Kind; {
 	case err == nil:
 		p.Health = said.GetStatus().String()
-	case call.Of(err).Kind == answer.GRPC:
+	case kind == answer.GRPC:
 		p.Health = health(status.Convert(err))
+	case kind == answer.Reset:
+		p.Health = "the server reset the stream of the health check"
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return Ping{Error: "no answer within " + timeout.String()}
 	default:
