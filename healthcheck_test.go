@@ -31,7 +31,7 @@ func TestAHealthCheckFailsByWhatSaysThatTheServiceDoesNotServe(t *testing.T) {
 		"the whole server does not": {healthOf(t, "", healthpb.HealthCheckResponse_NOT_SERVING), "", []string{"NOT_SERVING for the whole server", "wait until it serves"}},
 		"the service does not":      {healthOf(t, "orders", healthpb.HealthCheckResponse_NOT_SERVING), "orders", []string{`NOT_SERVING for "orders"`}},
 		"not yet known":             {healthOf(t, "orders", healthpb.HealthCheckResponse_UNKNOWN), "orders", []string{`UNKNOWN for "orders"`}},
-		"no such service":           {grpcpooltest.NewServer(t), "ordres", []string{`does not know "ordres"`, "NotFound: unknown service", "WithHealthCheck"}},
+		"no such service":           {grpcpooltest.NewServer(t), "ordres", []string{`has no status for "ordres"`, "NotFound: unknown service", "WithHealthCheck"}},
 		"no health service":         {grpcpooltest.NewServer(t, grpcpooltest.WithoutHealth()), "orders", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,10 +88,10 @@ func WithPing(ping PingFunc) FactoryOption {
 //
 // service is the name that the server's health service (grpc.health.v1.Health) knows, such
 // as "shop.v1.Orders", or "" for the whole server. Not OK are the status of health
-// NOT_SERVING, or any other than SERVING, and the gRPC statuses UNAVAILABLE and NOT_FOUND,
-// with which the health service says that it does not know the name. Any other answer
-// leaves the channel OK, as with HealthPing: whether the service serves is not known from
-// a server without a health service, or one that wants a token for it.
+// NOT_SERVING, or any other than SERVING, and the gRPC statuses UNAVAILABLE and NOT_FOUND;
+// the latter means that the health service does not know the name. Any other answer leaves
+// the channel OK, as with HealthPing: a server without a health service, or one that wants
+// a token for it, does not say whether it serves.
 //
 // It cannot be combined with WithPing or the ping of NewMutualTLSFactory. A service that is
 // not UTF-8 is an error.

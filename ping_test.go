@@ -3,6 +3,7 @@ package grpcpool_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -134,7 +135,9 @@ func web(t *testing.T, code int, page ...string) (address string) {
 
 func TestAProxyWithoutABackendIsNotOK(t *testing.T) {
 	for code, want := range map[int]string{
+		500: "it answers HTTP 500 (Internal Server Error), not gRPC",
 		502: "it answers HTTP 502 (Bad Gateway), not gRPC",
+		504: "it answers HTTP 504 (Gateway Timeout), not gRPC",
 		503: "it answers HTTP 503 (Service Unavailable), not gRPC",
 	} {
 		_, err := plainFactory(t, web(t, code)).NewConnection(testContext(t))
@@ -147,17 +150,19 @@ func TestAProxyWithoutABackendIsNotOK(t *testing.T) {
 // as nginx does by 404. Calls go well there on a plain channel. So the channel is
 // given out, and the test says what it found.
 func TestAnHTTPAnswerToTheHealthCheckIsToldAndLeavesTheChannelAlone(t *testing.T) {
-	f := plainFactory(t, web(t, http.StatusNotFound))
-	conn, err := f.NewConnection(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	err = f.ConnectionOk(testContext(t), conn)
-	wantNotOK(t, err)
-	wantError(t, err, "grpcpool: pinging", "it answers HTTP 404 (Not Found), not gRPC", "check the address")
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("the code is %v", status.Code(err))
+	for _, code := range []int{200, 302, 401, 403, 404, 429} {
+		f := plainFactory(t, web(t, code))
+		conn, err := f.NewConnection(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		err = f.ConnectionOk(testContext(t), conn)
+		wantNotOK(t, err)
+		wantError(t, err, "grpcpool: pinging", fmt.Sprintf("it answers HTTP %d (%s), not gRPC", code, http.StatusText(code)), "check the address")
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("the code is %v", status.Code(err))
+		}
 	}
 }
 

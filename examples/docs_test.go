@@ -25,6 +25,21 @@ func TestTheREADMEShowsPartsOfThesePrograms(t *testing.T) {
 	}
 }
 
+// A program to begin from works with any server. A compressor does not: a server that does
+// not have it answers Unimplemented.
+func TestTheFirstProgramsNeedNoCompressorOfTheServers(t *testing.T) {
+	texts := goSnippets(t, filepath.Join("..", "README.md"))
+	texts = append(texts, programs(t)...)
+	texts = append(texts, read(t, filepath.Join("..", "example_test.go")))
+	for _, text := range texts {
+		for _, word := range []string{"grpc.Use" + "Compressor", "go-grpcpool/" + "snappy"} {
+			if strings.Contains(text, word) {
+				t.Errorf("there is %s in:\n%.400s", word, text)
+			}
+		}
+	}
+}
+
 // Links within the repository lead to files that are there.
 func TestLinksInTheDocumentsLeadToFiles(t *testing.T) {
 	link := regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)"#:]+)(?:#[^)"]*)?[)"]`)

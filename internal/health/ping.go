@@ -61,7 +61,7 @@ func (r reply) notServing(service string) error {
 	case codes.Unavailable:
 		return &checkError{"the health service answers " + words + "; check the server, or wait until it serves", r.err}
 	case codes.NotFound:
-		return &checkError{"the health service does not know " + whose + " (" + words + "); check the name given to WithHealthCheck, or wait until the server registers it", r.err}
+		return &checkError{"the health service has no status for " + whose + " (" + words + "); check the name given to WithHealthCheck, or wait until the server registers it", r.err}
 	default:
 		return nil
 	}
