@@ -3,6 +3,7 @@ package grpcpool_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -100,6 +102,37 @@ func ExampleNewIdentityFactory() {
 	// Output:
 	// READY as CN=client
 	// READY as CN=client
+}
+
+// A program that would rather have no channel than one to a server whose service does not
+// serve.
+func ExampleWithHealthCheck() {
+	server := grpcpooltest.NewStandalone()
+	if err := server.Start(context.Background()); err != nil {
+		log.Panic(err)
+	}
+	defer server.Stop()
+	server.Health.SetServingStatus("shop.v1.Orders", healthpb.HealthCheckResponse_NOT_SERVING)
+
+	factory, err := grpcpool.NewFactory(server.Addr(), insecure.NewCredentials(), grpcpool.WithHealthCheck("shop.v1.Orders"))
+	if err != nil {
+		log.Panic(err)
+	}
+	pool := shared.New(factory, 5*time.Minute)
+	defer pool.Close()
+	_, err = pool.Get(context.Background())
+	fmt.Println(errors.Is(err, grpcpool.ErrConnectionNotOK))
+
+	server.Health.SetServingStatus("shop.v1.Orders", healthpb.HealthCheckResponse_SERVING)
+	conn, err := factory.NewConnection(context.Background())
+	if err != nil {
+		log.Panic(err)
+	}
+	defer conn.Close()
+	fmt.Println(conn.GetState())
+	// Output:
+	// true
+	// READY
 }
 
 // pingConn does a gRPC ping-pong with the other side of conn. It returns the

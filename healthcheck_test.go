@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -126,6 +128,47 @@ func TestAPoolWithAHealthCheckLendsNothingWhileTheServiceDoesNotServe(t *testing
 				t.Fatal(err)
 			}
 			lease.Return()
+		})
+	}
+}
+
+// A plain channel carries the calls of a server that says it is unwell, on one connection.
+func TestAServerThatSaysThatItIsUnwellIsNotDialledAnew(t *testing.T) {
+	for name, say := range map[string]func(*grpcpooltest.Server, *atomic.Bool){
+		"NOT_SERVING": func(s *grpcpooltest.Server, _ *atomic.Bool) {
+			s.Health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+		},
+		"UNAVAILABLE": func(_ *grpcpooltest.Server, unavailable *atomic.Bool) { unavailable.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var unavailable atomic.Bool
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(
+					grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+						if unavailable.Load() && info.FullMethod == healthpb.Health_Check_FullMethodName {
+							return nil, status.Error(codes.Unavailable, "no healthy upstream")
+						}
+						return handler(ctx, request)
+					})))
+				f := plainFactory(t, server.Target(), grpcpool.WithDialOptions(server.DialOptions()...))
+				pool := shared.New(f, 0)
+				defer pool.Close()
+				lease, err := pool.Get(t.Context()) // so that the pool tests in the background too
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer lease.Return()
+				say(server, &unavailable)
+				for range 60 {
+					time.Sleep(time.Second)
+					if _, err := testpb.NewTestServiceClient(pool).EmptyCall(t.Context(), &testpb.Empty{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if s := pool.Stats(); server.Accepted() != 1 || s.TestsFailed != 0 || s.Tests == 0 {
+					t.Errorf("%d connections, %d of %d tests failed, want 1 and none", server.Accepted(), s.TestsFailed, s.Tests)
+				}
+			})
 		})
 	}
 }
