@@ -20,6 +20,7 @@ const (
 	unitHeap      = "heap-B"
 	unitHeapRatio = "heap-ratio"
 	unitResident  = "resident-B"
+	unitResRatio  = "resident-ratio"
 )
 
 // What idle clients hold.
@@ -32,9 +33,9 @@ const (
 func idle() *Scenario {
 	return &Scenario{
 		Name: "idle", Title: "A thousand idle channels in one process",
-		Text:  "1,000 clients in one process, each with a server's connection and nothing to do, their server in another. Pools, besides, with a lease of each out; and clients with a stream of each open on which nothing is sent. After 35 s, in which whatever doubles has doubled, the CPU time of both processes in the next 30 s is taken, for each client and second; before that heap and stacks after a garbage collection, and what the process has resident. Each row has two processes to itself and all run at the same time, so that noise of the machine falls on all alike. cpu-ratio is to keepalive, heap-ratio to defaults, of the same round; where a stream is open, to those with a stream open.",
+		Text:  "1,000 clients in one process, each with a connection and nothing to do, their server in another. They are opened over 10 s, so that whatever comes round, such as a keepalive, is as spread as in a program that has run for a while. Pools, besides, with a lease of each out; and clients with a stream of each open on which nothing is sent. 35 s after that, in which whatever doubles has doubled, the CPU time of both processes in the next 30 s is taken, for each client and second; before that heap and stacks after a garbage collection, and what the process has resident. Each row has two processes to itself and all run at the same time, so that noise of the machine falls on all alike. cpu-ratio is to keepalive, heap-ratio and resident-ratio to defaults, of the same round; where a stream is open, to those with a stream open.",
 		Peers: []string{peers.Pool, peers.Scale, peers.Unsupervised, peers.Keepalive, peers.Defaults},
-		Units: []string{unitIdleCPU, unitCPURatio, unitServerCPU, unitHeap, unitHeapRatio, unitResident},
+		Units: []string{unitIdleCPU, unitCPURatio, unitServerCPU, unitHeap, unitHeapRatio, unitResident, unitResRatio},
 		Asked: true,
 		run:   runIdle,
 	}
@@ -55,9 +56,10 @@ func runIdle(ctx context.Context, e *Env) error {
 			r.stop()
 		}
 	}()
-	n, settle := e.clients(1000, 5), e.settle(35*time.Second, 50*time.Millisecond)
+	n := e.clients(1000, 5)
+	spread, settle := e.spread(10*time.Second, time.Millisecond), e.settle(35*time.Second, 50*time.Millisecond)
 	err := inParallel(len(rows), func(i int) error {
-		if err := rows[i].hold(ctx, n, settle); err != nil {
+		if err := rows[i].hold(ctx, n, spread, settle); err != nil {
 			return fmt.Errorf("%s, %s: %w", rows[i].peer, rows[i].holds, err)
 		}
 		return nil
@@ -91,7 +93,7 @@ func idleRows(e *Env) []*idleRow {
 	return rows
 }
 
-func (r *idleRow) hold(ctx context.Context, n int, settle time.Duration) error {
+func (r *idleRow) hold(ctx context.Context, n int, spread, settle time.Duration) error {
 	var err error
 	if r.server, err = startChild(ctx); err != nil {
 		return err
@@ -99,7 +101,7 @@ func (r *idleRow) hold(ctx context.Context, n int, settle time.Duration) error {
 	if r.client, err = spawn(ctx); err != nil {
 		return err
 	}
-	return r.client.ask("hold", holdArgs{r.peer, r.server.address, r.holds, n, settle}, &r.held)
+	return r.client.ask("hold", holdArgs{r.peer, r.server.address, r.holds, n, spread, settle}, &r.held)
 }
 
 // mark sets what the processes have used since the last mark, or at all.
@@ -147,6 +149,9 @@ func (e *Env) recordIdle(rows []*idleRow, n int, window time.Duration) {
 				metrics = append(metrics, Metric{r.cpu.Seconds() / base.cpu.Seconds(), unitCPURatio})
 			case base.peer == peers.Defaults && base.held.Heap > 0:
 				metrics = append(metrics, Metric{r.held.Heap / base.held.Heap, unitHeapRatio})
+				if base.held.Resident > 0 {
+					metrics = append(metrics, Metric{r.held.Resident / base.held.Resident, unitResRatio})
+				}
 			}
 		}
 		e.record(fmt.Sprintf("clients=%d/held=%s", n, r.holds), r.peer, metrics...)
@@ -156,7 +161,7 @@ func (e *Env) recordIdle(rows []*idleRow, n int, window time.Duration) {
 type holdArgs struct {
 	Peer, Address, Holds string
 	Clients              int
-	Settle               time.Duration
+	Spread, Settle       time.Duration
 }
 
 // holdings are what a client costs, in bytes.
@@ -179,7 +184,7 @@ func (h *held) close() {
 	}
 }
 
-// hold makes clients and leaves them alone for as long as they are to settle. What they
+// hold makes clients, spread over a time, and leaves them alone for as long as they are to settle. What they
 // cost is with what they keep after that.
 func (p *process) hold(ctx context.Context, args holdArgs) (any, error) {
 	peer := peers.Named(args.Peer)
@@ -189,7 +194,9 @@ func (p *process) hold(ctx context.Context, args holdArgs) (any, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p.held = &held{cancel: cancel}
 	heap, resident := take().bytes, residentBytes()
-	for range args.Clients {
+	begin := time.Now()
+	for i := range args.Clients {
+		sleepUntil(ctx, begin.Add(args.Spread*time.Duration(i)/time.Duration(args.Clients)))
 		c, err := peer[0].New(peers.Config{Target: "passthrough:///" + args.Address, Size: 10})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", args.Peer, err)

@@ -71,11 +71,11 @@ type Env struct {
 	// them all at once.
 	Round, Rounds int
 
-	// Clients, Settle and Window are other than the scenario's own if they are not 0: how
-	// many clients there are at once, for how long they are left alone before anything is
-	// measured, and for how long it is.
-	Clients        int
-	Settle, Window time.Duration
+	// These are other than the scenario's own if they are not 0: how many clients there
+	// are at once, over how long they are opened, for how long they are left alone before
+	// anything is measured, and for how long it is.
+	Clients                int
+	Spread, Settle, Window time.Duration
 
 	// Record is told each result; Trace the calls of one, for a picture. Both may
 	// be called concurrently.
@@ -125,9 +125,13 @@ func either[T any](e *Env, long, brief T) T {
 	return long
 }
 
-// clients, settle and window are what the run was asked for, and long or brief if it was
+// clients, spread, settle and window are what the run was asked for, and long or brief if it was
 // not.
 func (e *Env) clients(long, brief int) int { return cmp.Or(e.Clients, either(e, long, brief)) }
+
+func (e *Env) spread(long, brief time.Duration) time.Duration {
+	return cmp.Or(e.Spread, either(e, long, brief))
+}
 
 func (e *Env) settle(long, brief time.Duration) time.Duration {
 	return cmp.Or(e.Settle, either(e, long, brief))

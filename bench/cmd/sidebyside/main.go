@@ -28,8 +28,8 @@ type options struct {
 	only, peers   []string
 	out, profile  string
 
-	clients        int
-	settle, window time.Duration
+	clients                int
+	spread, settle, window time.Duration
 }
 
 func main() {
@@ -85,7 +85,8 @@ func parse() (options, error) {
 	flag.StringVar(&o.out, "out", "results", "`directory` of the report")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU, allocation, mutex and block profiles (default: none)")
 	flag.IntVar(&o.clients, "clients", 0, "how many `clients` the scenarios idle and open have at once (default: 1000, and 5000)")
-	flag.DurationVar(&o.settle, "settle", 0, "for how `long` those of idle are left alone before anything is measured (default 35s)")
+	flag.DurationVar(&o.spread, "spread", 0, "over how `long` those of idle are opened (default 10s; 1ns: as fast as it goes)")
+	flag.DurationVar(&o.settle, "settle", 0, "for how `long` they are left alone after that before anything is measured (default 35s)")
 	flag.DurationVar(&o.window, "window", 0, "for how `long` they are measured (default 30s)")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -94,8 +95,8 @@ func parse() (options, error) {
 	if o.rounds < 1 {
 		return o, fmt.Errorf("-rounds is %d, want 1 or more", o.rounds)
 	}
-	if o.clients < 0 || o.settle < 0 || o.window < 0 {
-		return o, errors.New("-clients, -settle and -window cannot be negative")
+	if o.clients < 0 || o.spread < 0 || o.settle < 0 || o.window < 0 {
+		return o, errors.New("-clients, -spread, -settle and -window cannot be negative")
 	}
 	if names != "" {
 		o.peers = strings.Split(names, ",")

@@ -23,7 +23,7 @@ func measure(ctx context.Context, o options) error {
 	begin := time.Now()
 	together, inTurn := chosen(o)
 	env := func(round int) scenario.Env {
-		return scenario.Env{Quick: o.quick, Round: round, Rounds: o.rounds, Clients: o.clients, Settle: o.settle, Window: o.window, Record: r.record, Trace: r.trace}
+		return scenario.Env{Quick: o.quick, Round: round, Rounds: o.rounds, Clients: o.clients, Spread: o.spread, Settle: o.settle, Window: o.window, Record: r.record, Trace: r.trace}
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(together))
