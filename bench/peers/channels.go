@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
 )
 
 type channel struct{ *grpc.ClientConn }
@@ -16,8 +18,24 @@ func (c channel) Close() { _ = c.ClientConn.Close() } // fails only when it is c
 
 func newPlain(c Config) (Client, error) { return newChannel(c.Target, tuned(c)) }
 
-func newDefaults(c Config) (Client, error) {
-	return newChannel(c.Target, append([]grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, c.Options...))
+func newDefaults(c Config) (Client, error) { return newDefaultsWith(c) }
+
+func newDefaultsWith(c Config, opts ...grpc.DialOption) (Client, error) {
+	return newChannel(c.Target, slices.Concat([]grpc.DialOption{grpc.WithTransportCredentials(c.creds())}, opts, c.Options))
+}
+
+func newKeepalive(c Config) (Client, error) {
+	return newDefaultsWith(c, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, PermitWithoutStream: true}))
+}
+
+// fixed makes channels with a backoff that does not grow.
+func fixed(pause time.Duration) func(Config) (Client, error) {
+	return func(c Config) (Client, error) {
+		return newDefaultsWith(c, grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: pause, Multiplier: 1, Jitter: 0.2, MaxDelay: pause},
+			MinConnectTimeout: 20 * time.Second, // the default
+		}))
+	}
 }
 
 func newChannel(target string, opts []grpc.DialOption) (Client, error) {

@@ -1,8 +1,10 @@
 package peers
 
 import (
+	"fmt"
+	"slices"
+
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -21,22 +23,42 @@ func newPool(c Config) (Client, error) {
 
 // NewSharedPool is the pool behind the peer of that name, for what is not an RPC.
 func NewSharedPool(c Config) (*shared.Pool, error) {
-	opts := append([]grpc.DialOption{scale.WithMaxConnections(c.Size)}, c.Options...)
-	f, err := grpcpool.NewFactory(c.Target, insecure.NewCredentials(), grpcpool.WithDialOptions(opts...))
+	f, err := NewFactory(c)
 	if err != nil {
 		return nil, err
 	}
 	return shared.New(f, 0, shared.WithDrainTimeout(0)), nil
 }
 
+// NewFactory is the factory of such a pool.
+func NewFactory(c Config) (*grpcpool.Factory, error) {
+	opts := append([]grpc.DialOption{scale.WithMaxConnections(c.Size)}, c.Options...)
+	f, err := grpcpool.NewFactory(c.Target, c.creds(), grpcpool.WithDialOptions(opts...))
+	if err != nil {
+		return nil, fmt.Errorf("peers: %w", err)
+	}
+	return f, nil
+}
+
+func newOneFactory(c Config) (Client, error) {
+	if c.Factory == nil {
+		return newPool(c)
+	}
+	return pool{shared.New(c.Factory, 0, shared.WithDrainTimeout(0))}, nil
+}
+
 func (p pool) Close() { _ = p.Pool.Close() } // says how many leases were still out
 
-func newScale(c Config) (Client, error) {
-	cc, err := scale.NewClient(c.Target, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), scale.WithMaxConnections(c.Size),
-	}, c.Options...)...)
+func newScale(c Config) (Client, error) { return newScaleWith(c) }
+
+func newUnsupervised(c Config) (Client, error) { return newScaleWith(c, scale.WithUnsupervised()) }
+
+func newScaleWith(c Config, opts ...grpc.DialOption) (Client, error) {
+	cc, err := scale.NewClient(c.Target, slices.Concat([]grpc.DialOption{
+		grpc.WithTransportCredentials(c.creds()), scale.WithMaxConnections(c.Size),
+	}, opts, c.Options)...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("peers: %w", err)
 	}
 	return channel{cc}, nil
 }

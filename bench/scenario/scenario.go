@@ -5,6 +5,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,6 +51,10 @@ type Scenario struct {
 	// Rounds is the most rounds that make sense; 0 means as many as asked for.
 	Rounds int
 
+	// Asked says that the scenario takes long and runs only when it is asked for by name,
+	// or quickly.
+	Asked bool
+
 	// Together says that the scenario mostly waits: all rounds run at once, beside
 	// other scenarios of the kind.
 	Together bool
@@ -65,6 +70,12 @@ type Env struct {
 	// Round counts from 0. Rounds is how many there are, for scenarios that run
 	// them all at once.
 	Round, Rounds int
+
+	// These are other than the scenario's own if they are not 0: how many clients there
+	// are at once, over how long they are opened, for how long they are left alone before
+	// anything is measured, and for how long it is.
+	Clients                int
+	Spread, Settle, Window time.Duration
 
 	// Record is told each result; Trace the calls of one, for a picture. Both may
 	// be called concurrently.
@@ -114,12 +125,31 @@ func either[T any](e *Env, long, brief T) T {
 	return long
 }
 
+// clients, spread, settle and window are what the run was asked for, and long or brief if it was
+// not.
+func (e *Env) clients(long, brief int) int { return cmp.Or(e.Clients, either(e, long, brief)) }
+
+func (e *Env) spread(long, brief time.Duration) time.Duration {
+	return cmp.Or(e.Spread, either(e, long, brief))
+}
+
+func (e *Env) settle(long, brief time.Duration) time.Duration {
+	return cmp.Or(e.Settle, either(e, long, brief))
+}
+
+func (e *Env) window(long, brief time.Duration) time.Duration {
+	return cmp.Or(e.Window, either(e, long, brief))
+}
+
 // All are the scenarios in the order of the report.
 func All() []*Scenario {
 	return []*Scenario{
 		borrow(), unary(), saturation(), overload(), burst(), stream(),
-		rotation(), recovery(), stuck(), many(), snappy(),
+		rotation(), recovery(), stuck(), many(),
+		idle(), open(), restart(), stall(), snappy(),
 	}
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }

@@ -2,7 +2,10 @@ package scenario_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,31 +16,49 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if slices.Equal(os.Args[1:], []string{scenario.ServeArgument}) { // a child of a test
+		if err := scenario.Serve(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	// What google.golang.org/api starts when it is loaded.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
-// snappyRound runs a round of the scenario for a moment.
-func snappyRound(ctx context.Context, t *testing.T, round int, names ...string) []scenario.Result {
+// quickly runs a round of a scenario for a moment.
+func quickly(t *testing.T, name string, round int, peers ...string) []scenario.Result {
 	t.Helper()
 	all := scenario.All()
-	i := slices.IndexFunc(all, func(s *scenario.Scenario) bool { return s.Name == "snappy" })
+	i := slices.IndexFunc(all, func(s *scenario.Scenario) bool { return s.Name == name })
 	if i < 0 {
-		t.Fatal("there is no scenario snappy")
+		t.Fatalf("there is no scenario %s", name)
 	}
+	var mu sync.Mutex
 	var results []scenario.Result
-	err := all[i].Run(ctx, scenario.Env{
+	err := all[i].Run(t.Context(), scenario.Env{
 		Quick: true, Round: round, Rounds: 1,
-		Record: func(r scenario.Result) { results = append(results, r) },
-	}, names...)
+		Record: func(r scenario.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			results = append(results, r)
+		},
+	}, peers...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return results
 }
 
+// snappyRound runs a round of that scenario for a moment.
+func snappyRound(t *testing.T, round int, names ...string) []scenario.Result {
+	t.Helper()
+	return quickly(t, "snappy", round, names...)
+}
+
 func TestEveryCompressorIsMeasuredAtEveryKindOfMessage(t *testing.T) {
-	results := snappyRound(t.Context(), t, 0)
+	results := snappyRound(t, 0)
 	for _, load := range compressors.Payloads() {
 		for _, c := range compressors.All() {
 			i := slices.IndexFunc(results, func(r scenario.Result) bool {
@@ -59,7 +80,7 @@ func TestEveryCompressorIsMeasuredAtEveryKindOfMessage(t *testing.T) {
 
 func TestOnlyTheNamedCompressorsRunAndAnotherBeginsEachRound(t *testing.T) {
 	for round, first := range []string{compressors.Ours, compressors.Original, compressors.Ours} {
-		results := snappyRound(t.Context(), t, round, compressors.Original, peers.Plain, compressors.Ours)
+		results := snappyRound(t, round, compressors.Original, peers.Plain, compressors.Ours)
 		if want := 2 * len(compressors.Payloads()); len(results) != want {
 			t.Errorf("round %d: %d results, want %d", round, len(results), want)
 		}
@@ -70,7 +91,7 @@ func TestOnlyTheNamedCompressorsRunAndAnotherBeginsEachRound(t *testing.T) {
 }
 
 func TestConnectionPeersOnlyLeaveTheCompressorsOut(t *testing.T) {
-	if results := snappyRound(t.Context(), t, 0, peers.Plain); len(results) > 0 {
+	if results := snappyRound(t, 0, peers.Plain); len(results) > 0 {
 		t.Errorf("results: %v", results)
 	}
 }

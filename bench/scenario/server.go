@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -18,8 +19,8 @@ import (
 // limit is how many streams a connection may have on the servers here.
 const limit = 100
 
-// server answers EmptyCall after a delay, and StreamingOutputCall with messages of
-// a size without end. Its methods must not be called concurrently.
+// server answers EmptyCall after a delay, FullDuplexCall with an empty message for each,
+// and StreamingOutputCall with messages of a size without end. Its methods must not be called concurrently.
 type server struct {
 	testpb.UnimplementedTestServiceServer
 
@@ -27,12 +28,19 @@ type server struct {
 	opts     []grpc.ServerOption
 	address  string
 	accepted atomic.Int64
-	grpc     *grpc.Server
-	served   chan error
+
+	// Since the latest start; grpc is nil after stop.
+	listening time.Time
+	grpc      *grpc.Server
+	served    chan error
 }
 
 func start(ctx context.Context, delay func() time.Duration, opts ...grpc.ServerOption) (*server, error) {
-	s := &server{delay: delay, address: "127.0.0.1:0", opts: append([]grpc.ServerOption{
+	return startAt(ctx, "127.0.0.1:0", delay, opts...)
+}
+
+func startAt(ctx context.Context, address string, delay func() time.Duration, opts ...grpc.ServerOption) (*server, error) {
+	s := &server{delay: delay, address: address, opts: append([]grpc.ServerOption{
 		grpc.MaxConcurrentStreams(limit),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}, opts...)}
@@ -45,6 +53,7 @@ func (s *server) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
+	s.listening = time.Now()
 	s.address = lis.Addr().String()
 	g := grpc.NewServer(s.opts...)
 	testpb.RegisterTestServiceServer(g, s)
@@ -56,7 +65,11 @@ func (s *server) start(ctx context.Context) error {
 
 // stop closes the listener and all connections.
 func (s *server) stop() {
+	if s.grpc == nil {
+		return
+	}
 	s.grpc.Stop()
+	s.grpc = nil
 	if err := <-s.served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		panic(fmt.Sprintf("serving %s: %v", s.address, err)) // a figure taken on it would be worth nothing
 	}
@@ -76,6 +89,22 @@ func (s *server) EmptyCall(ctx context.Context, _ *testpb.Empty) (*testpb.Empty,
 		}
 	}
 	return &testpb.Empty{}, nil
+}
+
+// FullDuplexCall answers each message.
+func (*server) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+	for {
+		_, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err //nolint:wrapcheck // a status
+		}
+		if err := stream.Send(&testpb.StreamingOutputCallResponse{}); err != nil {
+			return err //nolint:wrapcheck // a status
+		}
+	}
 }
 
 // StreamingOutputCall sends messages until the client has gone.

@@ -106,6 +106,11 @@ func parseBenchFlags(args []string) (*benchFlags, error) {
 		}
 		f.data = string(data)
 	}
+	if f.method != "" {
+		if _, _, err := load.Split(f.method); err != nil {
+			return nil, err //nolint:wrapcheck // it names the flag
+		}
+	}
 	return f, firstOf(f.targetFlags.check(), f.headerFlags.check())
 }
 

@@ -1,7 +1,7 @@
 // Command sidebyside measures this library and its peers in one process and writes
 // the report: raw results for benchstat, tables and pictures.
 //
-//	sidebyside                      # everything, some minutes; writes results/
+//	sidebyside                      # what is not long, some minutes; writes results/
 //	sidebyside -only unary,burst    # some scenarios; the report keeps the others' results
 //	sidebyside -quick               # that everything runs; writes nowhere
 //	sidebyside -only unary -peers plain -profile /tmp/p    # what pprof reads
@@ -10,12 +10,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/davidwartell/go-grpcpool/bench/scenario"
 )
@@ -25,6 +27,9 @@ type options struct {
 	rounds        int
 	only, peers   []string
 	out, profile  string
+
+	clients                int
+	spread, settle, window time.Duration
 }
 
 func main() {
@@ -79,12 +84,19 @@ func parse() (options, error) {
 	flag.StringVar(&names, "peers", "", "`peers`, separated by commas (default: all)")
 	flag.StringVar(&o.out, "out", "results", "`directory` of the report")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU, allocation, mutex and block profiles (default: none)")
+	flag.IntVar(&o.clients, "clients", 0, "how many `clients` the scenarios idle and open have at once (default: 1000, and 5000)")
+	flag.DurationVar(&o.spread, "spread", 0, "over how `long` those of idle are opened (default 10s; 1ns: as fast as it goes)")
+	flag.DurationVar(&o.settle, "settle", 0, "for how `long` they are left alone after that before anything is measured (default 35s)")
+	flag.DurationVar(&o.window, "window", 0, "for how `long` they are measured (default 30s)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
 	if o.rounds < 1 {
 		return o, fmt.Errorf("-rounds is %d, want 1 or more", o.rounds)
+	}
+	if o.clients < 0 || o.spread < 0 || o.settle < 0 || o.window < 0 {
+		return o, errors.New("-clients, -spread, -settle and -window cannot be negative")
 	}
 	if names != "" {
 		o.peers = strings.Split(names, ",")

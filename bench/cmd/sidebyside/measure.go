@@ -21,9 +21,9 @@ import (
 func measure(ctx context.Context, o options) error {
 	r := &results{raw: map[string]*strings.Builder{}, out: o.out}
 	begin := time.Now()
-	together, inTurn := chosen(o.only)
+	together, inTurn := chosen(o)
 	env := func(round int) scenario.Env {
-		return scenario.Env{Quick: o.quick, Round: round, Rounds: o.rounds, Record: r.record, Trace: r.trace}
+		return scenario.Env{Quick: o.quick, Round: round, Rounds: o.rounds, Clients: o.clients, Spread: o.spread, Settle: o.settle, Window: o.window, Record: r.record, Trace: r.trace}
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(together))
@@ -61,12 +61,13 @@ func measure(ctx context.Context, o options) error {
 	return nil
 }
 
-// chosen are the scenarios of these names, or all: those that run at the same
-// time, and those that take turns.
-func chosen(only []string) (together, inTurn []*scenario.Scenario) {
+// chosen are the scenarios that were asked for, or all that need not be asked for: those
+// that run at the same time, and those that take turns.
+func chosen(o options) (together, inTurn []*scenario.Scenario) {
 	for _, s := range scenario.All() {
 		switch {
-		case len(only) > 0 && !slices.Contains(only, s.Name):
+		case len(o.only) > 0 && !slices.Contains(o.only, s.Name):
+		case len(o.only) == 0 && s.Asked && !o.quick:
 		case s.Together:
 			together = append(together, s)
 		default:

@@ -109,10 +109,19 @@ func (t *table) row(name, peer string, units []string) (row string, n int) {
 			b.WriteString(" |")
 			continue
 		}
-		fmt.Fprintf(&b, " **%s** (%s to %s) |", number(median(values)), number(slices.Min(values)), number(slices.Max(values)))
+		fmt.Fprintf(&b, " **%s** (%s to %s%s) |", number(median(values)), number(slices.Min(values)), number(slices.Max(values)), tail(values))
 	}
 	b.WriteByte('\n')
 	return b.String(), n
+}
+
+// tail is the 90th percentile of as many values as it says something of.
+func tail(values []float64) string {
+	if len(values) < 20 {
+		return ""
+	}
+	v := slices.Sorted(slices.Values(values))
+	return ", p90 " + number(v[len(v)*9/10])
 }
 
 func median(values []float64) float64 {
@@ -156,7 +165,11 @@ var pictures = map[string][]string{
 
 const preface = `# Peers side by side
 
-Made by %[1]smake bench%[1]s in bench/, which measures again. Client and server share one process and its cores, except where a server has to be stopped or its memory left out. **Median** (least to most) of the rounds; peers take turns in another order each round, or run at the same time where a scenario mostly waits. The machine is a small virtual one and noisy: differences within the spread mean nothing. Raw results, for benchstat, are beside this file.
+Made by %[1]smake bench%[1]s or %[1]smake quiet%[1]s in bench/, which measure again. Client and server share one process and its cores, except where a scenario has another for the server. **Median** (least to most) of the rounds; peers take turns in another order each round, or run at the same time where a scenario mostly waits. The machine is a small virtual one and noisy: differences within the spread mean nothing. Raw results, for benchstat, are beside this file.
+
+`
+
+const besides = `Not measured, since the module proxy does not serve them: github.com/shimingyah/pool and github.com/processout/grpc-go-pool. Spanner's own pool needs its sessions. The compressors are listed in their scenario, the last; as they are part of this program, gRPC names them in a header of every call here, which costs all peers alike an allocation a call. Package snappy's further cases (one message over and over, calls over loopback, memory kept in pools) have [a report of their own](snappy.md), and package scale's are in [scale.benchstat](scale.benchstat).
 
 `
 
@@ -167,6 +180,7 @@ func writeReport(dir string) error {
 	fmt.Fprintf(&b, preface, "`")
 	var sections strings.Builder
 	var config []string
+	measured := map[string]bool{} // scenarios and peers
 	for _, s := range scenario.All() {
 		t, err := read(rawFile(dir, s.Name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -177,15 +191,24 @@ func writeReport(dir string) error {
 		if config == nil {
 			config = t.config
 		}
+		measured[s.Name] = true
+		for k := range t.cells {
+			measured[k.peer] = true
+		}
 		if err := section(&sections, dir, s, t); err != nil {
 			return err
 		}
 	}
 	fmt.Fprintf(&b, "    %s\n\n## The peers\n\nN is the number of connections that a scenario grants.\n\n| peer | is, and how it is set |\n|---|---|\n", strings.Join(config, "\n    "))
 	for _, p := range peers.All() {
-		fmt.Fprintf(&b, "| %s | %s |\n", p.Name, p.Settings)
+		if measured[p.Name] {
+			fmt.Fprintf(&b, "| %s | %s |\n", p.Name, p.Settings)
+		}
 	}
-	b.WriteString("\nNot measured, since the module proxy does not serve them: github.com/shimingyah/pool and github.com/processout/grpc-go-pool. Spanner's own pool needs its sessions. The compressors are listed in their scenario, the last; as they are part of this program, gRPC names them in a header of every call here, which costs all peers alike an allocation a call. Package snappy's further cases (one message over and over, calls over loopback, memory kept in pools) have [a report of their own](snappy.md), and package scale's are in [scale.benchstat](scale.benchstat).\n\n")
+	b.WriteByte('\n')
+	if measured["snappy"] { // the others' report has few of the peers
+		b.WriteString(besides)
+	}
 	b.WriteString(sections.String())
 	found, err := os.ReadFile(filepath.Join(dir, "findings.md")) //nolint:gosec // the caller's own directory
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +106,57 @@ func TestAStripShowsTheWorstCallOfAStepAndWhetherOneFailed(t *testing.T) {
 	}
 	if got, want := strips[0].Points, []plot.Point{{Value: 3, Failed: true}, {Value: 1}}; got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("points %v, want %v", got, want)
+	}
+}
+
+func TestAReportListsThePeersThatWereMeasured(t *testing.T) {
+	r := &results{raw: map[string]*strings.Builder{}, out: t.TempDir()}
+	r.record(scenario.Result{Scenario: "idle", Case: "clients=5/held=nothing", Peer: "keepalive", Metrics: []scenario.Metric{{Value: 15, Unit: "cpu-us/s"}}})
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeReport(r.out); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.out, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(b); !strings.Contains(text, "\n| keepalive | defaults with") || strings.Contains(text, "grpcgcp |") || strings.Contains(text, "snappy.md") {
+		t.Errorf("the report:\n%s", text)
+	}
+}
+
+func TestTheTailIsShownOfAsManyValuesAsHaveOne(t *testing.T) {
+	values := make([]float64, 0, 20)
+	for i := range cap(values) {
+		if got := tail(values); got != "" {
+			t.Errorf("of %d values: %q", i, got)
+		}
+		values = append(values, float64(100-i))
+	}
+	if got, want := tail(values), ", p90 99.0"; got != want {
+		t.Errorf("the tail is %q, want %q", got, want)
+	}
+}
+
+func TestScenariosThatTakeLongRunWhenTheyAreAskedForAndQuickly(t *testing.T) {
+	names := func(o options) string {
+		together, inTurn := chosen(o)
+		all := slices.Concat(together, inTurn)
+		names := make([]string, 0, len(all))
+		for _, s := range all {
+			names = append(names, s.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	if got := names(options{only: []string{"idle", "restart"}}); got != "restart idle" {
+		t.Errorf("asked for: %s", got)
+	}
+	if all := names(options{}); strings.Contains(all, "idle") || !strings.Contains(all, "many") {
+		t.Errorf("not asked for: %s", all)
+	}
+	if all := names(options{quick: true}); !strings.Contains(all, "idle") || !strings.Contains(all, "stall") {
+		t.Errorf("quick: %s", all)
 	}
 }

@@ -62,9 +62,9 @@ func (m Method) refuses(code codes.Code) bool {
 // Find looks up a method, "package.Service/Method", in the server's reflection service.
 // data is its request in JSON. Empty data is an empty message.
 func Find(ctx context.Context, cc grpc.ClientConnInterface, name, data string) (Method, error) {
-	service, method, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/")
-	if !ok || service == "" || method == "" {
-		return Method{}, fmt.Errorf("load: --method %q: it must be package.Service/Method", name)
+	service, method, err := Split(name)
+	if err != nil {
+		return Method{}, err
 	}
 	files, err := describe(ctx, cc, service)
 	if err != nil {
@@ -90,6 +90,15 @@ func Find(ctx context.Context, cc grpc.ClientConnInterface, name, data string) (
 		return Method{}, err
 	}
 	return Method{Path: "/" + service + "/" + method, Request: request}, nil
+}
+
+// Split returns the parts of "package.Service/Method", which may begin with a slash as well.
+func Split(name string) (service, method string, err error) {
+	service, method, _ = strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	if service == "" || method == "" || strings.Contains(method, "/") {
+		return "", "", fmt.Errorf("load: --method %q: it must be package.Service/Method", name)
+	}
+	return service, method, nil
 }
 
 func methodNames(sd protoreflect.ServiceDescriptor) string {
