@@ -73,12 +73,13 @@ func TestFramesThatNothingExplainsAreAFlood(t *testing.T) {
 				fr := http2.NewFramer(&peer.in, nil)
 				fr.AllowIllegalWrites = true
 				fr.WriteSettings()
+				sent, read := make([]byte, tc.sends), make([]byte, 1<<10)
 				var err error
 				for rounds := 0; rounds < 30000 && err == nil; rounds++ {
 					tc.each(fr)
-					conn.Write(make([]byte, tc.sends))
+					conn.Write(sent)
 					for peer.in.Len() > 0 && err == nil {
-						_, err = conn.Read(make([]byte, 1<<10))
+						_, err = conn.Read(read)
 					}
 					time.Sleep(tc.every)
 				}
