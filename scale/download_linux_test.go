@@ -66,6 +66,7 @@ func throttled(t *testing.T, addr string, bytesPerSecond int) string {
 // Row 18 of the fault matrix: an answer to a probe comes behind what the server has
 // sent before, which takes longer than a probe may.
 func TestAProbeBehindADownloadKillsNothing(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

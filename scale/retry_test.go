@@ -28,7 +28,7 @@ func TestRetryNowEndsABackoff(t *testing.T) {
 					}
 					done <- time.Now()
 				}()
-				elapse(time.Hour)
+				elapse(10 * time.Minute)
 				network.refuse.Store(false)
 				back := time.Now()
 				c.observer.RetryNow()

@@ -61,7 +61,11 @@ func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn
 // TestRandomActionsKeepTheInvariants lets callers and faults loose on a pool for
 // ten virtual minutes.
 func TestRandomActionsKeepTheInvariants(t *testing.T) {
-	for seed := range uint64(8) {
+	seeds := uint64(4)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { randomActions(t, seed) })
 		})

@@ -81,8 +81,8 @@ func TestAnHourOfFaultsLeavesNothingBehind(t *testing.T) {
 	for seed := range uint64(1) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			length := time.Hour
-			if raceDetector {
-				length /= 6 // an hour takes minutes
+			if raceDetector || testing.Short() {
+				length /= 6 // an hour takes minutes, or seconds
 			}
 			synctest.Test(t, func(t *testing.T) { soak(t, rand.New(rand.NewPCG(seed, 24)), length) })
 		})

@@ -58,7 +58,7 @@ func TestAStreamHoldsItsLeaseUntilItEnds(t *testing.T) {
 			if _, err := c.FullDuplexCall(ctx); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Hour) // nobody reads it
+			time.Sleep(10 * time.Minute) // nobody reads it
 			wantLeases(t, p, 1)
 			cancel()
 		},
@@ -103,12 +103,12 @@ func TestTheIdleCloseSparesAnOpenStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		if err := s.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Recv(); err != nil {
-			t.Errorf("after an hour: %v", err)
+			t.Errorf("after ten minutes: %v", err)
 		}
 		s.CloseSend()
 		s.Recv()

@@ -73,12 +73,17 @@ func TestFramesThatNothingExplainsAreAFlood(t *testing.T) {
 				fr := http2.NewFramer(&peer.in, nil)
 				fr.AllowIllegalWrites = true
 				fr.WriteSettings()
+				sent, read := make([]byte, tc.sends), make([]byte, 1<<10)
+				most := 30_000
+				if tc.sends > 1<<14 {
+					most = 12_000 // the race detector takes long over every byte
+				}
 				var err error
-				for rounds := 0; rounds < 30000 && err == nil; rounds++ {
+				for rounds := 0; rounds < most && err == nil; rounds++ {
 					tc.each(fr)
-					conn.Write(make([]byte, tc.sends))
+					conn.Write(sent)
 					for peer.in.Len() > 0 && err == nil {
-						_, err = conn.Read(make([]byte, 1<<10))
+						_, err = conn.Read(read)
 					}
 					time.Sleep(tc.every)
 				}
@@ -122,28 +127,41 @@ func TestAFloodEndsTheConnectionAndIsNamed(t *testing.T) {
 		h2test.PingFlood, h2test.SettingsFlood, h2test.WindowFlood, h2test.ResetFlood,
 	} {
 		t.Run(fault.String(), func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			arrived := make(chan struct{}, 10)
-			srv := h2test.Start(l, h2test.WithFault(fault), h2test.WithDelay(time.Hour),
-				h2test.WithOnCall(func(h2test.CallInfo) { arrived <- struct{}{} }))
-			defer srv.Close()
-			s := tap.New(tap.Events{})
-			cc := dial(t, l.Addr(), grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, s)))
-			_, err = healthpb.NewHealthClient(cc).Check(testContext(t), &healthpb.HealthCheckRequest{})
-			if status.Code(err) != codes.Unavailable {
-				t.Fatalf("the call ended with %v", err)
-			}
-			if len(arrived) > 0 && !strings.Contains(err.Error(), "floods the connection") {
-				t.Errorf("the error of a call that was under way is %v", err)
-			}
-			if !errors.Is(s.Cause(), tap.ErrFlood) && s.Cause() != nil { // nil: another connection has begun
-				t.Errorf("Cause() = %v", s.Cause())
+			for !floodIsNamed(t, fault) {
 			}
 		})
 	}
+}
+
+// floodIsNamed reports false for a call that told nothing: since 1.84 grpc-go ends a
+// call with a bare io.EOF if the connection that it repeats the call on is lost before
+// it has written the call's message.
+func floodIsNamed(t *testing.T, fault h2test.Fault) bool {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrived := make(chan struct{}, 10)
+	srv := h2test.Start(l, h2test.WithFault(fault), h2test.WithDelay(time.Hour),
+		h2test.WithOnCall(func(h2test.CallInfo) { arrived <- struct{}{} }))
+	defer srv.Close()
+	s := tap.New(tap.Events{})
+	cc := dial(t, l.Addr(), grpc.WithCredentialsBundle(tap.Bundle(insecure.NewCredentials(), nil, s)))
+	_, err = healthpb.NewHealthClient(cc).Check(testContext(t), &healthpb.HealthCheckRequest{})
+	if errors.Is(err, io.EOF) {
+		return false
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Fatalf("the call ended with %v", err)
+	}
+	if len(arrived) > 0 && !strings.Contains(err.Error(), "floods the connection") {
+		t.Errorf("the error of a call that was under way is %v", err)
+	}
+	if !errors.Is(s.Cause(), tap.ErrFlood) && s.Cause() != nil { // nil: another connection has begun
+		t.Errorf("Cause() = %v", s.Cause())
+	}
+	return true
 }
 
 // What a busy client and a real server exchange is no flood: small calls, an
