@@ -69,7 +69,7 @@ func Soak(tb testing.TB, d time.Duration, seed uint64) {
 	w.control = newLoad()
 	w.control.client = newClient(tb, ClientScale, w.certs, []string{w.servers[0].config.Addr}, grpc.WithStatsHandler(w.control))
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // to be repeatable
-	_ = w.both(func(l *load) error {
+	_ = w.everywhere(func(l *load) error {
 		l.calls(callsStep{every: soakEvery, timeout: callTimeout})
 		for range soakStreams {
 			life := shortest + time.Duration(random.Int64N(int64(longestLive)))
@@ -120,7 +120,7 @@ func (w *world) strike(random *rand.Rand) (outage, time.Duration) {
 	}
 	o.till = w.fault.healed
 	var took time.Duration
-	_ = w.both(func(l *load) error {
+	_ = w.everywhere(func(l *load) error {
 		first := l.awaitGood(o.till, comesBack)
 		if first.IsZero() {
 			w.tb.Errorf("no good call within %v of the end of %s %s", comesBack, f.kind, f.arg)

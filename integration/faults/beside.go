@@ -1,0 +1,150 @@
+//go:build linux
+
+package faults
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/davidwartell/go-grpcpool/integration/internal/faultresult"
+)
+
+// What is measured in comparison with a plain channel, or counted at the server.
+
+// besides is the line of the report for the plain channel.
+func (w *world) besides() faultresult.Result {
+	r := faultresult.Result{Client: ClientPlain, Injected: w.script.Injected, Beside: true, Held: true}
+	for _, o := range w.outcomes {
+		switch o.what {
+		case expectRecover:
+			r.Recovery = w.plain.recovered(w.fault)
+		case expectReturns:
+			r.Recovery = median(w.plain.returns)
+		}
+	}
+	all := 0
+	w.plain.each(func(*call) bool { all++; return true })
+	r.Note = fmt.Sprintf("%d of %d calls failed; %d streams ended", w.plain.failures(nil), all, w.plain.streamsEnded())
+	return r
+}
+
+// recovered is the time from the end of the fault, or from the fault if it has none,
+// until the first good call that was begun after that; 0 if there was none.
+func (l *load) recovered(f faultTimes) time.Duration {
+	from := f.healed
+	if from.IsZero() {
+		from = f.at
+	}
+	var first time.Time
+	l.each(func(c *call) bool {
+		if c.err == nil && !c.stream && !c.ended.IsZero() && c.begun.After(from) {
+			first = c.ended
+		}
+		return first.IsZero()
+	})
+	if first.IsZero() {
+		return 0
+	}
+	return first.Sub(from)
+}
+
+// Between two restarts everybody must be well for so long, and up to as long again.
+const betweenRestarts = 300 * time.Millisecond
+
+// restarts takes the server away, again and again, and notes when each client has its
+// first good call after it has come back.
+func (w *world) restarts(step restartsStep) error {
+	n := step.n
+	if w.full {
+		n = step.full
+	}
+	for range n {
+		time.Sleep(betweenRestarts + rand.N(betweenRestarts)) //nolint:gosec // not a secret
+		back, err := w.servers[0].restart(step.down)
+		if err != nil {
+			return err
+		}
+		if err := w.everywhere(func(l *load) error {
+			first := l.awaitGood(back, comesBack)
+			if first.IsZero() {
+				return fmt.Errorf("faults: no good call within %v of the server's return", comesBack)
+			}
+			l.returns = append(l.returns, first.Sub(back))
+			return nil
+		}); err != nil {
+			return err
+		}
+		w.logf("away for %v; back for the client %v after that, for plain %v", step.down, lastOf(w.load), lastOf(w.plain))
+	}
+	return nil
+}
+
+func lastOf(l *load) time.Duration {
+	if l == nil || len(l.returns) == 0 {
+		return 0
+	}
+	return l.returns[len(l.returns)-1].Round(time.Microsecond)
+}
+
+func median(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[(len(sorted)-1)/2]
+}
+
+// returns judges the median of the restarts.
+func (o *outcome) returns(w *world) {
+	o.took = median(w.load.returns)
+	o.held = o.took <= o.duration
+	o.got = fmt.Sprintf("median of %d restarts %s, the longest %s", len(w.load.returns), short(o.took), short(slices.Max(w.load.returns)))
+	if w.plain != nil {
+		o.got += fmt.Sprintf("; plain's median %s", short(median(w.plain.returns)))
+	}
+}
+
+// failed judges how many calls failed, beside plain's if there is one.
+func (o *outcome) failed(w *world) {
+	if w.plain == nil {
+		o.count(w.load.failures(nil))
+		return
+	}
+	plain := w.plain.failures(nil)
+	if o.plain {
+		o.number = float64(plain)
+	}
+	o.count(w.load.failures(nil))
+	o.got += fmt.Sprintf(", of plain's %d", plain)
+}
+
+// counted judges what the first server has counted.
+func (o *outcome) counted(w *world) {
+	probes, others, err := w.servers[0].count()
+	if err != nil {
+		w.tb.Error(err)
+	}
+	if o.what == expectOthers {
+		probes = others
+	}
+	o.count(probes)
+}
+
+// completed compares the good unary calls since the fault with plain's, up to its end.
+func (o *outcome) completed(w *world) {
+	mine, theirs := w.load.completed(w.fault), w.plain.completed(w.fault)
+	o.held = theirs > 0 && float64(mine) >= o.number*float64(theirs)
+	o.got = fmt.Sprintf("%d calls completed, of plain's %d: %.2fx", mine, theirs, float64(mine)/float64(theirs))
+}
+
+func (l *load) completed(f faultTimes) (n int) {
+	l.each(func(c *call) bool {
+		if !c.stream && !c.ended.IsZero() && c.err == nil && c.ended.After(f.begun) && (f.healed.IsZero() || c.ended.Before(f.healed)) {
+			n++
+		}
+		return true
+	})
+	return n
+}
