@@ -24,9 +24,16 @@ func (w *world) besides() faultresult.Result {
 			r.Recovery = median(w.plain.returns)
 		}
 	}
-	all := 0
-	w.plain.each(func(*call) bool { all++; return true })
-	r.Note = fmt.Sprintf("%d of %d calls failed; %d streams ended", w.plain.failures(nil), all, w.plain.streamsEnded())
+	all, hang := 0, 0
+	w.plain.each(func(c *call) bool {
+		all++
+		if !c.stream && c.ended.IsZero() {
+			hang++
+		}
+		return true
+	})
+	r.Note = fmt.Sprintf("%d of %d calls failed; %d not answered at the end; %d streams ended",
+		w.plain.failures(nil), all, hang, w.plain.streamsEnded())
 	return r
 }
 

@@ -34,8 +34,11 @@ func Run(tb testing.TB, script *Script, clientKind string, full bool) {
 			break
 		}
 	}
+	results := w.results() // while the calls are still there
 	w.takeDown()
-	w.record()
+	for _, r := range results {
+		faultresult.Record(tb, r)
+	}
 	if !w.broken {
 		w.expectFiles(w.files)
 	}
@@ -364,23 +367,24 @@ func eventually(cond func() bool) bool {
 	return true
 }
 
-// record tells what was measured, for each row of the script.
-func (w *world) record() {
+// results are what was measured, for each row of the script.
+func (w *world) results() (all []faultresult.Result) {
 	w.tb.Helper()
 	if w.broken {
-		return
+		return nil
 	}
 	w.putLate()
-	r := summary(w.outcomes)
-	r.Client, r.Injected = w.kind, w.script.Injected
-	results := []faultresult.Result{r}
+	mine := summary(w.outcomes)
+	mine.Client, mine.Injected = w.kind, w.script.Injected
+	results := []faultresult.Result{mine}
 	if w.plain != nil {
 		results = append(results, w.besides())
 	}
 	for _, row := range w.script.Rows {
 		for _, r := range results {
 			r.Row = row
-			faultresult.Record(w.tb, r)
+			all = append(all, r)
 		}
 	}
+	return all
 }

@@ -21,6 +21,7 @@ const (
 	faultToxic  = "toxic"  // toxiproxy does something
 
 	faultThrottle = "throttle" // the server's process hardly gets a processor
+	faultHang     = "hang"     // the server's health service does not answer
 	faultBurn     = "burn"     // goroutines of the client's process compute
 	faultFreeze   = "freeze"   // no goroutine of the client's process runs
 )
@@ -84,6 +85,7 @@ var faultForms = map[string]faultForm{
 	faultToxic:  {(*faultStep).readToxic, onProxy},
 
 	faultThrottle: {(*faultStep).readServer, onProcess},
+	faultHang:     {word("health"), onProcess},
 	faultBurn:     {(*faultStep).readBurn, onClient},
 	faultFreeze:   {word("client"), onClient},
 }

@@ -91,6 +91,8 @@ func (w *world) act(f faultStep) error {
 			return server.signal(true)
 		case faultThrottle:
 			return server.throttle(w.cgroup)
+		case faultHang:
+			return server.mute(true)
 		}
 		server.kill()
 		return nil

@@ -27,6 +27,7 @@ type process struct {
 	stdin   io.WriteCloser
 	stdout  *bufio.Reader
 	stopped bool
+	muted   bool
 	cgroup  *cgroup // that holds it back; nil: it is not throttled
 }
 
@@ -63,7 +64,7 @@ func (p *process) start() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("faults: starting a server: %w", err)
 	}
-	p.cmd, p.stdin, p.stdout, p.stopped = cmd, stdin, bufio.NewReader(stdout), false
+	p.cmd, p.stdin, p.stdout, p.stopped, p.muted = cmd, stdin, bufio.NewReader(stdout), false, false
 	if line, err := p.stdout.ReadString('\n'); line != serving {
 		p.kill()
 		return fmt.Errorf("faults: the server at %s said %q instead of %q: %w", p.config.Addr, line, serving, err)
@@ -106,6 +107,13 @@ func (p *process) count() (probes, others int, err error) {
 		_, err = fmt.Sscan(answer, &probes, &others)
 	}
 	return probes, others, err
+}
+
+// mute has the health service not answer any more, or answer again.
+func (p *process) mute(mute bool) error {
+	p.muted = mute
+	_, err := p.ask(orderMute + " " + strconv.FormatBool(mute))
+	return err
 }
 
 // throttle has the process hardly run any more.
@@ -157,6 +165,8 @@ func (p *process) heal() error {
 		return g.release()
 	case p.cmd == nil:
 		return p.start()
+	case p.muted:
+		return p.mute(false)
 	case p.stopped:
 		return p.signal(false)
 	default:

@@ -18,7 +18,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/keepalive"
@@ -101,6 +100,9 @@ func serve(config string) error {
 				return err
 			}
 			fmt.Println(back.UnixNano())
+		case orderMute:
+			s.health.mute(arg == "true")
+			fmt.Println(arg)
 		}
 	}
 	return s.stop()
@@ -109,6 +111,7 @@ func serve(config string) error {
 // The orders that a server takes.
 const (
 	orderCount   = "count"   // answers how many probes came, and other RPCs than the scenario's
+	orderMute    = "mute"    // "mute true": the health service does not answer any more, or again; answers the same
 	orderRestart = "restart" // "restart 50ms": is away so long, and answers when it was back (Unix time in ns)
 )
 
@@ -116,6 +119,7 @@ const (
 type server struct {
 	config serverConfig
 	counts counts
+	health muteable
 	grpc   *grpc.Server
 	ended  chan error
 }
@@ -141,11 +145,8 @@ func (s *server) start() error {
 		return fmt.Errorf("faults: %w", err)
 	}
 	s.grpc, s.ended = grpc.NewServer(opts...), make(chan error, 1)
-	if s.config.Mute {
-		healthpb.RegisterHealthServer(s.grpc, mute{})
-	} else {
-		healthpb.RegisterHealthServer(s.grpc, health.NewServer())
-	}
+	s.health.mute(s.config.Mute)
+	healthpb.RegisterHealthServer(s.grpc, &s.health)
 	testpb.RegisterTestServiceServer(s.grpc, testService{takes: s.config.Takes})
 	go func() { s.ended <- s.grpc.Serve(listener) }()
 	return nil
@@ -207,14 +208,21 @@ func (*counts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Contex
 // HandleConn does nothing.
 func (*counts) HandleConn(context.Context, stats.ConnStats) {}
 
-// mute is a health service that never answers.
-type mute struct {
+// muteable is a health service that answers or does not.
+type muteable struct {
 	healthpb.UnimplementedHealthServer
+
+	muted atomic.Bool
 }
 
-func (mute) Check(ctx context.Context, _ *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
-	<-ctx.Done()
-	return nil, status.FromContextError(ctx.Err()).Err()
+func (m *muteable) mute(mute bool) { m.muted.Store(mute) }
+
+func (m *muteable) Check(ctx context.Context, _ *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	if m.muted.Load() {
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
 }
 
 // testService answers the calls of scenarios.
