@@ -87,6 +87,7 @@ type faultTimes struct {
 	at       time.Time
 	healed   time.Time // zero: not yet
 	detected time.Time // zero: not yet
+	known    time.Time // when it was promised to be detected, if it was
 	bad      []string  // this side's addresses of the connections that it hit
 }
 

@@ -142,7 +142,8 @@ func (w *world) detect(bound time.Duration) (time.Duration, bool) {
 	if end := w.events.lastEnd(); last.Equal(w.fault.at) && end.After(last) && !w.has(w.fault.bad) {
 		last = end
 	}
-	w.fault.detected = last
+	w.fault.detected, w.fault.known = last, w.fault.at.Add(bound)
+	time.Sleep(time.Until(w.fault.known))
 	w.dials.begin()
 	took := last.Sub(w.fault.at)
 	return took, took <= bound
@@ -296,12 +297,12 @@ func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
 	}
 }
 
-// slowestFailure is about the n calls that were begun between the detection and
-// the healing: the longest that one took, or has taken, and how many took too long.
+// slowestFailure is about the n calls that were begun between the moment by which the
+// detection was promised and the healing: the longest that one took, or has taken, and how many took too long.
 func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late, n int) {
 	now := time.Now()
 	w.load.each(func(c *call) bool {
-		if w.fault.detected.IsZero() || c.begun.Before(w.fault.detected) ||
+		if w.fault.known.IsZero() || c.begun.Before(w.fault.known) ||
 			(!w.fault.healed.IsZero() && c.begun.After(w.fault.healed)) {
 			return true
 		}
@@ -312,8 +313,8 @@ func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late
 		}
 		took := end.Sub(c.begun)
 		if took > slowest && took > bound {
-			w.logf("too long: begun %v after the detection, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
-				c.begun.Sub(w.fault.detected).Round(time.Millisecond), took.Round(time.Millisecond),
+			w.logf("too long: begun %v after that, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
+				c.begun.Sub(w.fault.known).Round(time.Millisecond), took.Round(time.Millisecond),
 				!c.ended.IsZero(), !c.lent.IsZero(), !c.sent.IsZero(), c.err)
 		}
 		if slowest = max(slowest, took); took > bound {
