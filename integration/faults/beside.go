@@ -109,7 +109,7 @@ func (o *outcome) returns(w *world) {
 	o.held = o.took <= o.duration
 	o.got = fmt.Sprintf("median of %d restarts %s, the longest %s", len(w.load.returns), short(o.took), short(slices.Max(w.load.returns)))
 	if w.plain != nil {
-		o.got += fmt.Sprintf("; plain's median %s", short(median(w.plain.returns)))
+		o.got += "; plain's median " + short(median(w.plain.returns))
 	}
 }
 

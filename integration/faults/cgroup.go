@@ -28,13 +28,16 @@ const (
 	throttleQuota  = 1_000
 )
 
+// quotaV1 is the file of version 1.
+const quotaV1 = "cpu.cfs_quota_us"
+
 // cgroupRoots are where the controller of processors may be, and how each version
 // is told.
 var cgroupRoots = []cgroup{
 	{"/sys/fs/cgroup", "cpu.max", fmt.Sprintf("%d %d", throttleQuota, throttlePeriod), fmt.Sprintf("max %d", throttlePeriod)},
 	{"/sys/fs/cgroup/unified", "cpu.max", fmt.Sprintf("%d %d", throttleQuota, throttlePeriod), fmt.Sprintf("max %d", throttlePeriod)},
-	{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", strconv.Itoa(throttleQuota), "-1"},
-	{"/sys/fs/cgroup/cpu,cpuacct", "cpu.cfs_quota_us", strconv.Itoa(throttleQuota), "-1"},
+	{"/sys/fs/cgroup/cpu", quotaV1, strconv.Itoa(throttleQuota), "-1"},
+	{"/sys/fs/cgroup/cpu,cpuacct", quotaV1, strconv.Itoa(throttleQuota), "-1"},
 }
 
 // cgroupPrefix begins the names of our groups. The id of the process that made one
@@ -71,7 +74,7 @@ func newCgroup() (*cgroup, error) {
 
 // prepare checks that the limit is there and can be set.
 func (g *cgroup) prepare() error {
-	if g.limit == "cpu.cfs_quota_us" {
+	if g.limit == quotaV1 {
 		if err := g.write("cpu.cfs_period_us", strconv.Itoa(throttlePeriod)); err != nil {
 			return err
 		}
@@ -81,7 +84,7 @@ func (g *cgroup) prepare() error {
 
 // write sets a file that exists.
 func (g *cgroup) write(file, text string) error {
-	f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0) //nolint:gosec // the kernel's
 	if err != nil {
 		return err
 	}

@@ -129,10 +129,10 @@ func (e *expectStep) count(p *parser, args []string) error {
 	if (e.what == expectProbes || e.what == expectOthers) && p.script.Server.Kind != ServerGRPC {
 		return errors.New(`want "server grpc", which counts them`)
 	}
-	if len(args) > 1 && args[1] != "full" {
+	if len(args) > 1 && args[1] != inFull {
 		return none(args[1:])
 	}
-	return pairs(args[1:], map[string]func(string) error{"full": number(&e.full)})
+	return pairs(args[1:], map[string]func(string) error{inFull: number(&e.full)})
 }
 
 // ratio reads how much slower than the control's the slowest calls may be, or what

@@ -91,7 +91,7 @@ var faultForms = map[string]faultForm{
 }
 
 // at is where f acts.
-func (f faultStep) at() string {
+func (f *faultStep) at() string {
 	if f.kind == faultStop && f.arg == stopClient {
 		return onClient
 	}
@@ -114,28 +114,37 @@ func (p *parser) faultStep(args []string) (action, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.kind, err)
 	}
-	s, at := &p.script, f.at()
-	switch {
-	case at == onProxy && !s.Proxy:
-		return nil, errors.New(`a toxic needs toxiproxy between client and server; say "proxy"`)
-	case at == onNginx && s.Server.Kind != ServerNginx:
-		return nil, errors.New(`only nginx is reloaded; say "server nginx"`)
-	case at == onNetwork && s.Server.Kind != ServerGRPC:
-		return nil, fmt.Errorf("%s acts on %q only", f.kind, "server grpc")
-	case at == onClient && f.kind != faultBurn && f.lasts == 0:
-		return nil, fmt.Errorf(`%s: want "for" and how long, nothing else ends it`, f.kind)
-	case f.kind == faultDrop && f.arg == dropConnections && s.Proxy:
-		return nil, errors.New("toxiproxy would open a new connection to the server")
-	case f.kind == faultClose && s.Proxy:
-		return nil, errors.New("close sockets would hit toxiproxy's as well")
-	case f.server >= max(s.Server.Count, 1):
-		return nil, fmt.Errorf("there is no server %d", f.server+1)
+	if err := f.suits(&p.script); err != nil {
+		return nil, err
 	}
 	p.faults++
 	if f.lasts == 0 {
 		p.active++
 	}
 	return f, nil
+}
+
+// suits finds what the script lacks, or has too much, for the fault.
+func (f *faultStep) suits(s *Script) error {
+	at := f.at()
+	switch {
+	case at == onProxy && !s.Proxy:
+		return errors.New(`a toxic needs toxiproxy between client and server; say "proxy"`)
+	case at == onNginx && s.Server.Kind != ServerNginx:
+		return errors.New(`only nginx is reloaded; say "server nginx"`)
+	case at == onNetwork && s.Server.Kind != ServerGRPC:
+		return fmt.Errorf("%s acts on %q only", f.kind, "server grpc")
+	case at == onClient && f.kind != faultBurn && f.lasts == 0:
+		return fmt.Errorf(`%s: want "for" and how long, nothing else ends it`, f.kind)
+	case s.Proxy && f.arg == dropConnections:
+		return errors.New("toxiproxy would open a new connection to the server")
+	case s.Proxy && f.kind == faultClose:
+		return errors.New("close sockets would hit toxiproxy's as well")
+	case f.server >= max(s.Server.Count, 1):
+		return fmt.Errorf("there is no server %d", f.server+1)
+	default:
+		return nil
+	}
 }
 
 // readLasts reads "for 2s" at the end.

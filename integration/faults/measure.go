@@ -24,55 +24,60 @@ type outcome struct {
 	got  string        // the same or a count, in words
 }
 
+// measures measure what can be expected, and judge.
+var measures = map[string]func(*outcome, *world){
+	expectDetect:    func(o *outcome, w *world) { o.took, o.held = w.detect(o.duration) },
+	expectTold:      func(o *outcome, w *world) { o.took, o.held = w.told(o.duration) },
+	expectRecover:   func(o *outcome, w *world) { o.took, o.held = w.recovered(o.duration) },
+	expectReturns:   (*outcome).returns,
+	expectFirst:     func(o *outcome, w *world) { o.took, o.held = w.first(o.duration) },
+	expectFailFast:  (*outcome).failFast,
+	expectFailed:    (*outcome).failed,
+	expectEnded:     func(o *outcome, w *world) { o.count(w.load.streamsEnded()) },
+	expectEvicted:   func(o *outcome, w *world) { o.count(w.evicted()) },
+	expectLent:      func(o *outcome, w *world) { o.count(w.lent()) },
+	expectPut:       func(o *outcome, w *world) { o.count(len(w.puts())) },
+	expectDials:     (*outcome).dials,
+	expectConnects:  func(o *outcome, w *world) { o.count(w.events.dialsSince(w.fault.at)) },
+	expectProbes:    (*outcome).counted,
+	expectOthers:    (*outcome).counted,
+	expectCompleted: (*outcome).completed,
+	expectTail:      (*outcome).ratio,
+	expectCodes:     (*outcome).otherCodes,
+}
+
+func (o *outcome) failFast(w *world) {
+	slowest, late, n := w.slowestFailure(o.duration)
+	o.held = n > 0 && late == 0
+	o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
+}
+
+func (o *outcome) dials(w *world) {
+	n, err := w.dials.highest()
+	if err != nil {
+		w.tb.Error(err)
+	}
+	o.count(n)
+}
+
+func (o *outcome) otherCodes(w *world) {
+	n := w.load.failures(o.codes)
+	o.held, o.got = n == 0, fmt.Sprintf("%d with another code", n)
+}
+
+// evicted counts the connections that ended before their time, and the channels that a
+// pool replaced.
+func (w *world) evicted() int {
+	return w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced()
+}
+
 // expect measures and judges.
 func (w *world) expect(line int, e expectStep) {
 	o := outcome{expectStep: e, line: line}
 	if w.full {
 		o.number = max(e.number, e.full)
 	}
-	switch e.what {
-	case expectDetect:
-		o.took, o.held = w.detect(e.duration)
-	case expectTold:
-		o.took, o.held = w.told(e.duration)
-	case expectRecover:
-		o.took, o.held = w.recovered(e.duration)
-	case expectReturns:
-		o.returns(w)
-	case expectFirst:
-		o.took, o.held = w.first(e.duration)
-	case expectFailFast:
-		slowest, late, n := w.slowestFailure(e.duration)
-		o.held = n > 0 && late == 0
-		o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
-	case expectFailed:
-		o.failed(w)
-	case expectEnded:
-		o.count(w.load.streamsEnded())
-	case expectPut:
-		o.count(len(w.puts()))
-	case expectConnects:
-		o.count(w.events.dialsSince(w.fault.at))
-	case expectProbes, expectOthers:
-		o.counted(w)
-	case expectCompleted:
-		o.completed(w)
-	case expectEvicted:
-		o.count(w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced())
-	case expectLent:
-		o.count(w.lent())
-	case expectDials:
-		n, err := w.dials.highest()
-		if err != nil {
-			w.tb.Error(err)
-		}
-		o.count(n)
-	case expectTail:
-		o.ratio(w)
-	case expectCodes:
-		n := w.load.failures(e.codes)
-		o.held, o.got = n == 0, fmt.Sprintf("%d with another code", n)
-	}
+	measures[e.what](&o, w)
 	if o.got == "" {
 		o.got = o.took.String()
 	}
@@ -298,7 +303,8 @@ func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
 }
 
 // slowestFailure is about the n calls that were begun between the moment by which the
-// detection was promised and the healing: the longest that one took, or has taken, and how many took too long.
+// detection was promised and the healing: the longest that one took, or has taken, and
+// how many took too long.
 func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late, n int) {
 	now := time.Now()
 	w.load.each(func(c *call) bool {
@@ -313,7 +319,7 @@ func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late
 		}
 		took := end.Sub(c.begun)
 		if took > slowest && took > bound {
-			w.logf("too long: begun %v after that, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
+			w.logf("too long: begun %v after the promise, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
 				c.begun.Sub(w.fault.known).Round(time.Millisecond), took.Round(time.Millisecond),
 				!c.ended.IsZero(), !c.lent.IsZero(), !c.sent.IsZero(), c.err)
 		}
@@ -397,7 +403,7 @@ func summary(outcomes []outcome) faultresult.Result {
 }
 
 // note is what the report says of it beside the times in columns of their own.
-func (o outcome) note() string {
+func (o *outcome) note() string {
 	if o.what == expectTold {
 		return "calls on it told after " + short(o.took)
 	}

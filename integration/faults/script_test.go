@@ -116,7 +116,7 @@ func TestAMistakeIsNamedWithItsLine(t *testing.T) {
 		{header + "wait 2h", "up to 1h0m0s"},
 		{header + "wait 1s or 2s", `"or": want one of full`},
 		{header + "heal", "s.txt:6: heal: there is no fault to heal"},
-		{header + "fault", "want one of burn, close, drop, freeze, kill"},
+		{header + "fault", "want one of burn, close, drop, freeze, hang, kill"},
 		{header + "fault flood", `"flood": want one of`},
 		{header + "fault drop", "drop: want one of both, to-server, to-client, data-to-server, connections, or a server"},
 		{header + "fault lose 5", `want how much, such as "5%"`},

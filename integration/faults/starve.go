@@ -70,13 +70,13 @@ func freeze(d time.Duration) error {
 	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
-	reader := os.NewFile(uintptr(pipe[0]), "dump") //nolint:gosec // a descriptor
+	reader := os.NewFile(uintptr(pipe[0]), "dump")
 	cmd := shell(`sleep "$1"; exec cat >/dev/null`, seconds(d))
 	cmd.Stdin = reader
 	err := cmd.Start()
 	_ = reader.Close() // the command has its own
 	if err == nil {
-		debug.WriteHeapDump(uintptr(pipe[1])) //nolint:gosec // a descriptor
+		debug.WriteHeapDump(uintptr(pipe[1]))
 	}
 	_ = syscall.Close(pipe[1])
 	if err == nil {

@@ -11,6 +11,9 @@ import (
 // that it is the library that ends a call on a dead connection, not the caller.
 const callTimeout = 15 * time.Second
 
+// inFull stands before what holds when somebody measures.
+const inFull = "full"
+
 // What a script can do.
 type (
 	// connectStep makes one call, which opens a connection.
@@ -111,7 +114,7 @@ func (p *parser) restartsStep(args []string) (action, error) {
 	}
 	step := restartsStep{n: n, full: n}
 	err = pairs(args[1:], map[string]func(string) error{
-		"full": into(&step.full, func(text string) (int, error) { return between(text, 1, 100) }),
+		inFull: into(&step.full, func(text string) (int, error) { return between(text, 1, 100) }),
 		"for":  into(&step.down, duration),
 	})
 	if err == nil && step.down == 0 {
@@ -147,7 +150,7 @@ func (p *parser) waitStep(args []string) (action, error) {
 		return nil, err
 	}
 	step := waitStep{d, d}
-	return step, pairs(args[1:], map[string]func(string) error{"full": into(&step.full, duration)})
+	return step, pairs(args[1:], map[string]func(string) error{inFull: into(&step.full, duration)})
 }
 
 func (p *parser) healStep(args []string) (action, error) {
