@@ -136,10 +136,8 @@ func (f *faultStep) suits(s *Script) error {
 		return fmt.Errorf("%s acts on %q only", f.kind, "server grpc")
 	case at == onClient && f.kind != faultBurn && f.lasts == 0:
 		return fmt.Errorf(`%s: want "for" and how long, nothing else ends it`, f.kind)
-	case s.Proxy && f.arg == dropConnections:
-		return errors.New("toxiproxy would open a new connection to the server")
-	case s.Proxy && f.kind == faultClose:
-		return errors.New("close sockets would hit toxiproxy's as well")
+	case s.Proxy && (f.kind == faultClose || f.arg == dropConnections):
+		return errors.New("the connections would be toxiproxy's as well")
 	case f.server >= max(s.Server.Count, 1):
 		return fmt.Errorf("there is no server %d", f.server+1)
 	default:
