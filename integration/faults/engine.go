@@ -73,6 +73,7 @@ type world struct {
 	plain   *load // on the same servers; nil: none
 	cgroup  *cgroup
 	burning *burners // nil: none
+	counted counted  // by the first server, up to the last connect
 	events  eventCounts
 	dials   *peak // nil: not watched
 
@@ -272,7 +273,11 @@ func (w *world) do(step Step) error {
 func (w *world) begin(l *load, step action) error {
 	switch do := step.(type) {
 	case connectStep:
-		return l.unary(callTimeout)
+		err := l.unary(callTimeout)
+		if err == nil {
+			w.counted, err = w.servers[0].count()
+		}
+		return err
 	case callStep:
 		l.call(do)
 		return nil

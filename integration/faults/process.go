@@ -100,13 +100,16 @@ func (p *process) restart(away time.Duration) (time.Time, error) {
 	return time.Unix(0, ns), nil
 }
 
-// count tells how many probes and how many other RPCs than the scenario's came.
-func (p *process) count() (probes, others int, err error) {
+// counted is how many probes, and how many other RPCs than the scenario's, a server has
+// seen.
+type counted struct{ probes, others int }
+
+func (p *process) count() (c counted, err error) {
 	answer, err := p.ask(orderCount)
 	if err == nil {
-		_, err = fmt.Sscan(answer, &probes, &others)
+		_, err = fmt.Sscan(answer, &c.probes, &c.others)
 	}
-	return probes, others, err
+	return c, err
 }
 
 // mute has the health service not answer any more, or answer again.
