@@ -57,6 +57,23 @@ func (l *load) recovered(f faultTimes) time.Duration {
 	return first.Sub(from)
 }
 
+// awaits bounds await: a machine that has other work to do needs long.
+const awaits = time.Minute
+
+// await waits until plain has completed so many calls since the fault.
+func (w *world) await(step awaitStep) error {
+	n := step.n
+	if w.full {
+		n = step.full
+	}
+	for deadline := time.Now().Add(awaits); w.plain.completed(w.fault) < n; time.Sleep(10 * looks) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("faults: plain has completed %d calls within %v, want %d", w.plain.completed(w.fault), awaits, n)
+		}
+	}
+	return nil
+}
+
 // Between two restarts everybody must be well for so long, and up to as long again.
 const betweenRestarts = 300 * time.Millisecond
 

@@ -255,6 +255,8 @@ func (w *world) do(step Step) error {
 		}
 		time.Sleep(d)
 		return nil
+	case awaitStep:
+		return w.await(do)
 	case restartsStep:
 		return w.restarts(do)
 	case faultStep:

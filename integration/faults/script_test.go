@@ -105,6 +105,8 @@ func TestAMistakeIsNamedWithItsLine(t *testing.T) {
 		{header + "call every 1s", `"every": want one of timeout`},
 		{header + "callers", "want how many callers"},
 		{header + "callers 0", `"0": want a number from 1`},
+		{header + "await 5", "want plain among the clients"},
+		{"client scale plain\nrow 1\ninjected x\nserver grpc\ncalls every 1s\nfault reject\nawait", "want how many calls"},
 		{header + "restarts 3 for 1s", `"calls" before it`},
 		{header + "calls every 1s\nrestarts", "want how many restarts"},
 		{header + "calls every 1s\nrestarts 3", `want "for"`},

@@ -49,6 +49,9 @@ type (
 	// waitStep lets time pass; when measuring in full, perhaps more of it.
 	waitStep struct{ d, full time.Duration }
 
+	// awaitStep lets time pass until plain has completed so many calls since the fault.
+	awaitStep struct{ n, full int }
+
 	// healStep ends every fault.
 	healStep struct{}
 )
@@ -62,6 +65,7 @@ var steps = map[string]func(*parser, []string) (action, error){
 	"hold":     (*parser).holdStep,
 	"stream":   (*parser).streamStep,
 	"wait":     (*parser).waitStep,
+	"await":    (*parser).awaitStep,
 	"restarts": (*parser).restartsStep,
 	"fault":    (*parser).faultStep,
 	"heal":     (*parser).healStep,
@@ -114,7 +118,7 @@ func (p *parser) restartsStep(args []string) (action, error) {
 	}
 	step := restartsStep{n: n, full: n}
 	err = pairs(args[1:], map[string]func(string) error{
-		inFull: into(&step.full, func(text string) (int, error) { return between(text, 1, 100) }),
+		inFull: into(&step.full, count(100)),
 		"for":  into(&step.down, duration),
 	})
 	if err == nil && step.down == 0 {
@@ -151,6 +155,27 @@ func (p *parser) waitStep(args []string) (action, error) {
 	}
 	step := waitStep{d, d}
 	return step, pairs(args[1:], map[string]func(string) error{inFull: into(&step.full, duration)})
+}
+
+func (p *parser) awaitStep(args []string) (action, error) {
+	if !p.script.Plain || !p.calls || p.faults == 0 {
+		return nil, errors.New("want plain among the clients, calls and a fault before it")
+	}
+	if len(args) == 0 {
+		return nil, errors.New("want how many calls")
+	}
+	n, err := between(args[0], 1, 10_000)
+	if err != nil {
+		return nil, err
+	}
+	step := awaitStep{n, n}
+	err = pairs(args[1:], map[string]func(string) error{inFull: into(&step.full, count(10_000))})
+	return step, err
+}
+
+// count reads a number from 1 up to most.
+func count(most int) func(string) (int, error) {
+	return func(text string) (int, error) { return between(text, 1, most) }
 }
 
 func (p *parser) healStep(args []string) (action, error) {
