@@ -63,6 +63,7 @@ type world struct {
 	files  int // descriptors that were open at the start
 
 	network *network
+	healing staged               // the end of the network's faults, made ready
 	servers []*process           // those that clients know, the control's, and the one behind nginx or haproxy
 	proxy   *proxy               // nil: none
 	fronts  []*realserver.Server // nginx or haproxy, the control's after the other
@@ -326,6 +327,7 @@ func (w *world) takeDown() {
 	w.tb.Helper()
 	w.dials.end()
 	w.burning.end()
+	w.healing.cancel()
 	_ = w.everywhere(func(l *load) error {
 		l.end()
 		leftOver := func() int {

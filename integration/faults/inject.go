@@ -37,6 +37,10 @@ func (w *world) inject(f faultStep) error {
 			return errors.New("the fault did not end a plain TCP connection")
 		}
 	}
+	if err == nil { // on a busy machine it takes a while until commands wait
+		w.healing.cancel()
+		w.healing, err = w.network.prepareHeal()
+	}
 	if err == nil && f.lasts > 0 && f.at() != onClient { // those of the client are over by then
 		time.Sleep(time.Until(w.fault.at.Add(f.lasts)))
 		err = w.heal()
@@ -172,10 +176,13 @@ func (w *world) heal() error {
 	w.dials.end()
 	w.burning.end()
 	w.putLate()
-	network, err := w.network.prepareHeal()
-	if err != nil {
-		return err
+	if w.healing == nil { // the soak does not make it ready
+		var err error
+		if w.healing, err = w.network.prepareHeal(); err != nil {
+			return err
+		}
 	}
+	var err error
 	healed := time.Now()
 	for _, server := range w.servers {
 		restarts := server.cmd == nil
@@ -187,7 +194,9 @@ func (w *world) heal() error {
 	if w.proxy != nil {
 		w.proxy.heal()
 	}
-	_, gone := network.act()
+	_, gone := w.healing.act()
+	w.healing = nil
+	w.network.healed()
 	w.fault.healed = healed
 	w.logf("the fault is gone, which took %v", time.Since(healed).Round(time.Microsecond))
 	return errors.Join(err, gone)

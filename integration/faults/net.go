@@ -231,14 +231,15 @@ func (n *network) prepareHeal() (staged, error) {
 	if !n.faulty {
 		return nil, nil
 	}
-	n.faulty = false
 	orders := []order{{n.server, iptablesRestore, noRules}, {"", "iptables-restore", noRules}}
 	if n.down {
-		n.down = false
 		orders = append(orders, order{"", "ip", "link set " + clientDevice + " up\n"})
 	}
 	return stage(orders...)
 }
+
+// healed notes that what prepareHeal made ready has been done.
+func (n *network) healed() { n.faulty, n.down = false, false }
 
 // dialling returns the local addresses of the TCP connections of this process's
 // namespace that wait for the other side's SYN (state SYN_SENT).
