@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -392,7 +393,7 @@ func (w *world) results() (all []faultresult.Result) {
 	}
 	for _, row := range w.script.Rows {
 		for _, r := range results {
-			r.Row = row
+			r.Row, r.Note = row, strings.TrimSuffix(w.script.File+": "+r.Note, ": ")
 			all = append(all, r)
 		}
 	}

@@ -82,9 +82,9 @@ const reportHead = `# The fault matrix, measured
 
 Written by ` + "`make faults`" + `; do not edit. %s
 
-How each fault is injected and what is expected stands in integration/faults/testdata, one script for each line, or in the test that recorded the line. Detection is the time from the injection until the last new RPC was put on a connection that the fault hit. Recovery is the time from the end of the fault (or, where it does not end, from the fault) until the first good call, while callers keep trying; for a short restart it is the median of several, and for a quiet connection the time that the first call took. A line whose client is plain and that is marked "(beside)" is a channel of grpc.NewClient, as it comes, that made the same calls to the same server at the same time; it promises nothing. See integration/faults/README.md for both in detail.
+How each fault is injected and what is expected stands in integration/faults/testdata, in the script that the last column names, or in the test that it names. Detection is the time from the injection until the last new RPC was put on a connection that the fault hit. Recovery is the time from the end of the fault (or, where it does not end, from the fault) until the first good call, while callers keep trying; for a short restart it is the median of several, and for a quiet connection the time that the first call took. A line whose client is plain and that is marked "(beside)" is a channel of grpc.NewClient, as it comes, that made the same calls to the same server at the same time; it promises nothing. See integration/faults/README.md for both in detail.
 
-| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | also measured (last run) |
+| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | tested by, and also measured (last run) |
 |---|---|---|---|---|---|---|---|---|---|
 `
 

@@ -157,8 +157,8 @@ func testBusy(t *testing.T, injected, addr string, certs *grpcpooltest.Certs, wa
 		if name != "plain" {
 			faultresult.Record(t, faultresult.Result{
 				Row: 35, Client: name, Injected: injected, Promised: "0 calls lost", Held: lost[name] == 0,
-				Note: fmt.Sprintf("%d lost; the slowest took %v, plain's %v",
-					lost[name], slowest[name].Round(time.Millisecond), slowest["plain"].Round(time.Millisecond)),
+				Note: fmt.Sprintf("%s: %d lost; the slowest took %v, plain's %v",
+					t.Name(), lost[name], slowest[name].Round(time.Millisecond), slowest["plain"].Round(time.Millisecond)),
 			})
 		}
 	}
