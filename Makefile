@@ -35,7 +35,7 @@ conformance-all: ## all of them, and each on plain channels too; about 15 minute
 	go run ./conformance -plain ./...
 
 faults: export FAULTS_RESULTS := $(RESULTS)
-faults: ## the fault matrix, five times over, about half an hour; writes docs/faults.md
+faults: ## the fault matrix, five times over, about three quarters of an hour; writes docs/faults.md
 	rm -f $(RESULTS)
 	-cd integration && go test ./faults -run 'TestTheMatrix|TestTheOtherRows' -count 1 -timeout 2h -repeat 5 -full
 	-cd integration && go test ./faults -run TestASoak -count 1 -timeout 1h -soak 10m

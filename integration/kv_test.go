@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/integration/internal/relay"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -236,22 +238,31 @@ func TestAStreamHoldsItsLeaseAsLongAsItLives(t *testing.T) {
 	awaitNoLeases(t, pool)
 }
 
-func TestAQuietWatchIsTestedInTheBackgroundAndGoesOn(t *testing.T) {
+// The channel proves it, not the pool.
+func TestAQuietWatchIsProvedInTheBackgroundAndGoesOn(t *testing.T) {
 	certs := localhost(t)
-	pool := newPool(t, mutualTLS(t, certs, startEtcd(t, certs).addr), shared.WithTestInterval(time.Millisecond))
+	pool := newPool(t, mutualTLS(t, certs, startEtcd(t, certs).addr,
+		grpcpool.WithDialOptions(scale.WithProbeInterval(100*time.Millisecond))))
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	stream, err := watch(ctx, pool, "quiet", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the pool has tested the connection three times", func() bool { return pool.Stats().Tests >= 3 })
+	probes := func() (ended, failed uint64) {
+		for _, s := range pool.Stats().Current.Subchannels {
+			ended, failed = ended+s.Probes, failed+s.ProbesFailed
+		}
+		return ended, failed
+	}
+	eventually(t, "three probes have been answered", func() bool { ended, _ := probes(); return ended >= 3 })
 	if err := put(ctx, pool, "quiet", "seen"); err != nil {
 		t.Fatal(err)
 	}
 	wantEvent(t, stream, "quiet", "seen")
-	if s := pool.Stats(); s.TestsFailed != 0 || s.Dials != 1 {
-		t.Errorf("%d tests failed and %d dials, want none and one: %+v", s.TestsFailed, s.Dials, s)
+	_, failed := probes()
+	if s := pool.Stats(); failed != 0 || s.TestsFailed != 0 || s.Dials != 1 {
+		t.Errorf("%d probes and %d tests failed, and %d dials, want none and one: %+v", failed, s.TestsFailed, s.Dials, s)
 	}
 	cancel()
 	awaitNoLeases(t, pool)

@@ -49,9 +49,12 @@ func newClient(tb testing.TB, kind string, certs *grpcpooltest.Certs, addrs []st
 	}
 	var c client
 	var err error
-	if kind == ClientPool {
+	switch kind {
+	case ClientPool:
 		c, err = newPoolClient(certs, target, watch)
-	} else {
+	case ClientPlain:
+		c, err = newPlainClient(certs, target, watch)
+	default:
 		c, err = newScaleClient(certs, target, watch)
 	}
 	if err != nil {
@@ -88,6 +91,33 @@ func (c *scaleClient) inside() scale.Channel { return c.observer.Snapshot() }
 func (c *scaleClient) leases() int           { return 0 }
 func (c *scaleClient) replaced() int         { return 0 }
 func (c *scaleClient) close() error          { return c.conn.Close() }
+
+// plainClient is a channel of grpc.NewClient, as it comes.
+type plainClient struct {
+	conn *grpc.ClientConn
+}
+
+func newPlainClient(certs *grpcpooltest.Certs, target string, watch []grpc.DialOption) (client, error) {
+	tls, err := realserver.ClientTLS(certs)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(target, append(watch, grpc.WithTransportCredentials(credentials.NewTLS(tls)))...)
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	return plainClient{conn}, nil
+}
+
+func (c plainClient) do(_ context.Context, got func(), rpc func(*grpc.ClientConn) error) error {
+	got()
+	return rpc(c.conn)
+}
+
+func (plainClient) inside() scale.Channel { return scale.Channel{} } // nobody can look into it
+func (plainClient) leases() int           { return 0 }
+func (plainClient) replaced() int         { return 0 }
+func (c plainClient) close() error        { return c.conn.Close() }
 
 // poolClient is a pool over a factory with mutual TLS. Each call has a lease of its
 // own.
@@ -146,6 +176,8 @@ type eventCounts struct {
 	mu   sync.Mutex // guards what follows
 	n    map[scale.EventKind]int
 	last time.Time // when a connection last ended before its time
+
+	dials []time.Time // when dials ended, well or not
 }
 
 func (c *eventCounts) note(e scale.Event) {
@@ -158,6 +190,21 @@ func (c *eventCounts) note(e scale.Event) {
 	if e.Kind == scale.EventEjected || e.Kind == scale.EventLost {
 		c.last = e.Time
 	}
+	if e.Kind == scale.EventDialled || e.Kind == scale.EventDialFailed {
+		c.dials = append(c.dials, e.Time)
+	}
+}
+
+// dialsSince counts the dials that have ended since then.
+func (c *eventCounts) dialsSince(from time.Time) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, at := range c.dials {
+		if at.After(from) {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *eventCounts) lastEnd() time.Time {

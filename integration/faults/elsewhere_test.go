@@ -15,8 +15,8 @@ import (
 // elsewhere are tests of rows that need no network of their own, and stand beside
 // the code. They measure for themselves, and judge.
 var elsewhere = []struct {
-	dir, test string // dir from the repository's root
-	result    faultresult.Result
+	dir, test string             // dir from the repository's root
+	result    faultresult.Result // only with its Row: the test records what it measures
 }{
 	{"shared", "TestAServerThatNeverSendsSettingsFailsAGetInTime", faultresult.Result{
 		Row: 10, Client: "pool", Injected: "raw HTTP/2 peer", Promised: "error <= 3s",
@@ -57,6 +57,38 @@ var elsewhere = []struct {
 	{"shared", "TestAnHourOfFaultsLeavesNothingBehind", faultresult.Result{
 		Row: 24, Client: "pool", Injected: "one hour of random faults, virtual time", Promised: "0 leaked goroutines, leases",
 	}},
+	{"internal/fleet", "TestEveryClientComesBackAfterAnOutage", faultresult.Result{
+		Row: 30, Client: "scale", Injected: "fleets of clients on one server, virtual time", Promised: "all come back in the time that the server needs, little of it wasted; figures in docs/fleet.md",
+	}},
+	{"internal/fleet", "TestAFleetComesBackFromBehindABalancerThatAccepts", faultresult.Result{
+		Row: 31, Client: "scale", Injected: "a balancer that accepts and fails behind, virtual time", Promised: "all come back; figures in docs/fleet.md",
+	}},
+	{"identity", "TestASourceThatHangsCostsAnImpatientProgramOneDial", faultresult.Result{
+		Row: 32, Client: "factory", Injected: "a certificate source that hangs", Promised: "bounded",
+	}},
+	{"identity", "TestAFileThatStallsHoldsOneGoroutineAndNoHandshake", faultresult.Result{
+		Row: 32, Client: "factory", Injected: "a file that cannot be read", Promised: "bounded, the old identity goes on",
+	}},
+	{"identity", "TestARevocationListThatStallsDoesNotHoldTheIdentityUp", faultresult.Result{
+		Row: 32, Client: "factory", Injected: "a revocation list that cannot be read", Promised: "bounded, the identity goes on",
+	}},
+	{"scale", "TestCredentialsThatCannotBeHadSayNothingOfTheServer", faultresult.Result{
+		Row: 32, Client: "scale", Injected: "a token source that hangs or fails", Promised: "no verdict on connections",
+	}},
+	{"scale", "TestAnyStatusOfTheServerIsLife", faultresult.Result{
+		Row: 33, Client: "scale", Injected: "every status from the health service", Promised: "gRPC statuses are life",
+	}},
+	{"scale", "TestARefusalOverHTTPIsToldAsAFailedDial", faultresult.Result{
+		Row: 33, Client: "scale", Injected: "HTTP statuses from the health service", Promised: "HTTP is told as HTTP",
+	}},
+	{"integration/proxy", "TestNginxThatRoutesOneServiceOnlyIsToldAndPassed", faultresult.Result{
+		Row: 33, Client: "proxy", Injected: "nginx that answers 404 for the health service", Promised: "HTTP is told as HTTP, calls pass",
+	}},
+	{"scale", "TestAnAddressThatHasBecomeMuchFartherIsReachedAgain", faultresult.Result{
+		Row: 34, Client: "scale", Injected: "handshakes that once were fast and take seconds, virtual time", Promised: "connects",
+	}},
+	{"integration/proxy", "TestCallsToAPythonServerWithBusyWorkersAreAnsweredLate", faultresult.Result{Row: 35}},
+	{"integration/proxy", "TestCallsToANodeServerWithABlockedEventLoopAreAnsweredLate", faultresult.Result{Row: 35}},
 }
 
 // They run here when somebody measures. Else their own packages run them, and it is
@@ -78,7 +110,9 @@ func TestTheOtherRows(t *testing.T) {
 			if !result.Held {
 				t.Errorf("%v\n%s", err, out)
 			}
-			faultresult.Record(t, result)
+			if result.Promised != "" {
+				faultresult.Record(t, result)
+			}
 		})
 	}
 }

@@ -3,15 +3,13 @@
 package faults
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,8 +35,11 @@ func Run(tb testing.TB, script *Script, clientKind string, full bool) {
 			break
 		}
 	}
+	results := w.results() // while the calls are still there
 	w.takeDown()
-	w.record()
+	for _, r := range results {
+		faultresult.Record(tb, r)
+	}
 	if !w.broken {
 		w.expectFiles(w.files)
 	}
@@ -63,13 +64,18 @@ type world struct {
 	files  int // descriptors that were open at the start
 
 	network *network
-	servers []*process           // those that clients know, the control's, and nginx's backend
+	healing staged               // the end of the network's faults, made ready
+	servers []*process           // those that clients know, the control's, and the one behind nginx or haproxy
 	proxy   *proxy               // nil: none
-	nginx   []*realserver.Server // the control's after the other
+	fronts  []*realserver.Server // nginx or haproxy, the control's after the other
 	certs   *grpcpooltest.Certs
 
 	load    *load
 	control *load // nil: none
+	plain   *load // on the same servers; nil: none
+	cgroup  *cgroup
+	burning *burners // nil: none
+	counted counted  // by the first server, up to the last connect
 	events  eventCounts
 	dials   *peak // nil: not watched
 
@@ -84,6 +90,7 @@ type faultTimes struct {
 	at       time.Time
 	healed   time.Time // zero: not yet
 	detected time.Time // zero: not yet
+	known    time.Time // when it was promised to be detected, if it was
 	bad      []string  // this side's addresses of the connections that it hit
 }
 
@@ -120,6 +127,13 @@ func newWorld(tb testing.TB, script *Script, kind string, full bool) *world {
 	}
 	w.load = newLoad()
 	w.load.client = newClient(tb, kind, w.certs, addrs, grpc.WithStatsHandler(w.load), scale.WithEvents(w.note))
+	if script.Plain {
+		w.plain = newLoad()
+		w.plain.client = newClient(tb, ClientPlain, w.certs, addrs, grpc.WithStatsHandler(w.plain))
+	}
+	if script.uses(faultThrottle) {
+		w.cgroup = useCgroup(tb)
+	}
 	if script.Control {
 		w.control = newLoad()
 		w.control.client = newClient(tb, kind, w.certs, []string{controlAddr}, grpc.WithStatsHandler(w.control))
@@ -149,12 +163,14 @@ func newCertificates() (*grpcpooltest.Certs, error) {
 func (w *world) startServers() (addrs []string, control string) {
 	w.tb.Helper()
 	spec := w.script.Server
-	if spec.Kind == ServerNginx {
-		return w.startNginx()
+	if spec.Kind != ServerGRPC {
+		return w.startFront()
 	}
 	for i := range spec.Count {
 		addr := fmt.Sprintf("%s:%d", serverAddress, firstPort+i)
-		w.startProcess(w.network.server, serverConfig{Addr: addr, Limit: uint32(spec.Limit), Age: spec.Age}) //nolint:gosec // the parser bounds it
+		w.startProcess(w.network.server, serverConfig{
+			Addr: addr, Limit: uint32(spec.Limit), Age: spec.Age, Takes: spec.Takes, Mute: spec.Mute, //nolint:gosec // the parser bounds it
+		})
 		addrs = append(addrs, addr)
 	}
 	if w.script.Control {
@@ -167,24 +183,24 @@ func (w *world) startServers() (addrs []string, control string) {
 // nginxLimit is nginx's own default.
 const nginxLimit = 128
 
-// startNginx starts nginx, on loopback, with a server behind it, and another nginx
-// for the control.
-func (w *world) startNginx() (addrs []string, control string) {
+// startFront starts nginx or haproxy, on loopback, with a server behind it, and
+// another for the control.
+func (w *world) startFront() (addrs []string, control string) {
 	w.tb.Helper()
+	spec := w.script.Server
 	backend := realserver.FreeAddr(w.tb)
-	p := &process{config: serverConfig{Addr: backend}}
-	w.run(p)
-	limit := w.script.Server.Limit
-	if limit == 0 {
-		limit = nginxLimit
+	w.run(&process{config: serverConfig{Addr: backend, Takes: spec.Takes, Mute: spec.Mute}})
+	start := realserver.StartNginx
+	if spec.Kind == ServerHAProxy {
+		start = realserver.StartHAProxy
 	}
-	cfg := realserver.Config{Certs: w.certs, MaxStreams: limit, Backend: backend}
-	w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
+	cfg := realserver.Config{Certs: w.certs, MaxStreams: cmp.Or(spec.Limit, nginxLimit), Backend: backend}
+	w.fronts = append(w.fronts, start(w.tb, cfg))
 	if w.script.Control {
-		w.nginx = append(w.nginx, realserver.StartNginx(w.tb, cfg))
-		control = w.nginx[1].Addr
+		w.fronts = append(w.fronts, start(w.tb, cfg))
+		control = w.fronts[1].Addr
 	}
-	return []string{w.nginx[0].Addr}, control
+	return []string{w.fronts[0].Addr}, control
 }
 
 // reachable waits until a server can be reached at once. The first packets over a
@@ -234,28 +250,6 @@ func (w *world) logf(format string, args ...any) {
 func (w *world) do(step Step) error {
 	w.logf("line %d: %s", step.Line, step.Text)
 	switch do := step.Do.(type) {
-	case connectStep:
-		return w.both(func(l *load) error { return l.unary(callTimeout) })
-	case callsStep:
-		return w.both(func(l *load) error {
-			var err error
-			if w.fault.at.IsZero() {
-				err = l.unary(callTimeout)
-			}
-			l.calls(do)
-			return err
-		})
-	case holdStep:
-		return w.both(func(l *load) error {
-			for range do.n {
-				if err := l.hold(); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	case streamStep:
-		return w.both(func(l *load) error { return l.stream(do.every) })
 	case waitStep:
 		d := do.d
 		if w.full { // not at the same moment of a timer or a backoff each time
@@ -263,6 +257,10 @@ func (w *world) do(step Step) error {
 		}
 		time.Sleep(d)
 		return nil
+	case awaitStep:
+		return w.await(do)
+	case restartsStep:
+		return w.restarts(do)
 	case faultStep:
 		return w.inject(do)
 	case healStep:
@@ -271,141 +269,55 @@ func (w *world) do(step Step) error {
 		w.expect(step.Line, do)
 		return nil
 	default:
+		return w.everywhere(func(l *load) error { return w.begin(l, step.Do) })
+	}
+}
+
+// begin begins what a step asks of a load.
+func (w *world) begin(l *load, step action) error {
+	switch do := step.(type) {
+	case connectStep:
+		err := l.unary(callTimeout)
+		if err == nil {
+			w.counted, err = w.servers[0].count()
+		}
+		return err
+	case callStep:
+		l.call(do)
+		return nil
+	case callsStep:
+		var err error
+		if w.fault.at.IsZero() {
+			err = l.unary(callTimeout)
+		}
+		l.calls(do)
+		return err
+	case callersStep:
+		l.callers(do)
+		return nil
+	case holdStep:
+		for range do.n {
+			if err := l.hold(); err != nil {
+				return err
+			}
+		}
+		return nil
+	case streamStep:
+		return l.stream(do.every)
+	default:
 		return fmt.Errorf("faults: nothing does %T", do)
 	}
 }
 
-// both does something on the load, and the same on the control's.
-func (w *world) both(do func(*load) error) error {
-	err := do(w.load)
-	if w.control != nil {
-		err = errors.Join(err, do(w.control))
-	}
-	return err
-}
-
-// inject begins a fault.
-func (w *world) inject(f faultStep) error {
-	bad := w.connections(f)
-	var seen <-chan time.Time
-	if f.kind == faultKill || f.kind == faultClose {
-		var err error
-		if seen, err = witness(w.servers[f.server].config.Addr); err != nil {
-			return err
+// everywhere does something on the load, and the same on the control's and plain's.
+func (w *world) everywhere(do func(*load) error) error {
+	var errs []error
+	for _, l := range []*load{w.load, w.control, w.plain} {
+		if l != nil {
+			errs = append(errs, do(l))
 		}
 	}
-	begin, err := w.prepare(f)
-	if err != nil {
-		return err
-	}
-	w.fault = faultTimes{bad: bad, begun: time.Now()}
-	w.fault.at, err = begin()
-	w.logf("the fault is there, which took %v", time.Since(w.fault.at).Round(time.Microsecond))
-	if err == nil && seen != nil {
-		if w.fault.at = <-seen; w.fault.at.IsZero() {
-			return errors.New("the fault did not end a plain TCP connection")
-		}
-	}
-	return err
-}
-
-// prepare makes a fault ready.
-func (w *world) prepare(f faultStep) (beginning, error) {
-	if faultForms[f.kind].at == onNetwork {
-		return w.network.prepare(f)
-	}
-	return func() (time.Time, error) { return time.Now(), w.act(f) }, nil
-}
-
-// act does what makes a fault that is not the network's.
-func (w *world) act(f faultStep) error {
-	switch faultForms[f.kind].at {
-	case onProxy:
-		return w.proxy.inject(f)
-	case onNginx:
-		w.nginx[0].Signal(syscall.SIGHUP)
-		return nil
-	default:
-		server := w.servers[f.server]
-		if f.kind == faultStop {
-			return server.signal(true)
-		}
-		server.kill()
-		return nil
-	}
-}
-
-// witness opens a plain TCP connection to a server and tells when it ends: a process
-// that has been told to die, and a command that has been started, end connections
-// later. It is the zero time if the connection lives on.
-func witness(addr string) (<-chan time.Time, error) {
-	conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("faults: %w", err)
-	}
-	seen := make(chan time.Time, 1)
-	_ = conn.SetReadDeadline(time.Now().Add(settles))
-	go func() {
-		_, err := io.Copy(io.Discard, conn)
-		now := time.Now()
-		_ = conn.Close()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			now = time.Time{}
-		}
-		seen <- now
-	}()
-	return seen, nil
-}
-
-// connections are those that f would hit now.
-func (w *world) connections(f faultStep) []string {
-	only := "" // hits connections to any address
-	switch at := faultForms[f.kind].at; {
-	case at == onProxy:
-		only = w.proxy.addr()
-	case at == onProcess && w.proxy == nil:
-		only = w.servers[f.server].config.Addr
-	}
-	var local []string
-	for _, c := range connections(w.load.client.inside()) {
-		if only == "" || c.Remote == only {
-			local = append(local, c.Local)
-		}
-	}
-	return local
-}
-
-func connections(inside scale.Channel) []scale.Connection {
-	var all []scale.Connection
-	for _, s := range inside.Subchannels {
-		all = append(all, s.Connections...)
-	}
-	return all
-}
-
-// heal ends every fault. A server that was killed is there again when it listens,
-// everything else at the moment when it is told.
-func (w *world) heal() error {
-	w.dials.end()
-	network, err := w.network.prepareHeal()
-	if err != nil {
-		return err
-	}
-	healed := time.Now()
-	for _, server := range w.servers {
-		restarts := server.cmd == nil
-		err = errors.Join(err, server.heal())
-		if restarts {
-			healed = time.Now()
-		}
-	}
-	if w.proxy != nil {
-		w.proxy.heal()
-	}
-	_, gone := network.act()
-	w.fault.healed = healed
-	w.logf("the fault is gone, which took %v", time.Since(healed).Round(time.Microsecond))
-	return errors.Join(err, gone)
+	return errors.Join(errs...)
 }
 
 // settles is how long the end of a load may take to be seen everywhere.
@@ -415,7 +327,9 @@ const settles = 5 * time.Second
 func (w *world) takeDown() {
 	w.tb.Helper()
 	w.dials.end()
-	_ = w.both(func(l *load) error {
+	w.burning.end()
+	w.healing.cancel()
+	_ = w.everywhere(func(l *load) error {
 		l.end()
 		leftOver := func() int {
 			n := l.client.leases()
@@ -435,8 +349,8 @@ func (w *world) takeDown() {
 	if w.proxy != nil {
 		w.proxy.stop()
 	}
-	for _, nginx := range w.nginx {
-		nginx.Kill()
+	for _, front := range w.fronts {
+		front.Kill()
 	}
 	for _, server := range w.servers {
 		server.kill()
@@ -464,16 +378,24 @@ func eventually(cond func() bool) bool {
 	return true
 }
 
-// record tells what was measured, for each row of the script.
-func (w *world) record() {
+// results are what was measured, for each row of the script.
+func (w *world) results() (all []faultresult.Result) {
 	w.tb.Helper()
 	if w.broken {
-		return
+		return nil
 	}
-	r := summary(w.outcomes)
-	r.Client, r.Injected = w.kind, w.script.Injected
+	w.putLate()
+	mine := summary(w.outcomes)
+	mine.Client, mine.Injected = w.kind, w.script.Injected
+	results := []faultresult.Result{mine}
+	if w.plain != nil {
+		results = append(results, w.besides())
+	}
 	for _, row := range w.script.Rows {
-		r.Row = row
-		faultresult.Record(w.tb, r)
+		for _, r := range results {
+			r.Row, r.Note = row, strings.TrimSuffix(w.script.File+": "+r.Note, ": ")
+			all = append(all, r)
+		}
 	}
+	return all
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +26,8 @@ type call struct {
 	there bool      // it still is on it; else gRPC puts it on another one, or it has ended
 	ended time.Time
 	err   error
+
+	stream bool
 }
 
 // load makes calls on one client and remembers them.
@@ -37,11 +41,18 @@ type load struct {
 	active map[*call]struct{} // not ended
 	ended  []*call            // in the order of their ends
 
-	left map[string]time.Time // when a call was last on the connection of that address, and no more
+	left  map[string]time.Time   // when a call was last on the connection of that address, and no more
+	put   map[string][]time.Time // when calls were put on it
+	conns map[string]struct{}    // this side's addresses of the open connections, as gRPC tells of them
+
+	returns []time.Duration // the first good call's after each restart; of the goroutine that plays the script
 }
 
 func newLoad() *load {
-	l := &load{active: make(map[*call]struct{}), left: make(map[string]time.Time)}
+	l := &load{
+		active: make(map[*call]struct{}),
+		left:   make(map[string]time.Time), put: make(map[string][]time.Time), conns: make(map[string]struct{}),
+	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	return l
 }
@@ -54,7 +65,10 @@ func (l *load) end() {
 
 // make makes one call and remembers it, unless it was the caller who ended it.
 func (l *load) make(ctx context.Context, rpc func(context.Context, *grpc.ClientConn) error) error {
-	c := &call{begun: time.Now()}
+	return l.remember(ctx, &call{begun: time.Now()}, rpc)
+}
+
+func (l *load) remember(ctx context.Context, c *call, rpc func(context.Context, *grpc.ClientConn) error) error {
 	l.mu.Lock()
 	l.active[c] = struct{}{}
 	l.mu.Unlock()
@@ -102,6 +116,32 @@ func (l *load) calls(step callsStep) {
 	})
 }
 
+// call begins one unary call.
+func (l *load) call(step callStep) {
+	l.running.Go(func() { _ = l.unary(step.timeout) }) // remembered there
+}
+
+// callers begins callers, each of whom makes the next call when the last has ended,
+// until the load ends.
+func (l *load) callers(step callersStep) {
+	for range step.n {
+		l.running.Go(func() {
+			select {
+			case <-time.After(rand.N(step.over + 1)): //nolint:gosec // not a secret
+			case <-l.ctx.Done():
+			}
+			for l.ctx.Err() == nil {
+				if err := l.unary(callTimeout); err != nil {
+					select {
+					case <-time.After(looks): // a call that fails at once does not take the processor
+					case <-l.ctx.Done():
+					}
+				}
+			}
+		})
+	}
+}
+
 // hold opens a stream on which nothing is sent, and returns when the server has
 // answered.
 func (l *load) hold() error {
@@ -131,7 +171,7 @@ func (l *load) open(open func(context.Context, *grpc.ClientConn) (grpc.ClientStr
 	l.running.Go(func() {
 		ctx, cancel := context.WithCancel(l.ctx)
 		defer cancel()
-		err := l.make(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		err := l.remember(ctx, &call{begun: time.Now(), stream: true}, func(ctx context.Context, conn *grpc.ClientConn) error {
 			stream, err := open(ctx, conn)
 			if err == nil {
 				err = begin(stream)
@@ -177,6 +217,7 @@ func (l *load) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	case *stats.OutHeader:
 		if s.LocalAddr != nil {
 			c.sent, c.on, c.there = time.Now(), s.LocalAddr.String(), true
+			l.put[c.on] = append(l.put[c.on], c.sent)
 		}
 	case *stats.End: // of one attempt
 		if c.there {
@@ -185,11 +226,36 @@ func (l *load) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 }
 
-// TagConn does nothing.
-func (*load) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+// connKey finds the local address in the context of a connection.
+type connKey struct{}
 
-// HandleConn does nothing.
-func (*load) HandleConn(context.Context, stats.ConnStats) {}
+// TagConn notes the connection's address.
+func (*load) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, connKey{}, info.LocalAddr.String())
+}
+
+// HandleConn notes which connections are open.
+func (l *load) HandleConn(ctx context.Context, s stats.ConnStats) {
+	local, _ := ctx.Value(connKey{}).(string)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch s.(type) {
+	case *stats.ConnBegin:
+		l.conns[local] = struct{}{}
+	case *stats.ConnEnd:
+		delete(l.conns, local)
+	}
+}
+
+// connections are this side's addresses of the open connections. A nil load has none.
+func (l *load) connections() (local []string) {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.conns))
+}
 
 // each calls f for every call that has ended, the oldest first, until f is false,
 // and then for those that have not.

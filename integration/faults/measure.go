@@ -3,11 +3,9 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -26,36 +24,60 @@ type outcome struct {
 	got  string        // the same or a count, in words
 }
 
+// measures measure what can be expected, and judge.
+var measures = map[string]func(*outcome, *world){
+	expectDetect:    func(o *outcome, w *world) { o.took, o.held = w.detect(o.duration) },
+	expectTold:      func(o *outcome, w *world) { o.took, o.held = w.told(o.duration) },
+	expectRecover:   func(o *outcome, w *world) { o.took, o.held = w.recovered(o.duration) },
+	expectReturns:   (*outcome).returns,
+	expectFirst:     func(o *outcome, w *world) { o.took, o.held = w.first(o.duration) },
+	expectFailFast:  (*outcome).failFast,
+	expectFailed:    (*outcome).failed,
+	expectEnded:     func(o *outcome, w *world) { o.count(w.load.streamsEnded()) },
+	expectEvicted:   func(o *outcome, w *world) { o.count(w.evicted()) },
+	expectLent:      func(o *outcome, w *world) { o.count(w.lent()) },
+	expectPut:       func(o *outcome, w *world) { o.count(len(w.puts())) },
+	expectDials:     (*outcome).dials,
+	expectConnects:  func(o *outcome, w *world) { o.count(w.events.dialsSince(w.fault.at)) },
+	expectProbes:    (*outcome).counted,
+	expectOthers:    (*outcome).counted,
+	expectCompleted: (*outcome).completed,
+	expectTail:      (*outcome).ratio,
+	expectCodes:     (*outcome).otherCodes,
+}
+
+func (o *outcome) failFast(w *world) {
+	slowest, late, n := w.slowestFailure(o.duration)
+	o.held = n > 0 && late == 0
+	o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
+}
+
+func (o *outcome) dials(w *world) {
+	n, err := w.dials.highest()
+	if err != nil {
+		w.tb.Error(err)
+	}
+	o.count(n)
+}
+
+func (o *outcome) otherCodes(w *world) {
+	n := w.load.failures(o.codes)
+	o.held, o.got = n == 0, fmt.Sprintf("%d with another code", n)
+}
+
+// evicted counts the connections that ended before their time, and the channels that a
+// pool replaced.
+func (w *world) evicted() int {
+	return w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced()
+}
+
 // expect measures and judges.
 func (w *world) expect(line int, e expectStep) {
 	o := outcome{expectStep: e, line: line}
-	switch e.what {
-	case expectDetect:
-		o.took, o.held = w.detect(e.duration)
-	case expectRecover:
-		o.took, o.held = w.recovered(e.duration)
-	case expectFailFast:
-		slowest, late, n := w.slowestFailure(e.duration)
-		o.held = n > 0 && late == 0
-		o.got = fmt.Sprintf("the slowest of %d calls took %v, %d too long", n, slowest.Round(time.Millisecond), late)
-	case expectFailed:
-		o.count(w.failures(nil))
-	case expectEvicted:
-		o.count(w.events.of(scale.EventEjected, scale.EventLost) + w.load.client.replaced())
-	case expectLent:
-		o.count(w.lent())
-	case expectDials:
-		n, err := w.dials.highest()
-		if err != nil {
-			w.tb.Error(err)
-		}
-		o.count(n)
-	case expectTail:
-		o.ratio(w)
-	case expectCodes:
-		n := w.failures(e.codes)
-		o.held, o.got = n == 0, fmt.Sprintf("%d with another code", n)
+	if w.full {
+		o.number = max(e.number, e.full)
 	}
+	measures[e.what](&o, w)
 	if o.got == "" {
 		o.got = o.took.String()
 	}
@@ -90,7 +112,7 @@ const (
 	looks = time.Millisecond
 
 	// lasts is how long a state must last to count as reached.
-	lasts = 100 * time.Millisecond
+	lasts = 300 * time.Millisecond
 
 	// overtime is how long after its bound a time is still waited for, so that a
 	// miss can be told in figures.
@@ -105,49 +127,121 @@ func (w *world) patience(bound time.Duration) time.Duration {
 	return bound + overtime
 }
 
-// detect waits until no call is on a connection that the fault hit, and none can be
-// put there, since the channel does not have it any more. That is what detection
-// means in the report.
+// detect waits until no new call is put on a connection that the fault hit, and tells
+// when the last one was; if there was none, when the channel lost the last of them.
+// That is what detection means in the report.
 func (w *world) detect(bound time.Duration) (time.Duration, bool) {
 	if len(w.fault.bad) == 0 {
 		w.tb.Error("the client had no connection that the fault could hit")
 		return 0, false
 	}
-	var since time.Time // when it was first seen to be so
 	giveUp := w.fault.at.Add(w.patience(bound))
-	for since.IsZero() || time.Since(since) < lasts {
-		now := time.Now()
-		if now.After(giveUp) {
+	last := w.lastPut()
+	for time.Since(last) < lasts || (w.has(w.fault.bad) && !w.load.begunSince(last)) {
+		if now := time.Now(); now.After(giveUp) {
 			return now.Sub(w.fault.at), false
 		}
-		switch {
-		case w.load.anyOn(w.fault.bad) || w.has(w.fault.bad):
-			since = time.Time{}
-		case since.IsZero():
-			since = now
+		time.Sleep(looks)
+		last = w.lastPut()
+	}
+	if end := w.events.lastEnd(); last.Equal(w.fault.at) && end.After(last) && !w.has(w.fault.bad) {
+		last = end
+	}
+	w.fault.detected, w.fault.known = last, w.fault.at.Add(bound)
+	time.Sleep(time.Until(w.fault.known))
+	w.dials.begin()
+	took := last.Sub(w.fault.at)
+	return took, took <= bound
+}
+
+// puts are when calls were put on a connection that the fault hit, between the fault
+// and its end.
+func (w *world) puts() (at []time.Time) {
+	w.load.mu.Lock()
+	defer w.load.mu.Unlock()
+	for _, on := range w.fault.bad {
+		for _, put := range w.load.put[on] {
+			if put.After(w.fault.at) && (w.fault.healed.IsZero() || put.Before(w.fault.healed)) {
+				at = append(at, put)
+			}
+		}
+	}
+	return at
+}
+
+// lastPut is the last of puts, or when the fault came.
+func (w *world) lastPut() time.Time {
+	last := w.fault.at
+	for _, put := range w.puts() {
+		if put.After(last) {
+			last = put
+		}
+	}
+	return last
+}
+
+// putLate tells of calls that were put on a connection that the fault hit after it had
+// seemed to be out of use.
+func (w *world) putLate() {
+	if w.fault.detected.IsZero() || !w.fault.healed.IsZero() {
+		return
+	}
+	if last := w.lastPut(); last.After(w.fault.detected) {
+		w.tb.Errorf("%s: %v after the fault a call was put on a connection that it hit, and %v after it all had seemed to be over",
+			w.script.File, last.Sub(w.fault.at).Round(time.Millisecond), w.fault.detected.Sub(w.fault.at).Round(time.Millisecond))
+	}
+}
+
+// begunSince reports whether a call has been begun since then, and had time to be put
+// on a connection.
+func (l *load) begunSince(then time.Time) (found bool) {
+	until := time.Now().Add(-lasts / 2)
+	l.each(func(c *call) bool {
+		found = c.begun.After(then) && c.begun.Before(until)
+		return !found
+	})
+	return found
+}
+
+// told waits until no call is on a connection that the fault hit, and tells when the
+// last one left it.
+func (w *world) told(bound time.Duration) (time.Duration, bool) {
+	giveUp := w.fault.at.Add(w.patience(bound))
+	for w.load.anyOn(w.fault.bad) {
+		if now := time.Now(); now.After(giveUp) {
+			return now.Sub(w.fault.at), false
 		}
 		time.Sleep(looks)
 	}
-	w.fault.detected = since
-	w.dials.begin()
-	took := min(since.Sub(w.fault.at), w.lastSign().Sub(w.fault.at))
-	return max(took, 0), took <= bound
+	took := max(0, w.load.lastOn(w.fault.bad).Sub(w.fault.at))
+	return took, took <= bound
 }
 
-// lastSign is when the last call left a connection that the fault hit, or the
-// channel lost the last of them, whichever was later: the same as detect sees, but
-// exact where it only looked later, because the command that injected the fault was
-// still under way. Where a witness tells when the fault came, the client may have seen
-// it a moment before the witness did.
-func (w *world) lastSign() time.Time {
-	last := w.events.lastEnd()
-	if last.Before(w.fault.begun) {
-		return time.Now()
+// first waits for the end of the first call that was begun after the fault, and tells
+// how long it took. It must be a good one.
+func (w *world) first(bound time.Duration) (time.Duration, bool) {
+	for {
+		var c call
+		w.load.each(func(other *call) bool {
+			if other.begun.After(w.fault.at) && (c.begun.IsZero() || other.begun.Before(c.begun)) {
+				c = *other
+			}
+			return true
+		})
+		from := c.begun
+		if from.IsZero() {
+			from = w.fault.at
+		}
+		took := time.Since(from)
+		if !c.ended.IsZero() {
+			took = c.ended.Sub(from)
+			return took, c.err == nil && took <= bound
+		}
+		if took > w.patience(bound) {
+			return took, false
+		}
+		time.Sleep(looks)
 	}
-	if left := w.load.lastOn(w.fault.bad); left.After(last) {
-		last = left
-	}
-	return last
 }
 
 // has reports whether the client's channel has one of these connections.
@@ -208,12 +302,13 @@ func (w *world) recovered(bound time.Duration) (time.Duration, bool) {
 	}
 }
 
-// slowestFailure is about the n calls that were begun between the detection and
-// the healing: the longest that one took, or has taken, and how many took too long.
+// slowestFailure is about the n calls that were begun between the moment by which the
+// detection was promised and the healing: the longest that one took, or has taken, and
+// how many took too long.
 func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late, n int) {
 	now := time.Now()
 	w.load.each(func(c *call) bool {
-		if w.fault.detected.IsZero() || c.begun.Before(w.fault.detected) ||
+		if w.fault.known.IsZero() || c.begun.Before(w.fault.known) ||
 			(!w.fault.healed.IsZero() && c.begun.After(w.fault.healed)) {
 			return true
 		}
@@ -224,8 +319,8 @@ func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late
 		}
 		took := end.Sub(c.begun)
 		if took > slowest && took > bound {
-			w.logf("too long: begun %v after the detection, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
-				c.begun.Sub(w.fault.detected).Round(time.Millisecond), took.Round(time.Millisecond),
+			w.logf("too long: begun %v after the promise, took %v, ended: %t, had the channel: %t, was on a connection: %t; %v",
+				c.begun.Sub(w.fault.known).Round(time.Millisecond), took.Round(time.Millisecond),
 				!c.ended.IsZero(), !c.lent.IsZero(), !c.sent.IsZero(), c.err)
 		}
 		if slowest = max(slowest, took); took > bound {
@@ -237,9 +332,20 @@ func (w *world) slowestFailure(bound time.Duration) (slowest time.Duration, late
 }
 
 // failures counts the calls that have failed, with a code other than those allowed.
-func (w *world) failures(allowed []string) (n int) {
-	w.load.each(func(c *call) bool {
+func (l *load) failures(allowed []string) (n int) {
+	l.each(func(c *call) bool {
 		if c.err != nil && !slices.Contains(allowed, status.Code(c.err).String()) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// streamsEnded counts the streams that have ended although nobody ended them.
+func (l *load) streamsEnded() (n int) {
+	l.each(func(c *call) bool {
+		if c.stream && !c.ended.IsZero() {
 			n++
 		}
 		return true
@@ -276,51 +382,6 @@ func (w *world) examples() string {
 	return b.String()
 }
 
-// peak watches how many dials there are at a time, of those that begin later than
-// it. A nil peak watches nothing.
-type peak struct {
-	running sync.WaitGroup
-	stop    chan struct{} // nil: not begun, or ended
-	most    int           // this and err are for whoever has called end
-	err     error
-}
-
-func (p *peak) begin() {
-	if p == nil || p.stop != nil {
-		return
-	}
-	p.stop = make(chan struct{})
-	before, _ := dialling() // what cannot be read is told by highest
-	p.running.Go(func() {
-		tick := time.NewTicker(5 * looks)
-		defer tick.Stop()
-		for {
-			now, err := dialling()
-			p.err = errors.Join(p.err, err)
-			p.most = max(p.most, len(slices.DeleteFunc(now, func(local string) bool { return slices.Contains(before, local) })))
-			select {
-			case <-tick.C:
-			case <-p.stop:
-				return
-			}
-		}
-	})
-}
-
-func (p *peak) end() {
-	if p == nil || p.stop == nil {
-		return
-	}
-	close(p.stop)
-	p.running.Wait()
-	p.stop = nil
-}
-
-func (p *peak) highest() (int, error) {
-	p.end()
-	return p.most, p.err
-}
-
 // summary is the line of the report that outcomes come to.
 func summary(outcomes []outcome) faultresult.Result {
 	r := faultresult.Result{Held: true}
@@ -331,12 +392,20 @@ func summary(outcomes []outcome) faultresult.Result {
 		switch o.what {
 		case expectDetect:
 			r.Detection = max(r.Detection, o.took)
-		case expectRecover:
+		case expectRecover, expectReturns, expectFirst:
 			r.Recovery = max(r.Recovery, o.took)
 		default:
-			notes = append(notes, o.got)
+			notes = append(notes, o.note())
 		}
 	}
 	r.Promised, r.Note = strings.Join(promised, "; "), strings.Join(notes, "; ")
 	return r
+}
+
+// note is what the report says of it beside the times in columns of their own.
+func (o *outcome) note() string {
+	if o.what == expectTold {
+		return "calls on it told after " + short(o.took)
+	}
+	return o.got
 }

@@ -157,6 +157,7 @@ const (
 	// of options) and with time stamps alone, as here, 52. The smallest HTTP/2
 	// frame in a TLS record makes 83 of them.
 	dropData   = "-A INPUT -i %s -p tcp -m length --length 81:65535 -j DROP"
+	dropPort   = "-A INPUT -i %s -p tcp --%s %s -j DROP"
 	dropSome   = "-A INPUT -i %s -m statistic --mode random --probability %.2f -j DROP"
 	rejectAll  = "-A INPUT -i %s -p tcp -j REJECT --reject-with tcp-reset"
 	noRules    = "*filter\nCOMMIT\n"
@@ -166,8 +167,26 @@ const (
 // beginning lets a fault begin, and tells when that was.
 type beginning func() (time.Time, error)
 
-// prepare makes ready a fault of the network. What it returns lets it begin.
-func (n *network) prepare(f faultStep) (beginning, error) {
+// dropPorts are the rules that drop, on either side, what goes to ports of the server
+// (dropServer) or comes from ports of the client (dropConnections), and the answers.
+func dropPorts(what string, ports []string) (toServer, toClient string) {
+	there, back := "dport", "sport"
+	if what == dropConnections {
+		there, back = back, there
+	}
+	rules := func(device, end string) string {
+		lines := make([]string, 0, len(ports))
+		for _, port := range ports {
+			lines = append(lines, fmt.Sprintf(dropPort, device, end, port))
+		}
+		return strings.Join(lines, "\n")
+	}
+	return rules(serverDevice, there), rules(clientDevice, back)
+}
+
+// prepare makes ready a fault of the network. What it returns lets it begin. ports are
+// those that dropServer and dropConnections drop.
+func (n *network) prepare(f faultStep, ports []string) (beginning, error) {
 	n.faulty = true
 	toServer, toClient := "", ""
 	switch f.kind {
@@ -192,6 +211,9 @@ func (n *network) prepare(f faultStep) (beginning, error) {
 		if f.arg == dropDataToServer {
 			toServer = fmt.Sprintf(dropData, serverDevice)
 		}
+		if f.arg == dropServer || f.arg == dropConnections {
+			toServer, toClient = dropPorts(f.arg, ports)
+		}
 	}
 	var orders []order
 	if toServer != "" {
@@ -209,14 +231,15 @@ func (n *network) prepareHeal() (staged, error) {
 	if !n.faulty {
 		return nil, nil
 	}
-	n.faulty = false
 	orders := []order{{n.server, iptablesRestore, noRules}, {"", "iptables-restore", noRules}}
 	if n.down {
-		n.down = false
 		orders = append(orders, order{"", "ip", "link set " + clientDevice + " up\n"})
 	}
 	return stage(orders...)
 }
+
+// healed notes that what prepareHeal made ready has been done.
+func (n *network) healed() { n.faulty, n.down = false, false }
 
 // dialling returns the local addresses of the TCP connections of this process's
 // namespace that wait for the other side's SYN (state SYN_SENT).

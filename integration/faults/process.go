@@ -4,152 +4,18 @@ package faults
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
-	"google.golang.org/grpc/keepalive"
-
-	"github.com/davidwartell/go-grpcpool/identity"
 )
-
-// asServer is the environment variable that makes a process a server.
-const asServer = "FAULTS_SERVER"
-
-// serverConfig is what it holds, as JSON.
-type serverConfig struct {
-	Addr  string        `json:"addr"`
-	CA    []byte        `json:"ca"` // PEM; with Cert and Key: mutual TLS. Without: plaintext
-	Cert  []byte        `json:"cert"`
-	Key   []byte        `json:"key"`
-	Limit uint32        `json:"limit"` // on concurrent streams; 0: none
-	Age   time.Duration `json:"age"`   // MaxConnectionAge; 0: none
-}
-
-// credentials demand a client certificate.
-func (cfg serverConfig) credentials() (credentials.TransportCredentials, error) {
-	pair, err := identity.ParseKeyPair(cfg.Cert, cfg.Key)
-	if err != nil {
-		return nil, fmt.Errorf("faults: the server's pair: %w", err)
-	}
-	clients, err := identity.ParseRoots(cfg.CA)
-	if err != nil {
-		return nil, fmt.Errorf("faults: the authority of the clients: %w", err)
-	}
-	return credentials.NewTLS(&tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{pair},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    clients,
-	}), nil
-}
-
-// serving is the line that a server prints when it listens.
-const serving = "serving\n"
-
-// ServeIfAsked makes this process a server if it was started as one, and then does
-// not return. Programs that run scenarios call it first of all.
-func ServeIfAsked() {
-	config := os.Getenv(asServer)
-	if config == "" {
-		return
-	}
-	if err := serve(config); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// serve serves until its standard input ends, which is when its parent has.
-func serve(config string) error {
-	var cfg serverConfig
-	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
-		return fmt.Errorf("faults: %s: %w", asServer, err)
-	}
-	var opts []grpc.ServerOption
-	if cfg.Cert != nil {
-		creds, err := cfg.credentials()
-		if err != nil {
-			return err
-		}
-		opts = append(opts, grpc.Creds(creds))
-	}
-	if cfg.Limit > 0 {
-		opts = append(opts, grpc.MaxConcurrentStreams(cfg.Limit))
-	}
-	if cfg.Age > 0 {
-		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: cfg.Age}))
-	}
-	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("faults: %w", err)
-	}
-	server := grpc.NewServer(opts...)
-	healthpb.RegisterHealthServer(server, health.NewServer())
-	testpb.RegisterTestServiceServer(server, testService{})
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		server.Stop()
-	}()
-	fmt.Print(serving)
-	if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-		return fmt.Errorf("faults: serving: %w", err)
-	}
-	return nil
-}
-
-// testService answers the calls of scenarios.
-type testService struct {
-	testpb.UnimplementedTestServiceServer
-}
-
-func (testService) UnaryCall(context.Context, *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-	return &testpb.SimpleResponse{}, nil
-}
-
-// FullDuplexCall says that it has begun, and then nothing until the client is done.
-func (testService) FullDuplexCall(stream testpb.TestService_FullDuplexCallServer) error {
-	if err := stream.SendHeader(nil); err != nil {
-		return err
-	}
-	for {
-		if _, err := stream.Recv(); err != nil {
-			return nil //nolint:nilerr // whatever ended it, it has ended
-		}
-	}
-}
-
-// StreamingOutputCall sends empty messages at the interval that the request names,
-// until the client is gone.
-func (testService) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, stream testpb.TestService_StreamingOutputCallServer) error {
-	tick := time.NewTicker(time.Duration(in.GetResponseParameters()[0].GetIntervalUs()) * time.Microsecond)
-	defer tick.Stop()
-	for {
-		if err := stream.Send(&testpb.StreamingOutputCallResponse{}); err != nil {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
-	}
-}
 
 // process is a server in a process of its own, which can be stopped, killed and
 // started again.
@@ -158,8 +24,11 @@ type process struct {
 	in     string // the path of its network namespace; "": this process's own
 
 	cmd     *exec.Cmd // nil: dead
-	stdin   io.Closer
+	stdin   io.WriteCloser
+	stdout  *bufio.Reader
 	stopped bool
+	muted   bool
+	cgroup  *cgroup // that holds it back; nil: it is not throttled
 }
 
 // start starts the process and returns when it listens.
@@ -195,12 +64,68 @@ func (p *process) start() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("faults: starting a server: %w", err)
 	}
-	p.cmd, p.stdin, p.stopped = cmd, stdin, false
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != serving {
+	p.cmd, p.stdin, p.stdout, p.stopped, p.muted = cmd, stdin, bufio.NewReader(stdout), false, false
+	if line, err := p.stdout.ReadString('\n'); line != serving {
 		p.kill()
 		return fmt.Errorf("faults: the server at %s said %q instead of %q: %w", p.config.Addr, line, serving, err)
 	}
 	return nil
+}
+
+// ask gives the server an order and returns its answer.
+func (p *process) ask(order string) (string, error) {
+	if p.cmd == nil || p.stopped {
+		return "", fmt.Errorf("faults: the server cannot be asked to %s while it is stopped", order)
+	}
+	if _, err := io.WriteString(p.stdin, order+"\n"); err != nil {
+		return "", fmt.Errorf("faults: asking the server to %s: %w", order, err)
+	}
+	line, err := p.stdout.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("faults: asking the server to %s: %w", order, err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// restart has the server be away for so long, and tells when it was back.
+func (p *process) restart(away time.Duration) (time.Time, error) {
+	answer, err := p.ask(orderRestart + " " + away.String())
+	if err != nil {
+		return time.Time{}, err
+	}
+	ns, err := strconv.ParseInt(answer, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("faults: the server said when it was back: %w", err)
+	}
+	return time.Unix(0, ns), nil
+}
+
+// counted is how many probes, and how many other RPCs than the scenario's, a server has
+// seen.
+type counted struct{ probes, others int }
+
+func (p *process) count() (c counted, err error) {
+	answer, err := p.ask(orderCount)
+	if err == nil {
+		_, err = fmt.Sscan(answer, &c.probes, &c.others)
+	}
+	return c, err
+}
+
+// mute has the health service not answer any more, or answer again.
+func (p *process) mute(mute bool) error {
+	p.muted = mute
+	_, err := p.ask(orderMute + " " + strconv.FormatBool(mute))
+	return err
+}
+
+// throttle has the process hardly run any more.
+func (p *process) throttle(g *cgroup) error {
+	if p.cmd == nil {
+		return errors.New("faults: the server is dead already")
+	}
+	p.cgroup = g
+	return g.throttle(p.cmd.Process.Pid)
 }
 
 // signal stops the process or lets it go on.
@@ -224,6 +149,10 @@ func (p *process) kill() {
 	if p.cmd == nil {
 		return
 	}
+	if p.cgroup != nil {
+		_ = p.cgroup.release() // it dies sooner when it may run
+		p.cgroup = nil
+	}
 	_ = p.cmd.Process.Kill() // fails if it is dead, which is what is wanted
 	_ = p.cmd.Wait()         // says that it was killed
 	_ = p.stdin.Close()
@@ -233,8 +162,14 @@ func (p *process) kill() {
 // heal lets the process go on, or starts it again.
 func (p *process) heal() error {
 	switch {
+	case p.cgroup != nil:
+		g := p.cgroup
+		p.cgroup = nil
+		return g.release()
 	case p.cmd == nil:
 		return p.start()
+	case p.muted:
+		return p.mute(false)
 	case p.stopped:
 		return p.signal(false)
 	default:

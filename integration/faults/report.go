@@ -37,6 +37,17 @@ var rows = [faultresult.Rows + 1]string{
 	22: "certificate rotated on disk",
 	23: "hostile server",
 	24: "random faults, then Close",
+	25: "client process starved",
+	26: "server stalled for 2.5 s with 100 live streams, then well",
+	27: "dead while one other connection or backend is well",
+	28: "quiet for long, dead since",
+	29: "short restart",
+	30: "storm of clients after an outage",
+	31: "proxy that accepts, handshakes and fails behind",
+	32: "token source, certificate source or file system that hangs",
+	33: "every kind of answer that is not OK from the health service",
+	34: "a slow network that became slow",
+	35: "live transport, busy behind it",
 }
 
 // line is a line of the report: the runs that agree in row, client and injection.
@@ -71,9 +82,9 @@ const reportHead = `# The fault matrix, measured
 
 Written by ` + "`make faults`" + `; do not edit. %s
 
-How each fault is injected and what is expected stands in integration/faults/testdata, one script for each line, or in the test that recorded the line. Detection is the time from the injection until no RPC is on a connection that the fault hit and none can be put there. Recovery is the time from the end of the fault (or, where it does not end, from the fault) until the first good call, while callers keep trying. See integration/faults/README.md for both in detail.
+How each fault is injected and what is expected stands in integration/faults/testdata, in the script that the last column names, or in the test that it names. Detection is the time from the injection until the last new RPC was put on a connection that the fault hit. Recovery is the time from the end of the fault (or, where it does not end, from the fault) until the first good call, while callers keep trying; for a short restart it is the median of several, and for a quiet connection the time that the first call took. A line whose client is plain and that is marked "(beside)" is a channel of grpc.NewClient, as it comes, that made the same calls to the same server at the same time; it promises nothing. See integration/faults/README.md for both in detail.
 
-| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | also measured (last run) |
+| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | tested by, and also measured (last run) |
 |---|---|---|---|---|---|---|---|---|---|
 `
 
@@ -103,10 +114,13 @@ func (l line) markdown() string {
 		}
 	}
 	verdict := "yes"
-	if held < len(l.runs) {
+	last := l.runs[len(l.runs)-1]
+	switch {
+	case last.Beside:
+		verdict = "(beside)"
+	case held < len(l.runs):
 		verdict = fmt.Sprintf("**no**, %d of %d", held, len(l.runs))
 	}
-	last := l.runs[len(l.runs)-1]
 	return fmt.Sprintf("| %d | %s | %s | %s | %d | %s | %s | %s | %s | %s |\n",
 		l.row, rows[l.row], cell(l.injected), cell(l.client), len(l.runs),
 		l.times(func(r faultresult.Result) time.Duration { return r.Detection }),

@@ -24,6 +24,7 @@ func TestRepeatsBecomeOneLineOfTheReport(t *testing.T) {
 		run(1, "pool", 1600*time.Millisecond, false),
 		run(1, "pool", 900*time.Millisecond, true),
 		{Row: 17, Client: "pool", Injected: "nothing", Promised: "0 failed", Held: true},
+		{Row: 17, Client: "plain", Injected: "nothing", Beside: true, Recovery: time.Second, Note: "9 failed"},
 	}, "Measured somewhere."); err != nil {
 		t.Fatal(err)
 	}
@@ -35,10 +36,11 @@ func TestRepeatsBecomeOneLineOfTheReport(t *testing.T) {
 		}
 	}
 	want := []string{
-		"| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | also measured (last run) |",
+		"| row | fault | injected how | client | runs | detection, median / worst | recovery, median / worst | promised | held | tested by, and also measured (last run) |",
 		`| 1 | blackhole with an RPC in flight | a \| b | pool | 3 | 1.40 s / 1.60 s | 2.80 s / 3.20 s | detect <= 1.5s | **no**, 2 of 3 | 3 calls |`,
 		`| 1 | blackhole with an RPC in flight | a \| b | scale | 1 | 2.0 ms / 2.0 ms | 4.0 ms / 4.0 ms | detect <= 1.5s | yes | 3 calls |`,
 		`| 3 | only server-to-client dropped | a \| b | pool | 1 | 1.30 s / 1.30 s | 2.60 s / 2.60 s | detect <= 1.5s | yes | 3 calls |`,
+		"| 17 | ping policy | nothing | plain | 1 |  | 1.00 s / 1.00 s |  | (beside) | 9 failed |",
 		"| 17 | ping policy | nothing | pool | 1 |  |  | 0 failed | yes |  |",
 	}
 	if len(table) != len(want) {

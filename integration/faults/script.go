@@ -19,6 +19,7 @@ type Script struct {
 	Rows     []int  // of the fault matrix
 	Injected string // for the report: how
 	Clients  []string
+	Plain    bool // a channel of grpc.NewClient does the same beside the client, on the same server
 	Server   ServerSpec
 	Proxy    bool // toxiproxy stands between client and server
 	Control  bool // the same load runs on a second server, to which nothing happens
@@ -31,9 +32,11 @@ type Script struct {
 const (
 	ClientScale = "scale" // a channel of scale.NewClient
 	ClientPool  = "pool"  // a pool of shared.New over a factory with mutual TLS
+	ClientPlain = "plain" // a channel of grpc.NewClient, beside one of the others
 
-	ServerGRPC  = "grpc"  // grpc-go in a process of its own, in a network namespace of its own
-	ServerNginx = "nginx" // nginx in front of such a process, on loopback
+	ServerGRPC    = "grpc"    // grpc-go in a process of its own, in a network namespace of its own
+	ServerNginx   = "nginx"   // nginx in front of such a process, on loopback
+	ServerHAProxy = "haproxy" // haproxy, as nginx
 )
 
 // ServerSpec says what the server is like.
@@ -42,6 +45,8 @@ type ServerSpec struct {
 	Limit int           // on concurrent streams; 0: none
 	Age   time.Duration // after which it retires a connection (MaxConnectionAge); 0: never
 	Count int           // how many servers there are; a client prefers the first
+	Takes time.Duration // that a unary call takes at least
+	Mute  bool          // its health service never answers
 }
 
 // Step is one thing that a script does.
@@ -62,6 +67,8 @@ type parser struct {
 	active int // of these, not healed yet
 	expect int // expectations so far
 	calls  bool
+
+	restarts bool
 }
 
 // Parse reads a script. An error names file and line.
@@ -196,13 +203,16 @@ func (p *parser) client(args []string) error {
 		return errTwice
 	}
 	for _, arg := range args {
-		if arg != ClientScale && arg != ClientPool {
-			return fmt.Errorf("%q is not a client, want %s or %s", arg, ClientScale, ClientPool)
-		}
-		if slices.Contains(p.script.Clients, arg) {
+		switch {
+		case arg != ClientScale && arg != ClientPool && arg != ClientPlain:
+			return fmt.Errorf("%q is not a client, want %s or %s, and %s beside them", arg, ClientScale, ClientPool, ClientPlain)
+		case slices.Contains(p.script.Clients, arg) || (arg == ClientPlain && p.script.Plain):
 			return errTwice
+		case arg == ClientPlain:
+			p.script.Plain = true
+		default:
+			p.script.Clients = append(p.script.Clients, arg)
 		}
-		p.script.Clients = append(p.script.Clients, arg)
 	}
 	return nil
 }
@@ -211,8 +221,9 @@ func (p *parser) server(args []string) error {
 	if p.script.Server.Kind != "" {
 		return errTwice
 	}
-	if len(args) == 0 || (args[0] != ServerGRPC && args[0] != ServerNginx) {
-		return fmt.Errorf("want %s or %s", ServerGRPC, ServerNginx)
+	kinds := []string{ServerGRPC, ServerNginx, ServerHAProxy}
+	if len(args) == 0 || !slices.Contains(kinds, args[0]) {
+		return fmt.Errorf("want one of %s", strings.Join(kinds, ", "))
 	}
 	spec := ServerSpec{Kind: args[0], Count: 1}
 	for _, arg := range args[1:] {
@@ -220,8 +231,8 @@ func (p *parser) server(args []string) error {
 			return err
 		}
 	}
-	if spec.Kind == ServerNginx && (spec.Count > 1 || spec.Age > 0) {
-		return errors.New("there is one nginx, and it retires connections only when it is reloaded")
+	if spec.Kind != ServerGRPC && (spec.Count > 1 || spec.Age > 0) {
+		return fmt.Errorf("there is one %[1]s, and the age of %[1]s's connections cannot be set", spec.Kind)
 	}
 	p.script.Server = spec
 	return nil
@@ -240,8 +251,14 @@ func (s *ServerSpec) set(arg string) (err error) {
 		s.Count, err = between(value, 1, 8)
 	case "age":
 		s.Age, err = duration(value)
+	case "takes":
+		s.Takes, err = duration(value)
+	case "health":
+		if s.Mute = value == "hangs"; !s.Mute {
+			return fmt.Errorf("%q: want health=hangs", arg)
+		}
 	default:
-		return fmt.Errorf("%q: there are limit=, age= and servers=", arg)
+		return fmt.Errorf("%q: there are limit=, age=, servers=, takes= and health=", arg)
 	}
 	return err
 }

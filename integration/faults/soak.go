@@ -26,8 +26,11 @@ const (
 	shortest    = 100 * time.Millisecond
 	longestTo   = 4 * time.Second // that a fault lasts
 
-	// forgiven is how long after a fault a call may still fail because of it.
-	forgiven = 2 * time.Second
+	// forgiven is how long after a fault a call may still fail because of it, and
+	// toldWithin how long after it has begun, if that is later: so long may a call
+	// be on a connection that answers nothing.
+	forgiven   = 2 * time.Second
+	toldWithin = 3500 * time.Millisecond
 
 	// comesBack bounds the wait for good calls after a fault.
 	comesBack = 15 * time.Second
@@ -69,7 +72,7 @@ func Soak(tb testing.TB, d time.Duration, seed uint64) {
 	w.control = newLoad()
 	w.control.client = newClient(tb, ClientScale, w.certs, []string{w.servers[0].config.Addr}, grpc.WithStatsHandler(w.control))
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // to be repeatable
-	_ = w.both(func(l *load) error {
+	_ = w.everywhere(func(l *load) error {
 		l.calls(callsStep{every: soakEvery, timeout: callTimeout})
 		for range soakStreams {
 			life := shortest + time.Duration(random.Int64N(int64(longestLive)))
@@ -120,7 +123,7 @@ func (w *world) strike(random *rand.Rand) (outage, time.Duration) {
 	}
 	o.till = w.fault.healed
 	var took time.Duration
-	_ = w.both(func(l *load) error {
+	_ = w.everywhere(func(l *load) error {
 		first := l.awaitGood(o.till, comesBack)
 		if first.IsZero() {
 			w.tb.Errorf("no good call within %v of the end of %s %s", comesBack, f.kind, f.arg)
@@ -187,7 +190,7 @@ func account(outages []outage, loads ...*load) (good, failed int, strangers []st
 			}
 			failed++
 			explained := slices.ContainsFunc(outages, func(o outage) bool {
-				return !c.ended.Before(o.from) && c.ended.Before(o.till.Add(forgiven))
+				return !c.ended.Before(o.from) && (c.ended.Before(o.till.Add(forgiven)) || c.ended.Before(o.from.Add(toldWithin)))
 			})
 			if !explained || status.Code(c.err) != codes.Unavailable {
 				strangers = append(strangers, fmt.Sprintf("a call begun at %v failed at %v, during a fault or shortly after: %t: %v",

@@ -95,3 +95,14 @@ func (s staged) act() (time.Time, error) {
 	}
 	return at, errors.Join(errs...)
 }
+
+// cancel ends the commands without orders. Cancelling those that have had theirs does
+// nothing.
+func (s staged) cancel() {
+	for _, w := range s {
+		if w.cmd.ProcessState == nil {
+			_ = w.stdin.Close() // which both commands take for the end
+			_ = w.cmd.Wait()    // nothing was asked of it
+		}
+	}
+}

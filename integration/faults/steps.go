@@ -3,8 +3,6 @@ package faults
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -12,6 +10,9 @@ import (
 // callTimeout is the deadline of a call for which the script names none: so long
 // that it is the library that ends a call on a dead connection, not the caller.
 const callTimeout = 15 * time.Second
+
+// inFull stands before what holds when somebody measures.
+const inFull = "full"
 
 // What a script can do.
 type (
@@ -21,6 +22,22 @@ type (
 	// callsStep begins a unary call every so often, whether or not those before
 	// it have ended.
 	callsStep struct{ every, timeout time.Duration }
+
+	// callStep begins one unary call.
+	callStep struct{ timeout time.Duration }
+
+	// callersStep begins so many callers, each at a random moment of over, who make the
+	// next call when the last has ended.
+	callersStep struct {
+		n    int
+		over time.Duration
+	}
+
+	// restartsStep stops the server and starts it again, some times over.
+	restartsStep struct {
+		n, full int
+		down    time.Duration
+	}
 
 	// holdStep opens streams on which nothing is sent.
 	holdStep struct{ n int }
@@ -32,39 +49,27 @@ type (
 	// waitStep lets time pass; when measuring in full, perhaps more of it.
 	waitStep struct{ d, full time.Duration }
 
+	// awaitStep lets time pass until plain has completed so many calls since the fault.
+	awaitStep struct{ n, full int }
+
 	// healStep ends every fault.
 	healStep struct{}
-
-	// faultStep injects a fault.
-	faultStep struct {
-		kind   string
-		arg    string        // a direction or the name of a toxic
-		amount float64       // percent, or kilobytes per second
-		delay  time.Duration // of a toxic
-		server int           // counted from 0
-	}
-
-	// expectStep checks a figure.
-	expectStep struct {
-		text     string // as written
-		what     string
-		exact    bool          // "=" instead of "<="
-		number   float64       // a count, or a ratio
-		duration time.Duration // 0: number counts
-		codes    []string
-	}
 )
 
 // steps read the lines that do something.
 var steps = map[string]func(*parser, []string) (action, error){
-	"connect": func(_ *parser, args []string) (action, error) { return connectStep{}, none(args) },
-	"calls":   (*parser).callsStep,
-	"hold":    (*parser).holdStep,
-	"stream":  (*parser).streamStep,
-	"wait":    (*parser).waitStep,
-	"fault":   (*parser).faultStep,
-	"heal":    (*parser).healStep,
-	"expect":  (*parser).expectStep,
+	"connect":  func(_ *parser, args []string) (action, error) { return connectStep{}, none(args) },
+	"call":     (*parser).callStep,
+	"calls":    (*parser).callsStep,
+	"callers":  (*parser).callersStep,
+	"hold":     (*parser).holdStep,
+	"stream":   (*parser).streamStep,
+	"wait":     (*parser).waitStep,
+	"await":    (*parser).awaitStep,
+	"restarts": (*parser).restartsStep,
+	"fault":    (*parser).faultStep,
+	"heal":     (*parser).healStep,
+	"expect":   (*parser).expectStep,
 }
 
 func (p *parser) callsStep(args []string) (action, error) {
@@ -77,6 +82,49 @@ func (p *parser) callsStep(args []string) (action, error) {
 		err = errors.New(`want "every" and how often, such as "every 20ms"`)
 	}
 	p.calls = true
+	return step, err
+}
+
+func (p *parser) callStep(args []string) (action, error) {
+	step := callStep{timeout: callTimeout}
+	err := pairs(args, map[string]func(string) error{"timeout": into(&step.timeout, duration)})
+	return step, err
+}
+
+func (p *parser) callersStep(args []string) (action, error) {
+	if len(args) == 0 {
+		return nil, errors.New("want how many callers")
+	}
+	n, err := between(args[0], 1, 1000)
+	if err != nil {
+		return nil, err
+	}
+	p.calls = true
+	step := callersStep{n: n}
+	err = pairs(args[1:], map[string]func(string) error{"over": into(&step.over, duration)})
+	return step, err
+}
+
+func (p *parser) restartsStep(args []string) (action, error) {
+	if p.script.Server.Kind != ServerGRPC || !p.calls {
+		return nil, errors.New(`want "server grpc", and "calls" before it`)
+	}
+	if len(args) == 0 {
+		return nil, errors.New("want how many restarts")
+	}
+	n, err := between(args[0], 1, 100)
+	if err != nil {
+		return nil, err
+	}
+	step := restartsStep{n: n, full: n}
+	err = pairs(args[1:], map[string]func(string) error{
+		inFull: into(&step.full, count(100)),
+		"for":  into(&step.down, duration),
+	})
+	if err == nil && step.down == 0 {
+		err = errors.New(`want "for" and how long the server is away, such as "for 50ms"`)
+	}
+	p.restarts = true
 	return step, err
 }
 
@@ -106,7 +154,28 @@ func (p *parser) waitStep(args []string) (action, error) {
 		return nil, err
 	}
 	step := waitStep{d, d}
-	return step, pairs(args[1:], map[string]func(string) error{"full": into(&step.full, duration)})
+	return step, pairs(args[1:], map[string]func(string) error{inFull: into(&step.full, duration)})
+}
+
+func (p *parser) awaitStep(args []string) (action, error) {
+	if !p.script.Plain || !p.calls || p.faults == 0 {
+		return nil, errors.New("want plain among the clients, calls and a fault before it")
+	}
+	if len(args) == 0 {
+		return nil, errors.New("want how many calls")
+	}
+	n, err := between(args[0], 1, 10_000)
+	if err != nil {
+		return nil, err
+	}
+	step := awaitStep{n, n}
+	err = pairs(args[1:], map[string]func(string) error{inFull: into(&step.full, count(10_000))})
+	return step, err
+}
+
+// count reads a number from 1 up to most.
+func count(most int) func(string) (int, error) {
+	return func(text string) (int, error) { return between(text, 1, most) }
 }
 
 func (p *parser) healStep(args []string) (action, error) {
@@ -140,237 +209,4 @@ func into[V any](to *V, read func(string) (V, error)) func(string) error {
 		*to, err = read(text)
 		return err
 	}
-}
-
-// The kinds of faults.
-const (
-	faultDrop   = "drop"   // packets of a direction are lost
-	faultLose   = "lose"   // some packets are
-	faultReject = "reject" // packets to the server are answered by a reset
-	faultLink   = "link"   // the network interface is down
-	faultClose  = "close"  // the client's kernel ends its connections
-	faultStop   = "stop"   // the server's process stands still
-	faultKill   = "kill"   // the server's process is no more
-	faultReload = "reload" // nginx loads its configuration
-	faultToxic  = "toxic"  // toxiproxy does something
-)
-
-// Which packets faultDrop drops.
-const (
-	dropBoth         = "both"
-	dropToServer     = "to-server"
-	dropToClient     = "to-client"
-	dropDataToServer = "data-to-server" // bare acknowledgements pass
-)
-
-// The toxics of toxiproxy.
-const (
-	toxicTimeout   = "timeout"
-	toxicReset     = "reset_peer"
-	toxicLatency   = "latency"
-	toxicBandwidth = "bandwidth"
-)
-
-var errToxic = errors.New("want one of " + strings.Join([]string{toxicTimeout, toxicReset, toxicLatency, toxicBandwidth}, ", "))
-
-// faultForm is what a kind of fault wants.
-type faultForm struct {
-	read func(f *faultStep, args []string) error
-	at   string // where it acts: the network, the process, the proxy, nginx
-}
-
-const (
-	onNetwork = "network"
-	onProcess = "process"
-	onProxy   = "proxy"
-	onNginx   = "nginx"
-)
-
-var faultForms = map[string]faultForm{
-	faultDrop:   {(*faultStep).readDrop, onNetwork},
-	faultLose:   {(*faultStep).readLose, onNetwork},
-	faultReject: {plain, onNetwork},
-	faultLink:   {word("down"), onNetwork},
-	faultClose:  {word("sockets"), onNetwork},
-	faultStop:   {(*faultStep).readServer, onProcess},
-	faultKill:   {(*faultStep).readServer, onProcess},
-	faultReload: {plain, onNginx},
-	faultToxic:  {(*faultStep).readToxic, onProxy},
-}
-
-func (p *parser) faultStep(args []string) (action, error) {
-	if len(args) == 0 {
-		return nil, fmt.Errorf("want one of %s", strings.Join(sortedKeys(faultForms), ", "))
-	}
-	form, ok := faultForms[args[0]]
-	if !ok {
-		return nil, fmt.Errorf("%q: want one of %s", args[0], strings.Join(sortedKeys(faultForms), ", "))
-	}
-	f := faultStep{kind: args[0]}
-	if err := form.read(&f, args[1:]); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.kind, err)
-	}
-	s := &p.script
-	switch {
-	case form.at == onProxy && !s.Proxy:
-		return nil, errors.New(`a toxic needs toxiproxy between client and server; say "proxy"`)
-	case form.at == onNginx && s.Server.Kind != ServerNginx:
-		return nil, errors.New(`only nginx is reloaded; say "server nginx"`)
-	case (form.at == onNetwork || form.at == onProcess) && s.Server.Kind != ServerGRPC:
-		return nil, fmt.Errorf("%s acts on %q only", f.kind, "server grpc")
-	case f.kind == faultClose && s.Proxy:
-		return nil, errors.New("close sockets would hit toxiproxy's as well")
-	case f.server >= max(s.Server.Count, 1):
-		return nil, fmt.Errorf("there is no server %d", f.server+1)
-	}
-	p.faults++
-	p.active++
-	return f, nil
-}
-
-func plain(_ *faultStep, args []string) error { return none(args) }
-
-// word wants one certain word, for the sake of whoever reads the script.
-func word(want string) func(*faultStep, []string) error {
-	return func(_ *faultStep, args []string) error {
-		if len(args) != 1 || args[0] != want {
-			return fmt.Errorf("want %q after it", want)
-		}
-		return nil
-	}
-}
-
-func (f *faultStep) readDrop(args []string) error {
-	directions := []string{dropBoth, dropToServer, dropToClient, dropDataToServer}
-	if len(args) != 1 || !slices.Contains(directions, args[0]) {
-		return fmt.Errorf("want one of %s", strings.Join(directions, ", "))
-	}
-	f.arg = args[0]
-	return nil
-}
-
-func (f *faultStep) readLose(args []string) error {
-	if len(args) != 1 || !strings.HasSuffix(args[0], "%") {
-		return errors.New(`want how much, such as "5%"`)
-	}
-	n, err := between(strings.TrimSuffix(args[0], "%"), 1, 99)
-	f.amount = float64(n)
-	return err
-}
-
-// readServer wants "server", or "server 2".
-func (f *faultStep) readServer(args []string) error {
-	if len(args) == 0 || len(args) > 2 || args[0] != "server" {
-		return errors.New(`want "server", and its number if there are several`)
-	}
-	if len(args) == 1 {
-		return nil
-	}
-	n, err := between(args[1], 1, 8)
-	f.server = n - 1
-	return err
-}
-
-// readToxic wants the name of one of toxiproxy's toxics and its attribute.
-func (f *faultStep) readToxic(args []string) (err error) {
-	if len(args) == 0 {
-		return errToxic
-	}
-	f.arg = args[0]
-	args = args[1:]
-	switch f.arg {
-	case toxicTimeout, toxicReset:
-		return none(args)
-	case toxicLatency:
-		if len(args) != 1 {
-			return errors.New(`want the delay after it, such as "200ms", which is for each direction`)
-		}
-		f.delay, err = duration(args[0])
-		return err
-	case toxicBandwidth:
-		if len(args) != 1 {
-			return errors.New("want kilobytes per second after it")
-		}
-		n, err := between(args[0], 1, 1<<20)
-		f.amount = float64(n)
-		return err
-	default:
-		return fmt.Errorf("%q: %w", f.arg, errToxic)
-	}
-}
-
-// What can be expected. README.md says what each means.
-const (
-	expectDetect   = "detect"
-	expectRecover  = "recover"
-	expectFailFast = "failfast"
-	expectFailed   = "failed"
-	expectEvicted  = "evicted"
-	expectLent     = "lent"
-	expectDials    = "dials"
-	expectTail     = "p99.9"
-	expectCodes    = "codes"
-)
-
-func (p *parser) expectStep(args []string) (action, error) {
-	if len(args) < 2 {
-		return nil, errors.New(`want what, "<=" or "=", and how much`)
-	}
-	p.expect++
-	step := expectStep{text: strings.Join(args, " "), what: args[0]}
-	if step.what == expectCodes {
-		step.codes = args[1:]
-		return step, nil
-	}
-	if len(args) < 3 || (args[1] != "<=" && args[1] != "=") {
-		return nil, fmt.Errorf(`%s: want "<=" or "=", and how much`, step.what)
-	}
-	step.exact = args[1] == "="
-	err := step.bound(p, args[2:])
-	return step, err
-}
-
-// bound reads how much.
-func (e *expectStep) bound(p *parser, args []string) (err error) {
-	switch e.what {
-	case expectDetect, expectRecover, expectFailFast:
-		if p.faults == 0 {
-			return fmt.Errorf("%s: no fault stands before it", e.what)
-		}
-		if e.exact {
-			return fmt.Errorf(`%s: want "<=" and a duration`, e.what)
-		}
-		e.duration, err = duration(args[0])
-		args = args[1:]
-	case expectFailed, expectEvicted, expectLent, expectDials:
-		var n int
-		n, err = between(args[0], 0, 1<<30)
-		e.number = float64(n)
-		args = args[1:]
-	case expectTail:
-		err = e.ratio(p, args)
-		args = nil
-	default:
-		return fmt.Errorf("%q: want one of detect, recover, failfast, failed, evicted, lent, dials, p99.9, codes", e.what)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", e.what, err)
-	}
-	return none(args)
-}
-
-// ratio reads how much slower than the control's the slowest calls may be.
-func (e *expectStep) ratio(p *parser, args []string) error {
-	if !p.script.Control || !p.calls {
-		return errors.New(`want "control" and "calls" before it`)
-	}
-	if len(args) != 2 || args[1] != "control" || !strings.HasSuffix(args[0], "x") {
-		return errors.New(`want a ratio to the control, such as "1.5x control"`)
-	}
-	ratio, err := strconv.ParseFloat(strings.TrimSuffix(args[0], "x"), 64)
-	if err != nil || !(ratio > 0 && ratio < 1000) {
-		return fmt.Errorf("%q: want a ratio such as 1.5x", args[0])
-	}
-	e.number = ratio
-	return nil
 }

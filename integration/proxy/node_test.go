@@ -18,8 +18,8 @@ import (
 // grpcJS is npm's gRPC, which shares no code with grpc-go.
 const grpcJS = "@grpc/grpc-js@1.14.7"
 
-// nodeDir is a directory with grpc-js and the program.
-func nodeDir(t *testing.T) string {
+// nodeDir is a directory with grpc-js and a program of testdata.
+func nodeDir(t *testing.T, name string) string {
 	t.Helper()
 	missing := t.Skip
 	if os.Getenv("GRPCPOOL_REQUIRE_ALL") != "" {
@@ -35,18 +35,18 @@ func nodeDir(t *testing.T) string {
 	if out, err := install.CombinedOutput(); err != nil {
 		missing(fmt.Sprintf("npm install %s: %v\n%s", grpcJS, err, out))
 	}
-	program, err := os.ReadFile("testdata/call.js")
+	program, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "call.js"), program, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name), program, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
 func TestThirtyNodeProgramsShareOneConnection(t *testing.T) {
-	dir := nodeDir(t)
+	dir := nodeDir(t, "call.js")
 	s := startServer(t, interop.NewTestServer())
 	p := startProxy(t, s.certs, s.addr)
 	atATime := make(chan struct{}, 4) // each takes a processor for a moment

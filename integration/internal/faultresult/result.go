@@ -30,7 +30,7 @@ import (
 const File = "FAULTS_RESULTS"
 
 // Rows is the number of rows of the fault matrix.
-const Rows = 24
+const Rows = 35
 
 // Result is one run of one row. Runs that agree in Row, Injected and Client are
 // repeats of each other and make one line of the report.
@@ -46,6 +46,7 @@ type Result struct {
 
 	Promised string `json:"promised"`       // in a few words
 	Held     bool   `json:"held"`           // whether all of it was
+	Beside   bool   `json:"beside"`         // it stands there to compare, and promises nothing
 	Note     string `json:"note,omitempty"` // figures that are not times; in the report the last run's
 }
 
@@ -54,8 +55,8 @@ func (r *Result) check() error {
 	switch {
 	case r.Row < 1 || r.Row > Rows:
 		return fmt.Errorf("row %d: want 1 to %d", r.Row, Rows)
-	case r.Client == "" || r.Injected == "" || r.Promised == "":
-		return fmt.Errorf("row %d: client %q, injected %q and promised %q: want all three", r.Row, r.Client, r.Injected, r.Promised)
+	case r.Client == "" || r.Injected == "" || (r.Promised == "") != r.Beside:
+		return fmt.Errorf("row %d: client %q, injected %q and promised %q: want all three, and no promise of what stands beside", r.Row, r.Client, r.Injected, r.Promised)
 	case r.Detection < 0 || r.Recovery < 0:
 		return fmt.Errorf("row %d: detection %v, recovery %v: want no negative time", r.Row, r.Detection, r.Recovery)
 	case strings.ContainsAny(r.Client+r.Injected+r.Promised+r.Note, "\r\n"):
