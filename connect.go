@@ -65,7 +65,7 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn, observer); err != nil {
-				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+				return f.notConnected(progress, asMet(err, observer.LastErrors()))
 			}
 		case connectivity.Idle:
 			if !progress.Reached() {
@@ -73,15 +73,20 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			}
 			// The server has closed the connection already. Connecting again at once
 			// would be a dial loop.
-			return &connectionError{connecting, f.target, errHungUp}
+			return f.notConnected(progress, errHungUp)
 		case connectivity.Shutdown:
-			return &connectionError{connecting, f.target, errHungUp}
+			return f.notConnected(progress, errHungUp)
 		case connectivity.Connecting:
 		}
 		if !conn.WaitForStateChange(ctx, state) {
-			return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+			return f.notConnected(progress, progress.Explain(context.Cause(ctx)))
 		}
 	}
+}
+
+// notConnected is the error of a dial that has failed for the given reason.
+func (f *Factory) notConnected(progress *handshake.Progress, why error) error {
+	return &connectionError{doing: connecting, target: f.target, cause: why, unreached: !progress.Reached()}
 }
 
 // connectByCall makes a call, to connect a channel that is still IDLE after Connect: some
@@ -92,9 +97,9 @@ func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, prog
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+		return f.notConnected(progress, progress.Explain(context.Cause(ctx)))
 	default:
-		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+		return f.notConnected(progress, asMet(err, observer.LastErrors()))
 	}
 }
 

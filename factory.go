@@ -166,7 +166,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	progress, observer := new(handshake.Progress), new(scale.Observer)
 	conn, err := f.newChannel(progress.Watch(f.creds, f.serverName), observer, eventOptions(ctx)...)
 	if err != nil {
-		return nil, nil, &connectionError{connecting, f.target, err}
+		return nil, nil, &connectionError{doing: connecting, target: f.target, cause: err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
 		err = f.firstPing(ctx, conn)
@@ -188,11 +188,11 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 		return notMade()
 	}
 	if conn == nil {
-		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
+		return &connectionError{doing: pinging, target: f.target, cause: errors.New("the channel is nil")}
 	}
 	took, err := f.ping(scale.ContextWithPriority(ctx), conn)
 	if err != nil {
-		return &connectionError{pinging, f.target, err}
+		return &connectionError{doing: pinging, target: f.target, cause: err}
 	}
 	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
 	return nil

@@ -30,12 +30,6 @@ const (
 	// Unavailable casts doubt on it.
 	minDoubtAge = 100 * time.Millisecond
 
-	// Failed dials begin between minDialPause and maxDialPause apart, at random: many
-	// clients do not come back in step, and the end of an outage is noticed within a
-	// second.
-	minDialPause = 750 * time.Millisecond
-	maxDialPause = 900 * time.Millisecond
-
 	// A slow server is not a dead one: a test may take slowServerFactor times as long as
 	// the last dial or test, if that is more than the test timeout, up to
 	// maxSlowTest.
