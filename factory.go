@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
@@ -75,10 +77,24 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 		f.dialOptions = append(f.dialOptions, grpc.WithAuthority(cfg.serverName))
 	}
 	f.dialOptions = append(f.dialOptions, cfg.dialOptions...)
+	if len(cfg.dialOptions) == 0 && cfg.serverName == "" && plainTarget(serverAddress) {
+		return f, nil // nothing can be wrong, and a trial would cost a quarter of a plain channel
+	}
 	if err := f.tryOut(); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// plainTarget reports whether target is sure to be one that grpc.NewClient takes: a host and
+// a port without mistakes, or a URI that names a registered resolver.
+func plainTarget(target string) bool {
+	u, err := url.Parse(target)
+	if err == nil && u.Scheme != "" && u.Opaque == "" {
+		return resolver.Get(u.Scheme) != nil
+	}
+	_, port, err := net.SplitHostPort(target)
+	return err == nil && port != "" && checkHostPort(target) == nil
 }
 
 // tryOut makes a channel and closes it, unconnected: grpc.NewClient checks the target and

@@ -66,6 +66,9 @@ func (c *channel) askSupervised() bool {
 		return false
 	}
 	now := c.watcher.Supervised()
+	if !now && c.conn.GetState() == connectivity.Idle {
+		return c.supervised.Load() // gRPC has closed its unused connections, and a test would open them again
+	}
 	if c.supervised.Load() != now {
 		c.supervised.Store(now)
 	}
