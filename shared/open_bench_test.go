@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
@@ -114,6 +116,78 @@ func connect(ctx context.Context, conn *grpc.ClientConn) {
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		conn.WaitForStateChange(ctx, state)
 	}
+}
+
+// BenchmarkIdle is what a channel costs this process while nothing is done with it, in
+// microseconds of CPU a second, and the goroutines that it has. The server is a process of
+// its own. One iteration takes half a minute:
+//
+//	go test ./shared -run '^$' -bench Idle -benchtime 1x -count 10 | benchstat -col /what -
+func BenchmarkIdle(b *testing.B) {
+	address, creds := serveElsewhere(b, "insecure")
+	f, err := grpcpool.NewFactory(address, creds)
+	if err != nil {
+		b.Fatal(err)
+	}
+	keepalive10 := grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, PermitWithoutStream: true})
+	for _, open := range []struct {
+		what string
+		f    func() (io.Closer, error)
+	}{
+		{"plain", func() (io.Closer, error) {
+			return grpc.NewClient(address, grpc.WithTransportCredentials(creds), keepalive10)
+		}},
+		{"scale", func() (io.Closer, error) { return scale.NewClient(address, grpc.WithTransportCredentials(creds)) }},
+		{"pool", func() (io.Closer, error) { return openPool(f) }},
+		{"pool-and-lease", func() (io.Closer, error) {
+			p := shared.New(f, time.Minute, shared.WithDrainTimeout(0))
+			_, err := p.Get(context.Background())
+			return p, err
+		}},
+	} {
+		b.Run("what="+open.what, func(b *testing.B) {
+			for b.Loop() {
+				benchmarkIdle(b, open.f)
+			}
+		})
+	}
+}
+
+func benchmarkIdle(b *testing.B, open func() (io.Closer, error)) {
+	const (
+		many   = 1000
+		settle = 3 * time.Second
+		watch  = 30 * time.Second
+	)
+	all := make([]io.Closer, many)
+	before := runtime.NumGoroutine()
+	for i := range all {
+		var err error
+		if all[i], err = open(); err != nil {
+			b.Fatal(err)
+		}
+		if conn, ok := all[i].(*grpc.ClientConn); ok {
+			connect(b.Context(), conn)
+		}
+	}
+	time.Sleep(settle)
+	runtime.GC()
+	used, mallocs := processCPU(b), heap()
+	time.Sleep(watch)
+	used = processCPU(b) - used
+	b.ReportMetric(float64(used.Microseconds())/many/watch.Seconds(), "cpu-us/s")
+	b.ReportMetric(float64(runtime.NumGoroutine()-before)/many, "goroutines")
+	b.ReportMetric(float64(mallocs)/many, "heap-B")
+	for _, one := range all {
+		_ = one.Close()
+	}
+}
+
+// heap is how much memory is in use, stacks included.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }
 
 // processCPU is how much processor time this process has used.
