@@ -162,10 +162,19 @@ func (p *Pool) testTwice(ctx context.Context, c *channel) error {
 	c.lost.Store(false)
 	start := p.now()
 	err := p.test(ctx, c, p.testTimeout())
-	if err == nil || ctx.Err() != nil || c.recovery.since > 0 || c.conn.GetState() != connectivity.Ready {
+	if err == nil || ctx.Err() != nil || c.recovery.since > 0 {
 		return err
 	}
-	if c.recovery.silent && c.lastProof() >= start {
+	switch c.conn.GetState() {
+	case connectivity.Ready:
+		if c.recovery.silent && c.lastProof() >= start {
+			return err
+		}
+	case connectivity.Idle, connectivity.Connecting:
+		if c.recovery.silent {
+			return err // it has waited for a connection
+		}
+	case connectivity.TransientFailure, connectivity.Shutdown:
 		return err
 	}
 	return p.test(ctx, c, max(p.testTimeout(), secondTest))
