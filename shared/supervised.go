@@ -29,10 +29,11 @@ const (
 	ownRecovery     = 10 * time.Second
 	longestRecovery = time.Minute
 
-	// secondTest is for how long a test is made again that was not answered. When it is
-	// over, the channel has ejected a connection that was dead, and has another where
-	// one can be had.
-	secondTest = 2500 * time.Millisecond
+	// A test that has failed is made again, furtherTest long: when that is over, the channel
+	// has ejected a connection that was dead, and has another where one can be had. The
+	// last of mostTests comes when the second was on such a connection too.
+	furtherTest = 2500 * time.Millisecond
+	mostTests   = 3
 
 	// demandPause is how often callers who are turned away make the channel dial. It
 	// decides by itself how soon it does.
@@ -130,9 +131,9 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 		c.recovery = recovery{}
 	}
 	c.regained.Store(false)
-	err := p.testTwice(ctx, c)
+	err := p.testAgain(ctx, c)
 	for err != nil && ctx.Err() == nil && c.regained.Swap(false) { // c has a connection that the test was not on
-		err = p.testTwice(ctx, c)
+		err = p.testAgain(ctx, c)
 	}
 	if err == nil {
 		c.recovery = recovery{}
@@ -155,29 +156,36 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	return nil
 }
 
-// testTwice tests c, and once more if a test that has failed may have been on a connection
-// that is dead or has just ended. By the time of the second test c has another where one
-// can be had. The test is not made again if the channel has proved meanwhile that it lives.
-func (p *Pool) testTwice(ctx context.Context, c *channel) error {
-	c.lost.Store(false)
-	start := p.now()
-	err := p.test(ctx, c, p.testTimeout())
-	if err == nil || ctx.Err() != nil || c.recovery.since > 0 {
-		return err
-	}
-	switch c.conn.GetState() {
-	case connectivity.Ready:
-		if c.recovery.silent && c.lastProof() >= start {
+// testAgain tests c, and again if a test that has failed may have been on a connection that
+// is dead or has just ended: by then c has another where one can be had. A channel that has
+// failed before is tested once.
+func (p *Pool) testAgain(ctx context.Context, c *channel) error {
+	atMost := p.testTimeout()
+	for tests := 1; ; tests++ {
+		c.lost.Store(false)
+		start := p.now()
+		err := p.test(ctx, c, atMost)
+		if err == nil || ctx.Err() != nil || c.recovery.since > 0 || !c.otherConnection(start) {
 			return err
 		}
-	case connectivity.Idle, connectivity.Connecting:
-		if c.recovery.silent {
-			return err // it has waited for a connection
+		if tests > 1 && !c.lost.Load() || tests == mostTests {
+			return err
 		}
-	case connectivity.TransientFailure, connectivity.Shutdown:
-		return err
+		atMost = max(atMost, furtherTest)
 	}
-	return p.test(ctx, c, max(p.testTimeout(), secondTest))
+}
+
+// otherConnection reports whether a further test of c, after one that began at start and
+// failed, may be on another connection.
+func (c *channel) otherConnection(start time.Duration) bool {
+	switch c.conn.GetState() {
+	case connectivity.Ready: // unless the channel has proved meanwhile that it lives, and only the test has no answer
+		return !c.recovery.silent || c.lastProof() < start
+	case connectivity.Idle, connectivity.Connecting: // unless the test has waited for it in vain
+		return !c.recovery.silent
+	case connectivity.TransientFailure, connectivity.Shutdown:
+	}
+	return false
 }
 
 // leftToItself reports whether c, which has just failed its test, will recover by itself
