@@ -111,9 +111,10 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 
 // Get borrows the channel. It returns at once, even if ctx has ended, while the channel
 // is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
-// that all callers share. If the dial fails, Get returns its error, unless
-// WithWaitForReady is set. The next dial begins with a Get about a second later; until
-// it succeeds, other calls of Get return the same error at once.
+// that all callers share. If it fails, Get returns its error, unless WithWaitForReady is
+// set. The next one begins with a Get after a pause: 25 ms to a second at first, up to five
+// seconds after a minute without the server, and up to ten where dials reach the server and
+// fail. Until one succeeds, other calls of Get return the same error at once.
 //
 // The error matches one of these with errors.Is: grpcpool.ErrClosed;
 // grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries
@@ -136,7 +137,8 @@ func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 }
 
 // Invoke makes a unary RPC, and holds a lease while it runs. If there is no lease to be
-// had, its error is Get's.
+// had, its error is Get's. A channel that watches its own connections (see
+// grpcpool.Supervisor) is not tested before, unless WithWaitForReady is set.
 func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	c, err := p.leaseFor(ctx, opts)
 	if err != nil {

@@ -51,7 +51,7 @@ type recovery struct {
 // begin notes that the channel has failed its test.
 func (r *recovery) begin(now time.Duration) {
 	if r.since == 0 {
-		*r = recovery{since: now, patience: ownRecovery, until: now + ownRecovery}
+		r.since, r.patience, r.until = now, ownRecovery, now+ownRecovery
 	}
 }
 
