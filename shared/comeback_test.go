@@ -58,9 +58,9 @@ func returningClients(t *testing.T, server *grpcpooltest.Server) []*returning {
 		l := grpcpooltest.NewLink(server.Dial)
 		return l, grpc.WithContextDialer(l.Dial)
 	}
-	channel := func(name string, make func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) *returning {
+	channel := func(name string, newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) *returning {
 		l, dial := link()
-		conn, err := make(server.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()), dial)
+		conn, err := newClient(server.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()), dial)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestThePoolIsBackAsSoonAsItsChannelAndDialsNoMore(t *testing.T) {
 				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 				median, dials := make(map[string]time.Duration), make(map[string]int64)
 				for _, c := range returningClients(t, server) {
-					var took []time.Duration
+					took := make([]time.Duration, 0, rounds)
 					for range rounds {
 						one, n := c.outage(t, outage, min(outage/10, 20*time.Millisecond))
 						took = append(took, one)

@@ -80,6 +80,7 @@ func openPool(f *grpcpool.Factory) (*shared.Pool, error) {
 
 // benchmarkOpen opens and closes in batches. Only the opening is measured.
 func benchmarkOpen(b *testing.B, open func() (io.Closer, error)) {
+	b.Helper()
 	const batch = 50
 	var used time.Duration
 	left := b.N
@@ -154,6 +155,7 @@ func BenchmarkIdle(b *testing.B) {
 }
 
 func benchmarkIdle(b *testing.B, open func() (io.Closer, error)) {
+	b.Helper()
 	const (
 		many   = 1000
 		settle = 3 * time.Second
@@ -209,7 +211,7 @@ const serverDir = "GRPCPOOL_BENCHMARK_SERVER"
 func serveElsewhere(tb testing.TB, transport string) (address string, creds credentials.TransportCredentials) {
 	tb.Helper()
 	dir := tb.TempDir()
-	server := exec.CommandContext(tb.Context(), os.Args[0], "-test.run=^TestServesABenchmark$") //nolint:gosec // this program
+	server := exec.CommandContext(tb.Context(), os.Args[0], "-test.run=^TestServesABenchmark$")
 	server.Env = append(os.Environ(), serverDir+"="+dir, "GRPCPOOL_BENCHMARK_TRANSPORT="+transport)
 	stdin, err := server.StdinPipe() // its end ends the server
 	if err != nil {
