@@ -16,7 +16,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/integration/internal/relay"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -238,7 +240,8 @@ func TestAStreamHoldsItsLeaseAsLongAsItLives(t *testing.T) {
 
 func TestAQuietWatchIsTestedInTheBackgroundAndGoesOn(t *testing.T) {
 	certs := localhost(t)
-	pool := newPool(t, mutualTLS(t, certs, startEtcd(t, certs).addr), shared.WithTestInterval(time.Millisecond))
+	unwatched := grpcpool.WithDialOptions(scale.WithProbeInterval(0)) // else the pool leaves that to the channel
+	pool := newPool(t, mutualTLS(t, certs, startEtcd(t, certs).addr, unwatched), shared.WithTestInterval(time.Millisecond))
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	stream, err := watch(ctx, pool, "quiet", 0)

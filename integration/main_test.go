@@ -32,10 +32,10 @@ func localhost(t *testing.T) *grpcpooltest.Certs {
 
 // mutualTLS is the factory that this module's users would make: certificates and
 // an address, everything else left to the library.
-func mutualTLS(t *testing.T, certs *grpcpooltest.Certs, addr string) *grpcpool.Factory {
+func mutualTLS(t *testing.T, certs *grpcpooltest.Certs, addr string, opts ...grpcpool.FactoryOption) *grpcpool.Factory {
 	t.Helper()
 	factory, err := grpcpool.NewMutualTLSFactory(certs.CA.PEM, certs.Client.CertPEM, certs.Client.KeyPEM, addr,
-		30*time.Second, 10*time.Second, nil)
+		30*time.Second, 10*time.Second, nil, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
