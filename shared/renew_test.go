@@ -451,8 +451,10 @@ func TestAnRPCThatEndsWithUnavailablePromptsATest(t *testing.T) {
 					}
 					synctest.Wait()
 					failed := uint64(len(dial)) // a channel that watches its connections dials by itself
-					if s := p.Stats(); s.TestsFailed != 1 || s.DialsFailed != failed {
-						t.Errorf("%d tests and %d dials of the factory failed at once, want 1 and %d", s.TestsFailed, s.DialsFailed, failed)
+					// Its test is made again if the first was on the connection that ended.
+					most := 1 + 2*(1-failed)
+					if s := p.Stats(); s.TestsFailed < 1 || s.TestsFailed > most || s.DialsFailed != failed {
+						t.Errorf("%d tests and %d dials of the factory failed at once, want 1 to %d and %d", s.TestsFailed, s.DialsFailed, most, failed)
 					}
 					l.Return()
 				})

@@ -1,6 +1,7 @@
 package shared
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,12 +10,17 @@ import (
 )
 
 // watchful is what a channel that watches its connections says.
-type watchful struct{ proof time.Time }
+type watchful struct{ proof atomic.Pointer[time.Time] }
 
 func (*watchful) Snapshot() scale.Channel { return scale.Channel{} }
 func (*watchful) RetryNow()               {}
 func (*watchful) Supervised() bool        { return true }
-func (w *watchful) LastProof() time.Time  { return w.proof }
+func (w *watchful) LastProof() time.Time {
+	if at := w.proof.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
 
 // watched is a lone channel that watches its connections, in a pool with an idle timeout.
 func watched(t *testing.T, idle time.Duration) (*Pool, *channel) {
@@ -88,7 +94,8 @@ func TestAProofOfTheChannelItselfExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := watched(t, 0)
 		time.Sleep(time.Minute) // virtual
-		c.watcher = &watchful{time.Now()}
+		now := time.Now()
+		c.watcher.(*watchful).proof.Store(&now)
 		if !c.proveByItself() || c.health.Load() != proven {
 			t.Error("the channel's own proof does not count")
 		}
