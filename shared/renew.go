@@ -319,6 +319,9 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 	p.nextTry, p.nextDial = time.Time{}, time.Time{}
 	p.target = c.conn.Target()
 	p.mu.Unlock()
+	if c.supervised.Load() && c.lastProof() < 0 {
+		c.noteEvent(EventLost) // it was lost before events of c could be told to it
+	}
 	p.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
 	if old != nil {
 		p.counts.replaced.Add(1)
