@@ -26,33 +26,67 @@ const firstPatience = 1500 * time.Millisecond
 // and another each time that twice as long has passed. The channel is kept if the ping
 // said nothing about the connection although there was time for it.
 func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
-	var running sync.WaitGroup
-	defer running.Wait()
 	pings, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ends := make(chan error)
-	returned := make(chan struct{})
-	defer close(returned)
-	for patience := firstPatience; ; patience *= 2 {
-		running.Go(func() {
-			err := f.ConnectionOk(pings, conn)
-			select {
-			case ends <- err:
-			case <-returned: // and not the end of ctx: the error is still wanted then
-			}
-		})
-		timer := time.NewTimer(patience)
-		select {
-		case err := <-ends:
-			timer.Stop()
-			if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
-				f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
-				return nil
-			}
-			return err
-		case <-timer.C:
-		}
+	first := firstAnswer{ping: func() error { return f.ConnectionOk(pings, conn) }, cancel: cancel}
+	first.further(firstPatience)
+	first.run() // on this goroutine: its stack has grown, and usually no other is needed
+	err := first.wait()
+	if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
+		f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
+		return nil
 	}
+	return err
+}
+
+// firstAnswer is how the first of several pings has ended.
+type firstAnswer struct {
+	ping   func() error
+	cancel func() // ends the others
+
+	mu      sync.Mutex // guards what follows
+	ended   bool
+	err     error
+	timer   *time.Timer // begins the next ping
+	running sync.WaitGroup
+}
+
+// further begins another ping after the given time, and others after twice as long each. It
+// returns false if no ping is needed any more.
+func (a *firstAnswer) further(patience time.Duration) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	a.running.Add(1)
+	a.timer = time.AfterFunc(patience, func() {
+		defer a.running.Done()
+		if a.further(2 * patience) {
+			a.run()
+		}
+	})
+	return true
+}
+
+// run makes one ping.
+func (a *firstAnswer) run() {
+	err := a.ping()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return
+	}
+	a.ended, a.err = true, err
+	if a.timer.Stop() {
+		a.running.Done()
+	}
+	a.cancel()
+}
+
+// wait waits until no ping runs.
+func (a *firstAnswer) wait() error {
+	a.running.Wait()
+	return a.err
 }
 
 // connect waits until conn is READY.
@@ -65,7 +99,7 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn, observer); err != nil {
-				return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+				return f.notConnected(progress, asMet(err, observer.LastErrors()))
 			}
 		case connectivity.Idle:
 			if !progress.Reached() {
@@ -73,15 +107,20 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			}
 			// The server has closed the connection already. Connecting again at once
 			// would be a dial loop.
-			return &connectionError{connecting, f.target, errHungUp}
+			return f.notConnected(progress, errHungUp)
 		case connectivity.Shutdown:
-			return &connectionError{connecting, f.target, errHungUp}
+			return f.notConnected(progress, errHungUp)
 		case connectivity.Connecting:
 		}
 		if !conn.WaitForStateChange(ctx, state) {
-			return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+			return f.notConnected(progress, progress.Explain(context.Cause(ctx)))
 		}
 	}
+}
+
+// notConnected is the error of a dial that has failed for the given reason.
+func (f *Factory) notConnected(progress *handshake.Progress, why error) error {
+	return &connectionError{doing: connecting, target: f.target, cause: why, unreached: !progress.Reached()}
 }
 
 // connectByCall makes a call, to connect a channel that is still IDLE after Connect: some
@@ -92,9 +131,9 @@ func (f *Factory) connectByCall(ctx context.Context, conn *grpc.ClientConn, prog
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return &connectionError{connecting, f.target, progress.Explain(context.Cause(ctx))}
+		return f.notConnected(progress, progress.Explain(context.Cause(ctx)))
 	default:
-		return &connectionError{connecting, f.target, asMet(err, observer.LastErrors())}
+		return f.notConnected(progress, asMet(err, observer.LastErrors()))
 	}
 }
 

@@ -39,6 +39,8 @@ type connectionError struct {
 	doing  string // connecting or pinging; "": neither was tried
 	target string
 	cause  error
+
+	unreached bool // no address has accepted a connection
 }
 
 const (
@@ -55,6 +57,9 @@ func (e *connectionError) Error() string {
 }
 
 func (e *connectionError) Unwrap() error { return e.cause }
+
+// ReachedServer tells a pool how soon it may dial again; see ConnectionFactory.
+func (e *connectionError) ReachedServer() bool { return !e.unreached }
 
 func (e *connectionError) Is(target error) bool { return target == ErrConnectionNotOK }
 

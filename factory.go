@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
@@ -76,10 +78,24 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 		f.dialOptions = append(f.dialOptions, grpc.WithAuthority(cfg.serverName))
 	}
 	f.dialOptions = append(f.dialOptions, cfg.dialOptions...)
+	if len(cfg.dialOptions) == 0 && cfg.serverName == "" && plainTarget(serverAddress) {
+		return f, nil // nothing can be wrong, and a trial would cost a quarter of a plain channel
+	}
 	if err := f.tryOut(); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// plainTarget reports whether target is sure to be one that grpc.NewClient takes: a host and
+// a port without mistakes, or a URI that names a registered resolver.
+func plainTarget(target string) bool {
+	u, err := url.Parse(target)
+	if err == nil && u.Scheme != "" && u.Opaque == "" {
+		return resolver.Get(u.Scheme) != nil
+	}
+	_, port, err := net.SplitHostPort(target)
+	return err == nil && port != "" && checkHostPort(target) == nil
 }
 
 // tryOut makes a channel and closes it, unconnected: grpc.NewClient checks the target and
@@ -167,7 +183,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 	progress, observer := new(handshake.Progress), new(scale.Observer)
 	conn, err := f.newChannel(progress.Watch(f.creds, f.serverName), observer, eventOptions(ctx)...)
 	if err != nil {
-		return nil, nil, &connectionError{connecting, f.target, err}
+		return nil, nil, &connectionError{doing: connecting, target: f.target, cause: err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
 		err = f.firstPing(ctx, conn)
@@ -189,12 +205,12 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 		return notMade()
 	}
 	if conn == nil {
-		return &connectionError{pinging, f.target, errors.New("the channel is nil")}
+		return &connectionError{doing: pinging, target: f.target, cause: errors.New("the channel is nil")}
 	}
 	ctx = metadata.NewOutgoingContext(ctx, nil) // that of a caller's is for its own calls
 	took, err := f.ping(scale.ContextWithPriority(ctx), conn)
 	if err != nil {
-		return &connectionError{pinging, f.target, err}
+		return &connectionError{doing: pinging, target: f.target, cause: err}
 	}
 	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
 	return nil

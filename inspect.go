@@ -2,6 +2,7 @@ package grpcpool
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -34,7 +35,26 @@ type Inspector interface {
 	RetryNow()
 }
 
+// Supervisor is an Inspector of a channel that watches its own connections, and replaces
+// those that fail. If the Inspector of NewInspectedConnection is a Supervisor, the pool
+// leaves to the channel what the channel does by itself: it does not test what the channel
+// has proved, tests nothing while leases are out and no connection is lost, sleeps while
+// nothing happens, and dials no other channel while this one makes a new connection. The
+// channel has to report its events (see InspectableFactory). *scale.Observer is a
+// Supervisor.
+type Supervisor interface {
+	Inspector
+
+	// Supervised reports whether the channel watches its connections now. While it is
+	// false, the pool treats the channel like one that cannot be inspected.
+	Supervised() bool
+
+	// LastProof returns the latest time at which a connection that takes calls is known
+	// to have been alive, or the zero Time if there is no such connection.
+	LastProof() time.Time
+}
+
 var (
 	_ InspectableFactory = (*Factory)(nil)
-	_ Inspector          = (*scale.Observer)(nil)
+	_ Supervisor         = (*scale.Observer)(nil)
 )

@@ -41,6 +41,12 @@ type PoolClientConn interface {
 // grpc.WithConnectParams. It otherwise grows to two minutes (connection-backoff.md in
 // grpc/grpc's doc) and holds up RPCs on leases that are older than an outage. An
 // InspectableFactory needs no such bound: the pool ends the backoff by its Inspector.
+//
+// How soon a pool dials again after an error of NewConnection depends on what the dial has
+// cost the server. An error with a method ReachedServer() bool, itself or one that it wraps,
+// tells whether the dial has reached the server; those of *Factory have it. A *net.OpError
+// of a dial and a *net.DNSError mean that it did not. Any other error counts as one that
+// did: then the pool stays away longer each time, up to ten seconds.
 type ConnectionFactory interface {
 	// NewConnection returns a channel that is connected and tested, or an error that
 	// says why there is none.

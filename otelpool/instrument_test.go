@@ -8,6 +8,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/otelpool"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
@@ -235,7 +236,8 @@ func TestTheWatchdogMakesNoSpan(t *testing.T) {
 			return 0, err
 		}
 		opts := []otelpool.Option{otelpool.WithTracerProvider(client.provider), otelpool.WithHealthChecks()}
-		pool := inMemory(t, []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...), grpcpool.WithPing(ping)}, otelpool.WithTracing(opts...))
+		unwatched := grpcpool.WithDialOptions(scale.WithProbeInterval(0)) // else the pool leaves tests to the channel
+		pool := inMemory(t, []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...), grpcpool.WithPing(ping), unwatched}, otelpool.WithTracing(opts...))
 
 		ctx, span := client.begin(t.Context())
 		conn, err := pool.Get(ctx)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 
 	handle := openHandles.add(ch)
 	defer openHandles.remove(handle)
-	serviceConfig := grpc.WithDefaultServiceConfig(rewrite(o.defaultServiceConfig(), handle))
+	serviceConfig := grpc.WithDefaultServiceConfig(o.defaultServiceConfig(handle))
 	if sealed == nil {
 		opts = append(opts, serviceConfig)
 	} else {
@@ -72,14 +73,13 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 	return cc, nil
 }
 
-// defaultServiceConfig returns the program's own, or one that sets nothing but this
-// policy. It names the policy because grpc-go has pick_first parse a config where a
-// service config names no policy, but not where there is no service config.
-func (o *clientOptions) defaultServiceConfig() string {
+// defaultServiceConfig returns the program's own with this policy in it, or one that sets
+// nothing but this policy. handle leads to the channel.
+func (o *clientOptions) defaultServiceConfig(handle uint64) string {
 	if o.serviceConfig != nil {
-		return *o.serviceConfig
+		return rewrite(*o.serviceConfig, handle)
 	}
-	return `{"loadBalancingConfig": [{"` + Name + `": {}}]}`
+	return `{"loadBalancingConfig": [{"` + Name + `": {"handle": ` + strconv.FormatUint(handle, 10) + `}}]}`
 }
 
 // wrap returns opts with every resolver that target may need wrapped, and notes the

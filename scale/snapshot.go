@@ -128,6 +128,31 @@ func (o *Observer) LastProof() time.Time {
 	return last
 }
 
+// Supervised reports whether the channel watches its own connections: whether it probes
+// them all. It does not with [WithUnsupervised] or without probes ([WithProbeInterval]), nor
+// where it cannot see the bytes of a connection. It is false before [NewClient], and while
+// the channel is idle or closed.
+func (o *Observer) Supervised() bool {
+	ch := o.channel.Load()
+	if ch == nil {
+		return false
+	}
+	policies := ch.livePolicies()
+	for _, p := range policies {
+		if set := p.settings.Load(); set == nil || set.probeInterval <= 0 {
+			return false
+		}
+		for _, s := range p.subchannels() {
+			for _, c := range *s.ready.Load() {
+				if !c.tap.Attached() {
+					return false
+				}
+			}
+		}
+	}
+	return len(policies) > 0
+}
+
 // RetryNow makes every subchannel that waits before its next dial begin the dial now.
 // Call it when you know that the network or the server is back. Use it instead of the
 // ResetConnectBackoff of grpc.ClientConn, which has a data race in grpc-go 1.85.

@@ -18,10 +18,11 @@ import (
 type channel struct {
 	pool      *Pool
 	conn      *grpc.ClientConn
-	inspector grpcpool.Inspector // nil if the factory offers none
-	ledger    *ledger            // what is known of conn's connections
-	id        uint64             // the pool's number for it, from 1
-	born      time.Duration      // on the pool's clock, when it was dialled
+	inspector grpcpool.Inspector  // nil if the factory offers none
+	watcher   grpcpool.Supervisor // inspector, if it is one; otherwise nil
+	ledger    *ledger             // what is known of conn's connections
+	id        uint64              // the pool's number for it, from 1
+	born      time.Duration       // on the pool's clock, when it was dialled
 
 	// tally packs three things into one word: the leases out, the flags, and the leases
 	// ever granted. So Get and Return need one atomic operation each, and the watchdog
@@ -34,19 +35,27 @@ type channel struct {
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
 	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
-	idle idleness // owned by the watchdog
+	// What the channel says about itself; see supervised.go.
+	supervised atomic.Bool // it watches its own connections, as last asked
+	lost       atomic.Bool // a connection of it has ended since its last test began
+	regained   atomic.Bool // it has a new connection since then
+
+	recovery recovery // owned by the attempt under way
+	judged   bool     // postponeDial has counted it; guarded by Pool.mu
+	idle     idleness // owned by the watchdog
 }
 
-// The parts of channel.tally. The count of grants wraps around at 2^34. That would
+// The parts of channel.tally. The count of grants wraps around at 2^33. That would
 // matter only if all of them came between two looks of the watchdog.
 const (
 	oneLease uint64 = 1
 	leases   uint64 = 1<<28 - 1 // bits 0 to 27: leases out
 	retired  uint64 = 1 << 28   // no new leases
 	closing  uint64 = 1 << 29   // somebody is closing conn, or has
-	oneGrant uint64 = 1 << 30   // bits 30 to 63: leases ever granted
+	resting  uint64 = 1 << 30   // the watchdog sleeps: a grant wakes it, and so does the last return
+	oneGrant uint64 = 1 << 31   // bits 31 to 63: leases ever granted
 
-	grantShift = 30
+	grantShift = 31
 )
 
 // health is whether a channel may be lent.
@@ -62,21 +71,44 @@ const (
 // is retired. release gives the lease back.
 func (c *channel) acquire() (t uint64, ok bool) {
 	t = c.tally.Add(oneGrant + oneLease)
+	if t&(retired|resting) == 0 {
+		return t, true
+	}
 	if t&retired != 0 {
 		c.release()
 		return 0, false
 	}
+	c.stir()
 	return t, true
 }
 
-// release gives a lease back. The last one out closes a retired channel.
+// release gives a lease back. The last one out closes a retired channel, and wakes the
+// watchdog, which has to see when the idle time begins.
 func (c *channel) release() {
 	t := c.tally.Add(^uint64(0)) // - oneLease
 	if t&leases == leases {
 		panic("grpcpool: a lease was released twice") // a bug of this package: lease.Return is idempotent
 	}
-	if t&(leases|retired) == retired {
+	if t&leases != 0 || t&(retired|resting) == 0 {
+		return
+	}
+	if t&retired != 0 {
 		c.closeOnce()
+		return
+	}
+	c.stir()
+}
+
+// rest lets the watchdog sleep until a lease is granted or the last one is returned, if
+// the tally is still what it was when it was seen.
+func (c *channel) rest(seen uint64) bool {
+	return c.tally.CompareAndSwap(seen, seen|resting)
+}
+
+// stir undoes rest.
+func (c *channel) stir() {
+	if c.tally.And(^resting)&resting != 0 {
+		c.pool.wakeWatchdog()
 	}
 }
 
@@ -130,7 +162,7 @@ func (c *channel) lendable() bool {
 
 // prove notes that c was alive at the given time.
 func (c *channel) prove(at time.Duration) {
-	c.provenAt.Store(int64(at))
+	raise(&c.provenAt, int64(at))
 	c.health.Store(proven)
 }
 
@@ -163,5 +195,15 @@ func (c *channel) doubt() {
 	c.health.CompareAndSwap(proven, unproven)
 	if !c.doubted.Swap(true) {
 		c.pool.wakeWatchdog()
+	}
+}
+
+// raise makes v at least n.
+func raise(v *atomic.Int64, n int64) {
+	for {
+		before := v.Load()
+		if before >= n || v.CompareAndSwap(before, n) {
+			return
+		}
 	}
 }

@@ -117,7 +117,7 @@ func TestRetiringRacesWithCallersSafely(t *testing.T) {
 func TestALeaseTakenInTheInstantOfExpiryKeepsTheWatchdogLooking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := lone(t)
-		p.cancel() // no watchdog but this test
+		p.endWatchdog() // no watchdog but this test
 		synctest.Wait()
 		now := p.now() + proofLasts
 		if next := p.checkChannel(c, now, now-tickInterval); next != tickInterval {

@@ -26,11 +26,18 @@
 // has been out for the idle timeout. RPCs of all callers share the channel's
 // connections, so no caller waits until another returns a lease.
 //
-// The pool tests the channel before it lends it if nothing has proved it alive for
-// half a second, and in the background while leases are out. If a test fails, the pool
-// dials and tests another channel, lends that one from then on, and closes the old one
-// when its last lease comes back. It never closes a channel under a lease, except when
-// Close has waited for the drain timeout.
+// The pool tests the channel before Get lends it if nothing has proved it alive for
+// half a second. If the test fails, the pool dials and tests another channel, lends that
+// one from then on, and closes the old one when its last lease comes back. It never closes
+// a channel under a lease, except when Close has waited for the drain timeout.
+//
+// A channel of a [grpcpool.Factory] watches its own connections, and replaces those that
+// are dead (see package scale). The pool relies on that: it does not test what the channel
+// has proved, lends the channel to RPCs made on the pool without a test, and while the
+// channel makes a new connection it waits, ten seconds at first, before it dials another
+// channel. While nothing happens, such a pool costs nothing beyond its channel. Channels of
+// other factories (see [grpcpool.Supervisor]), and those whose probes are turned off, are
+// tested before RPCs too, and in the background while leases are out.
 //
 // # What the pool reports
 //

@@ -13,6 +13,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -90,6 +91,14 @@ func (f *fakeFactory) wantOneDial(t *testing.T, tests int) {
 
 func failDial(context.Context) error { return errScripted }
 
+// refuseDial fails without having reached the server, and says so.
+func refuseDial(context.Context) error { return &refusedError{errScripted} }
+
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error     { return e.error }
+func (*refusedError) ReachedServer() bool { return false }
+
 func failTest(context.Context, *grpc.ClientConn) error { return errScripted }
 
 // hangTest answers only when it is given up.
@@ -109,9 +118,19 @@ func newPool(t testing.TB, f grpcpool.ConnectionFactory, idle time.Duration, opt
 // inMemory makes a pool over a real channel to a real server in memory.
 func inMemory(t testing.TB, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpcpooltest.Server) {
 	t.Helper()
+	return inMemoryOver(t, nil, idle, opts...)
+}
+
+// unwatched is the dial option of a channel that does not watch its connections: the pool
+// has to find out everything by itself.
+func unwatched() []grpc.DialOption { return []grpc.DialOption{scale.WithProbeInterval(0)} }
+
+// inMemoryOver is inMemory with dial options.
+func inMemoryOver(t testing.TB, dial []grpc.DialOption, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpcpooltest.Server) {
+	t.Helper()
 	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 	f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
-		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)), grpcpool.WithDialOptions(dial...))
 	if err != nil {
 		t.Fatal(err)
 	}

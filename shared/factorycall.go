@@ -42,13 +42,23 @@ const (
 	dialCall = "the factory's NewConnection, or the PingFunc that it calls,"
 )
 
+// notAskedError says that the factory was not called, as so many calls of it are stuck.
+type notAskedError int64
+
+func (e notAskedError) Error() string {
+	return fmt.Sprintf("grpcpool: %d calls of the factory have not returned though their contexts have ended; it is not called again before one of them returns", int64(e))
+}
+
+// ReachedServer is heeded by reachedServer.
+func (notAskedError) ReachedServer() bool { return false }
+
 // callFactory runs f, which calls the program's code, and waits until it returns. If f
 // still runs stuckAfter after ctx has ended, callFactory returns a *stuckError and leaves
 // f running. While the pool is being closed it does so only after the drain timeout, so
 // that Close waits for a channel that comes late. late runs if f returns after all.
 func (p *Pool) callFactory(ctx context.Context, call string, f, late func()) error {
 	if n := p.counts.stuck.Load(); n >= maxStuck {
-		return fmt.Errorf("grpcpool: %d calls of the factory have not returned though their contexts have ended; it is not called again before one of them returns", n)
+		return notAskedError(n)
 	}
 	var settled atomic.Bool // set by whichever is first: f returns, or it is left running
 	over := make(chan struct{})

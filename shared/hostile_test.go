@@ -71,6 +71,21 @@ func try(ctx context.Context, p *shared.Pool) error {
 	return err
 }
 
+// tryUntilServed makes calls, each of which waits until the pool is ready, until one is
+// served; and then borrows and makes a call.
+func tryUntilServed(t *testing.T, p *shared.Pool, atMost time.Duration) error {
+	t.Helper()
+	client, err := testpb.NewTestServiceClient(p), errors.New("not tried")
+	for begun := time.Now(); err != nil && time.Since(begun) < atMost; {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if _, err = client.EmptyCall(ctx, &testpb.Empty{}, grpc.WaitForReady(true)); err == nil {
+			err = try(ctx, p)
+		}
+		cancel()
+	}
+	return err
+}
+
 // Row 10 of the fault matrix.
 func TestAServerThatNeverSendsSettingsFailsAGetInTime(t *testing.T) {
 	run := func(t *testing.T, p *shared.Pool, srv *h2test.Server) {
@@ -82,10 +97,8 @@ func TestAServerThatNeverSendsSettingsFailsAGetInTime(t *testing.T) {
 		}
 		srv.SetFault(h2test.NoFault)
 		begun = time.Now()
-		for err != nil && time.Since(begun) < 10*time.Second {
-			if err = try(t.Context(), p); err != nil {
-				time.Sleep(10 * time.Millisecond)
-			}
+		if err := tryUntilServed(t, p, 10*time.Second); err != nil {
+			t.Error(err)
 		}
 		if took := time.Since(begun); took > 3*time.Second {
 			t.Errorf("the server had come to for %v before a call was served", took)
@@ -242,18 +255,11 @@ func besiege(t *testing.T, p *shared.Pool, srv *h2test.Server, fault h2test.Faul
 		srv.GoAway(false) // such a connection answers, in its way, and may be kept
 	}
 	healed := time.Now()
-	err := errors.New("not tried")
 	atMost := 4 * time.Second
 	if raceDetector && fault.NeedsSocket() { // it reads what a flood has left many times slower
 		atMost = 15 * time.Second
 	}
-	for err != nil && time.Since(healed) < 2*atMost {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		if err = try(ctx, p); err != nil {
-			time.Sleep(time.Millisecond) // an error may take no time
-		}
-		cancel()
-	}
+	err := tryUntilServed(t, p, 2*atMost)
 	if took := time.Since(healed); took > atMost {
 		t.Errorf("a call was served %v after the server came to, last: %v", took, err)
 	}

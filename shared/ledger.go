@@ -21,6 +21,9 @@ type ledger struct {
 
 // report is called by the channel, for one event at a time.
 func (l *ledger) report(e scale.Event) {
+	if c := l.pool.current.Load(); c != nil && c.id == l.channel {
+		defer c.noteEvent(e.Kind)
+	}
 	if !l.count(e.Kind, e.Connection) {
 		return
 	}

@@ -21,7 +21,8 @@ const (
 	// proofLasts is how long a sign of life allows the pool to lend without a test.
 	proofLasts = 500 * time.Millisecond
 
-	// tickInterval is how often the watchdog looks while leases are out or may be taken.
+	// tickInterval is how often the watchdog looks while leases are out or may be taken, or,
+	// on a channel that watches its own connections, while they come and go.
 	// It must be at most half of proofLasts: the time of a sign of life is known only to
 	// one tick.
 	tickInterval = proofLasts / 2
@@ -29,12 +30,6 @@ const (
 	// minDoubtAge is how old a sign of life must be before an RPC that ends with
 	// Unavailable casts doubt on it.
 	minDoubtAge = 100 * time.Millisecond
-
-	// Failed dials begin between minDialPause and maxDialPause apart, at random: many
-	// clients do not come back in step, and the end of an outage is noticed within a
-	// second.
-	minDialPause = 750 * time.Millisecond
-	maxDialPause = 900 * time.Millisecond
 
 	// A slow server is not a dead one: a test may take slowServerFactor times as long as
 	// the last dial or test, if that is more than the test timeout, up to
@@ -178,7 +173,10 @@ func WithDialTimeout(d time.Duration) Option {
 
 // WithTestTimeout bounds one call of the factory's ConnectionOk. d must be above 0. The
 // default is 1 s. If the server's last answer to a dial or a test took longer than a
-// third of d, the next test may take three times as long as that answer, up to 5 s.
+// third of d, the next test may take three times as long as that answer, up to 5 s. On a
+// channel that watches its own connections (see grpcpool.Supervisor), a test that fails may
+// be made again, for 2.5 s at least, as the first may have been on a connection that the
+// channel is about to replace.
 func WithTestTimeout(d time.Duration) Option {
 	return func(cfg *config) { cfg.positive("WithTestTimeout", &cfg.testTimeout, d) }
 }
@@ -187,6 +185,11 @@ func WithTestTimeout(d time.Duration) Option {
 // before it is tested in the background. d must be above 0. The default is 1 s. The
 // answers to RPCs made on the pool are signs of life. The pool does not see RPCs made
 // on a lease's Connection.
+//
+// It has no effect on a channel that watches its own connections, as those of a
+// grpcpool.Factory do unless their probes are turned off (see grpcpool.Supervisor). With
+// leases out such a channel is tested when it has lost a connection, or when an RPC made on
+// the pool has ended with Unavailable.
 func WithTestInterval(d time.Duration) Option {
 	return func(cfg *config) { cfg.positive("WithTestInterval", &cfg.testInterval, d) }
 }

@@ -33,24 +33,29 @@ type Pool struct {
 	log     eventLog // used by the goroutine that delivers events
 
 	lastAnswer atomic.Int64 // nanoseconds that the last successful dial or test took
+	demandedAt atomic.Int64 // on the pool's clock, when demand last made the channel dial
 
 	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
 	cancel context.CancelFunc
-	wake   chan struct{} // makes the watchdog look now; holds one
+	watch  watchdog
 
 	// mu guards what follows. It is never held over I/O, a log line or a callback. No
 	// two of Pool.mu, borrows.mu, event.Queue.mu and ledger.mu are held together.
-	mu       sync.Mutex
-	attempt  *attempt  // the test and dial under way, or nil
-	lastErr  error     // of the last attempt, nil if it succeeded
-	nextDial time.Time // no dial before
-	open     map[*channel]struct{}
-	starved  uint64 // calls on channels that are closed
-	target   string // of the latest channel, or of the factory if it has one
-	closing  bool
-	ended    bool          // the last event is reported, or about to be
-	live     int           // open channels and running goroutines: what Shutdown waits for
-	drained  chan struct{} // closed when closing is set and live is 0
+	mu        sync.Mutex
+	attempt   *attempt      // the test and dial under way, or nil
+	lastErr   error         // of the last attempt, nil if it succeeded
+	nextTry   time.Time     // no attempt before, while no channel may be lent
+	nextDial  time.Time     // no dial before
+	sooner    chan struct{} // closed when nextTry is brought forward; nil while nobody waits
+	downSince time.Time     // when the first of the dials failed that have failed in a row
+	costly    int           // dials in a row that reached the server and were of no use
+	open      map[*channel]struct{}
+	starved   uint64 // calls on channels that are closed
+	target    string // of the latest channel, or of the factory if it has one
+	closing   bool
+	ended     bool          // the last event is reported, or about to be
+	live      int           // open channels and running goroutines: what Shutdown waits for
+	drained   chan struct{} // closed when closing is set and live is 0
 
 	drainTimedOutOnce sync.Once
 	drainTimedOut     chan struct{} // closed when Close has waited for the drain timeout
@@ -77,7 +82,6 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 	p := &Pool{
 		cfg:     newConfig(factory, idleTimeout, opts),
 		epoch:   time.Now(),
-		wake:    make(chan struct{}, 1),
 		open:    make(map[*channel]struct{}),
 		drained: make(chan struct{}),
 		live:    1, // the watchdog
@@ -102,21 +106,24 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 	if p.mistakes != nil {
 		p.cfg.logger.Error("grpcpool: the pool cannot be used", "error", p.mistakes)
 	}
-	go p.runWatchdog()
 	return p
 }
 
 // Get borrows the channel. It returns at once, even if ctx has ended, while the channel
 // is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
-// that all callers share. If the dial fails, Get returns its error, unless
-// WithWaitForReady is set. The next dial begins with a Get about a second later; until
-// it succeeds, other calls of Get return the same error at once.
+// that all callers share. If it fails, Get returns its error, unless WithWaitForReady is
+// set. The next one begins with a Get after a pause: 25 ms to a second at first, up to five
+// seconds after a minute without the server, and up to ten where dials reach the server and
+// fail. Until one succeeds, other calls of Get return the same error at once.
 //
 // The error matches one of these with errors.Is: grpcpool.ErrClosed;
 // grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries
 // a gRPC status.
 func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 	c, tally := p.tryLease()
+	if c == nil {
+		c, tally = p.tryProvenLease()
+	}
 	if c == nil {
 		var err error
 		if c, tally, err = p.waitForLease(ctx, p.cfg.waitForReady); err != nil {
@@ -130,7 +137,8 @@ func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 }
 
 // Invoke makes a unary RPC, and holds a lease while it runs. If there is no lease to be
-// had, its error is Get's.
+// had, its error is Get's. A channel that watches its own connections (see
+// grpcpool.Supervisor) is not tested before, unless WithWaitForReady is set.
 func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	c, err := p.leaseFor(ctx, opts)
 	if err != nil {
@@ -150,14 +158,45 @@ func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, 
 	if c, _ := p.tryLease(); c != nil {
 		return c, nil
 	}
-	wait := p.cfg.waitForReady
+	wait, own := p.cfg.waitForReady, false
 	for _, opt := range opts {
 		if o, ok := opt.(grpc.FailFastCallOption); ok {
-			wait = !o.FailFast
+			wait, own = !o.FailFast, true
 		}
+	}
+	if own || !wait {
+		if c := p.trySupervised(); c != nil {
+			return c, nil
+		}
+	}
+	if c, _ := p.tryProvenLease(); c != nil {
+		return c, nil
 	}
 	c, _, err := p.waitForLease(ctx, wait)
 	return c, err
+}
+
+// trySupervised takes a lease for an RPC of a supervised channel that has not failed: the
+// channel proves a connection that was quiet before it sends a call there, and has calls
+// wait while it makes a connection. It does not do for WithWaitForReady: the RPC itself
+// might fail fast.
+func (p *Pool) trySupervised() *channel {
+	c := p.current.Load()
+	if c == nil || !c.supervised.Load() || c.health.Load() == failed {
+		return nil
+	}
+	if _, ok := c.acquire(); !ok {
+		return nil
+	}
+	return c
+}
+
+// tryProvenLease takes a lease if the channel itself can prove that it lives.
+func (p *Pool) tryProvenLease() (c *channel, tally uint64) {
+	if c = p.current.Load(); c == nil || !c.proveByItself() {
+		return nil, 0
+	}
+	return p.tryLease()
 }
 
 // tryLease takes a lease if it need not wait for one, and otherwise returns nil. tally
@@ -191,6 +230,9 @@ func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally u
 	for {
 		if c, tally = p.tryLease(); c != nil {
 			return c, tally, nil
+		}
+		if c = p.current.Load(); c != nil && c.proveByItself() {
+			continue
 		}
 		a, err := p.join(ctx, wait)
 		if err != nil {
@@ -280,6 +322,7 @@ func (p *Pool) stopLending() {
 	p.closing = true
 	p.mu.Unlock()
 	p.cancel()
+	p.endWatchdog()
 	if c != nil {
 		c.retire()
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
-	"github.com/davidwartell/go-grpcpool/internal/jitter"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -32,19 +31,27 @@ func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 		p.mu.Lock()
 		running, last := p.attempt, p.lastErr
 		a, pause, err := p.joinOrBeginLocked(ctx)
+		var sooner <-chan struct{}
+		if pause > 0 && wait {
+			sooner = p.soonerLocked()
+		}
 		p.mu.Unlock()
 		if a != nil && a == running && last != nil && !wait {
+			p.demand()
 			return nil, last
 		}
 		if a != nil || err != nil {
 			return a, err
 		}
+		p.demand()
 		if !wait {
 			return nil, last
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
+		case <-sooner:
+			timer.Stop()
 		case <-p.ctx.Done():
 			timer.Stop()
 		case <-ctx.Done():
@@ -66,7 +73,7 @@ func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, pause time.Du
 	}
 	c := p.current.Load()
 	if c == nil || c.health.Load() == failed {
-		if pause = time.Until(p.nextDial); pause > 0 {
+		if pause = time.Until(p.nextTry); pause > 0 {
 			return nil, pause, nil
 		}
 	}
@@ -102,6 +109,9 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	p.mu.Lock()
 	before := p.lastErr
 	p.attempt, p.lastErr = nil, err
+	if err == nil {
+		p.downSince = time.Time{}
+	}
 	p.mu.Unlock()
 	p.reportChange(before, err)
 	a.err = err
@@ -121,10 +131,14 @@ func (p *Pool) reportChange(before, now error) {
 }
 
 // renew tests c, and replaces it if it fails. A channel that has failed before is not
-// tested again before the dial, as that could cost a test timeout each time.
+// tested again before the dial, as that could cost a test timeout each time; unless it is
+// supervised.
 func (p *Pool) renew(ctx context.Context, c *channel) error {
+	if c != nil && c.askSupervised() {
+		return p.renewSupervised(ctx, c)
+	}
 	if c != nil && c.health.Load() != failed {
-		err := p.test(ctx, c)
+		err := p.test(ctx, c, p.testTimeout())
 		if err == nil {
 			return nil
 		}
@@ -135,29 +149,15 @@ func (p *Pool) renew(ctx context.Context, c *channel) error {
 		return p.dial(ctx)
 	}
 	err := p.dial(ctx)
-	if err != nil && c != nil && c.conn.GetState() == connectivity.Ready && p.test(ctx, c) == nil {
+	if err != nil && c != nil && c.conn.GetState() == connectivity.Ready && p.test(ctx, c, p.testTimeout()) == nil {
 		return nil // no other channel could be dialled, but this one works again
 	}
 	return err
 }
 
-// postponeDial postpones the next dial if c, which has just failed, is younger than the
-// pause between dials. Otherwise a server that accepts connections and fails at once
-// would be dialled in a loop.
-func (p *Pool) postponeDial(c *channel) bool {
-	due := p.epoch.Add(c.born + dialPause())
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Now().After(due) {
-		return false
-	}
-	p.nextDial = due
-	return true
-}
-
 // test asks the factory whether c is alive.
-func (p *Pool) test(ctx context.Context, c *channel) error {
-	ctx, cancel := context.WithTimeout(ctx, p.testTimeout())
+func (p *Pool) test(ctx context.Context, c *channel, atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	ctx, end := p.trace(ctx, OpTest)
 	start := p.now()
@@ -168,6 +168,7 @@ func (p *Pool) test(ctx context.Context, c *channel) error {
 	}
 	end(err)
 	took := p.now() - start
+	c.recovery.silent = err != nil && ctx.Err() != nil
 	p.counts.tests.Add(1)
 	if err == nil {
 		p.noteAnswer(took)
@@ -245,9 +246,7 @@ func (p *Pool) dial(ctx context.Context) error {
 	p.counts.dials.Add(1)
 	if err != nil {
 		p.counts.dialsFailed.Add(1)
-		p.mu.Lock()
-		p.nextDial = start.Add(dialPause())
-		p.mu.Unlock()
+		p.noteFailedDial(start, err)
 		failed := Event{Kind: EventOpenFailed, Channel: l.channel, Took: took, Text: err.Error()}
 		if !errors.As(err, new(*stuckError)) { // its connections may still be open
 			failed.Connections = l.openConnections()
@@ -256,7 +255,8 @@ func (p *Pool) dial(ctx context.Context) error {
 		return asNotOK(err)
 	}
 	p.noteAnswer(took)
-	return p.install(&channel{pool: p, conn: conn, inspector: inspector, ledger: l, id: l.channel, born: p.now()}, took)
+	watcher, _ := inspector.(grpcpool.Supervisor)
+	return p.install(&channel{pool: p, conn: conn, inspector: inspector, watcher: watcher, ledger: l, id: l.channel, born: p.now()}, took)
 }
 
 // newConnection asks the factory for a channel, and for its inspector if the factory
@@ -305,6 +305,7 @@ func (p *Pool) askFactory(ctx context.Context, l *ledger) (*grpc.ClientConn, grp
 func (p *Pool) install(c *channel, took time.Duration) error {
 	c.idle.since = c.born
 	c.prove(c.born)
+	c.askSupervised()
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
@@ -315,9 +316,12 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 	old := p.current.Swap(c)
 	p.open[c] = struct{}{}
 	p.live++
-	p.nextDial = time.Time{}
+	p.nextTry, p.nextDial = time.Time{}, time.Time{}
 	p.target = c.conn.Target()
 	p.mu.Unlock()
+	if c.supervised.Load() && c.lastProof() < 0 {
+		c.noteEvent(EventLost) // it was lost before events of c could be told to it
+	}
 	p.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
 	if old != nil {
 		p.counts.replaced.Add(1)
@@ -329,9 +333,4 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 		}
 	}
 	return nil
-}
-
-// dialPause returns a random time between failed dials.
-func dialPause() time.Duration {
-	return jitter.Between(minDialPause, maxDialPause)
 }

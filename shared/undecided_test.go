@@ -58,11 +58,19 @@ func roundTrip(t *testing.T, s testpb.TestService_FullDuplexCallClient) {
 // nothing: a second channel would only break the bound on connections, and leave
 // those who wait on the first one there.
 func TestAChannelThatIsFullIsNotReplaced(t *testing.T) {
-	for name, ping := range map[string]grpcpool.PingFunc{"the health service": grpcpool.HealthPing, "the program's ping": anyAnswer} {
+	for name, test := range map[string]struct {
+		ping   grpcpool.PingFunc
+		dial   []grpc.DialOption
+		tested bool
+	}{
+		"the health service": {grpcpool.HealthPing, unwatched(), true},
+		"the program's ping": {anyAnswer, unwatched(), true},
+		"watched":            {grpcpool.HealthPing, nil, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, server := inMemoryWith(t, []grpcpooltest.Option{grpcpooltest.WithServerOptions(grpc.MaxConcurrentStreams(5))},
-					grpcpool.WithPing(ping), grpcpool.WithDialOptions(scale.WithMaxConnections(2)))
+					grpcpool.WithPing(test.ping), grpcpool.WithDialOptions(scale.WithMaxConnections(2)), grpcpool.WithDialOptions(test.dial...))
 				streams := make([]testpb.TestService_FullDuplexCallClient, 0, 10)
 				for range 10 { // all that two connections of five allow
 					streams = append(streams, openStream(t, p))
@@ -73,8 +81,8 @@ func TestAChannelThatIsFullIsNotReplaced(t *testing.T) {
 					served <- err
 				}()
 				time.Sleep(time.Minute)
-				if s := p.Stats(); server.Accepted() != 2 || s.Replaced != 0 || s.Channels != 1 || s.State != shared.StateReady || s.Tests == 0 {
-					t.Errorf("%d connections, %d channels replaced, %d open, %s, %d tests; want 2, 0, 1, ready, some", server.Accepted(), s.Replaced, s.Channels, s.State, s.Tests)
+				if s := p.Stats(); server.Accepted() != 2 || s.Replaced != 0 || s.Channels != 1 || s.State != shared.StateReady || (s.Tests > 0) != test.tested {
+					t.Errorf("%d connections, %d channels replaced, %d open, %s, %d tests; want 2, 0, 1, ready, some: %v", server.Accepted(), s.Replaced, s.Channels, s.State, s.Tests, test.tested)
 				}
 				if err := streams[0].CloseSend(); err != nil {
 					t.Error(err)

@@ -2,6 +2,7 @@ package shared
 
 import (
 	"math"
+	"sync"
 	"time"
 )
 
@@ -14,33 +15,91 @@ type idleness struct {
 	since time.Duration // on the pool's clock, when the watchdog first saw it
 }
 
-// runWatchdog lets signs of life expire, tests the channel while leases are out, closes
-// it when idle, and reports leases that are out too long. While leases are out, or may
-// be taken without an attempt, it looks every tickInterval. Otherwise it sleeps until
-// something is due, or until an attempt wakes it.
-func (p *Pool) runWatchdog() {
-	defer p.finished()
-	timer := time.NewTimer(never)
-	defer timer.Stop()
-	last := p.now()
-	for {
-		now := p.now()
-		timer.Reset(p.check(now, last))
-		last = now
-		select {
-		case <-p.ctx.Done():
-			return
-		case <-p.wake:
-		case <-timer.C:
-		}
-	}
+// watchdog lets signs of life expire, tests the channel while leases are out, closes it when
+// idle, and reports leases that are out too long. It is a timer, and runs on a goroutine only
+// while it looks.
+//
+// While leases are out, or may be taken without an attempt, it looks every tickInterval.
+// Otherwise it sleeps until something is due, or until somebody wakes it. If the channel is
+// supervised, it also sleeps while leases are out, when none was granted or returned between
+// two looks: the channel then wakes it (channel.stir) with the next grant or the last return.
+type watchdog struct {
+	mu      sync.Mutex  // guards what follows; innermost, as nothing is called under it
+	timer   *time.Timer // nil before it is first needed
+	armed   bool        // the timer runs, or has fired and its look has not begun
+	looking bool
+	again   bool // look once more
+	ended   bool
+
+	last time.Duration // when it last looked; owned by the look
 }
 
 // wakeWatchdog makes the watchdog look now.
 func (p *Pool) wakeWatchdog() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // it is about to look anyway
+	w := &p.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.ended:
+	case w.looking:
+		w.again = true
+	default:
+		p.armLocked(0)
+	}
+}
+
+// armLocked has the watchdog look in d, and not later.
+func (p *Pool) armLocked(d time.Duration) {
+	w := &p.watch
+	switch {
+	case w.timer == nil:
+		w.timer = time.AfterFunc(d, p.look)
+	case w.armed && !w.timer.Stop():
+		return // it has fired
+	default:
+		w.timer.Reset(d)
+	}
+	w.armed = true
+}
+
+// endWatchdog ends the watchdog. A look under way goes on, and counts in Pool.live.
+func (p *Pool) endWatchdog() {
+	w := &p.watch
+	w.mu.Lock()
+	looks := w.looking || w.armed && !w.timer.Stop() // the look that has begun, or is about to, ends it
+	first := !w.ended
+	w.ended = true
+	w.mu.Unlock()
+	if first && !looks {
+		p.finished()
+	}
+}
+
+// look is called by the timer.
+func (p *Pool) look() {
+	w := &p.watch
+	w.mu.Lock()
+	w.armed, w.looking = false, true
+	for !w.ended {
+		w.again = false
+		w.mu.Unlock()
+		now := p.now()
+		next := p.check(now, w.last)
+		w.last = now
+		w.mu.Lock()
+		if !w.again {
+			w.looking = false
+			if next != never && !w.ended {
+				p.armLocked(next)
+			}
+			break
+		}
+	}
+	w.looking = false
+	ended := w.ended
+	w.mu.Unlock()
+	if ended {
+		p.finished()
 	}
 }
 
@@ -64,6 +123,9 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	silent := now - time.Duration(c.provenAt.Load())
 	doubted := c.doubted.Swap(false)
 	expired := silent >= proofLasts && c.health.CompareAndSwap(proven, unproven)
+	if c.askSupervised() {
+		return p.checkSupervised(c, now, doubted || c.lost.Load())
+	}
 	seen := c.tally.Load()
 	if seen&leases == 0 {
 		next := p.checkIdle(c, seen, now)
@@ -82,10 +144,34 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	return tickInterval
 }
 
+// checkSupervised is the rest of checkChannel for a supervised channel. doubted is whether
+// there is a reason to test it.
+func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time.Duration {
+	next, before := never, c.idle.seen
+	seen := c.tally.Load()
+	if seen&leases == 0 {
+		next = p.checkIdle(c, seen, now)
+	} else {
+		c.idle = idleness{seen: seen &^ resting, since: now}
+		if doubted || c.health.Load() == failed {
+			if pause := p.renewInBackground(); pause > 0 {
+				next = pause // an attempt that runs wakes the watchdog at its end
+			}
+		}
+	}
+	if c.health.Load() == proven {
+		next = min(next, max(time.Duration(c.provenAt.Load())+proofLasts-now, time.Millisecond))
+	}
+	if seen&resting == 0 && (seen != before || !c.rest(seen)) {
+		next = min(next, tickInterval)
+	}
+	return next
+}
+
 // checkIdle closes c when it has had no lease for the idle timeout.
 func (p *Pool) checkIdle(c *channel, seen uint64, now time.Duration) time.Duration {
-	if seen != c.idle.seen { // leases have come and gone
-		c.idle = idleness{seen: seen, since: now}
+	if seen&^resting != c.idle.seen { // leases have come and gone
+		c.idle = idleness{seen: seen &^ resting, since: now}
 	}
 	if p.cfg.idleTimeout <= 0 {
 		return never

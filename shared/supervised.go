@@ -1,0 +1,218 @@
+package shared
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool/internal/pause"
+)
+
+// A channel is supervised if it watches its own connections, as those of package scale do.
+// It knows more than the pool, so the pool leaves to it what it does by itself:
+//
+//   - What the channel has proved is not tested. A lease is tested for by the PingFunc
+//     when the channel's own proof is older than proofLasts.
+//   - While leases are out, nothing is tested at intervals. A connection that ends, or an
+//     RPC that ends with Unavailable, prompts a test.
+//   - A channel that has lost its connections makes new ones. The pool waits for them, and
+//     dials no other channel beside it for ownRecovery. A new connection prompts a test.
+//
+// A channel with a connection that fails its test is replaced as any other: the
+// connection lives, so the channel will not do anything about it.
+
+const (
+	// ownRecovery is for how long the pool leaves a channel that has failed to itself.
+	// Then it dials another, in case the channel is at fault and not the network; and so on
+	// each time that twice as long has passed, up to longestRecovery.
+	ownRecovery     = 10 * time.Second
+	longestRecovery = time.Minute
+
+	// A test that has failed is made again, furtherTest long: when that is over, the channel
+	// has ejected a connection that was dead, and has another where one can be had. The
+	// last of mostTests comes when the second was on such a connection too.
+	furtherTest = 2500 * time.Millisecond
+	mostTests   = 3
+
+	// demandPause is how often callers who are turned away make the channel dial. It
+	// decides by itself how soon it does.
+	demandPause = 25 * time.Millisecond
+)
+
+// recovery is what attempts remember of a supervised channel that has failed its test.
+type recovery struct {
+	since    time.Duration // on the pool's clock, when it failed; 0 if it has not
+	patience time.Duration // how long it is left to itself
+	until    time.Duration // it is left to itself until then
+	silent   bool          // its last test had no answer
+}
+
+// begin notes that the channel has failed its test.
+func (r *recovery) begin(now time.Duration) {
+	if r.since == 0 {
+		r.since, r.patience, r.until = now, ownRecovery, now+ownRecovery
+	}
+}
+
+// extend leaves the channel to itself for longer, as another could not be had either.
+func (r *recovery) extend(now time.Duration) {
+	r.patience = min(2*r.patience, longestRecovery)
+	r.until = now + r.patience
+}
+
+// askSupervised asks the channel whether it watches its connections.
+func (c *channel) askSupervised() bool {
+	if c.watcher == nil {
+		return false
+	}
+	now := c.watcher.Supervised()
+	if !now && c.conn.GetState() == connectivity.Idle {
+		return c.supervised.Load() // gRPC has closed its unused connections, and a test would open them again
+	}
+	if c.supervised.Load() != now {
+		c.supervised.Store(now)
+	}
+	return now
+}
+
+// lastProof is when the channel last had proof that a connection was alive, on the pool's
+// clock; negative if it has none.
+func (c *channel) lastProof() time.Duration {
+	at := c.watcher.LastProof()
+	if at.IsZero() {
+		return -1
+	}
+	return at.Sub(c.pool.epoch)
+}
+
+// proveByItself takes over the channel's own proof of life, unless it is too old. It does
+// not if the channel has failed its test, or has lost a connection since.
+func (c *channel) proveByItself() bool {
+	if c.watcher == nil || c.health.Load() == failed || c.lost.Load() || !c.askSupervised() {
+		return false
+	}
+	at := c.lastProof()
+	if at < 0 || c.pool.now()-at >= proofLasts {
+		return false
+	}
+	c.prove(at)
+	c.pool.wakeWatchdog() // so that the proof expires
+	return true
+}
+
+// noteEvent is told what happened to a connection of c.
+func (c *channel) noteEvent(kind EventKind) {
+	if c.watcher == nil {
+		return
+	}
+	switch kind {
+	case EventDialled:
+		c.regained.Store(true)
+		if c.health.Load() == failed {
+			c.pool.tryNow()
+		}
+	case EventLost, EventEjected:
+		c.lost.Store(true)
+		c.health.CompareAndSwap(proven, unproven)
+		if c.tally.Load()&leases != 0 {
+			c.pool.wakeWatchdog()
+		}
+	default: // a connection that ends in good order is no loss
+	}
+}
+
+// renewSupervised tests c. If c fails, it is left to itself, or replaced.
+func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
+	if c.proveByItself() {
+		return nil
+	}
+	if c.health.Load() != failed {
+		c.recovery = recovery{}
+	}
+	c.regained.Store(false)
+	err := p.testAgain(ctx, c)
+	for err != nil && ctx.Err() == nil && c.regained.Swap(false) { // c has a connection that the test was not on
+		err = p.testAgain(ctx, c)
+	}
+	if err == nil {
+		c.recovery = recovery{}
+		return nil
+	}
+	c.health.Store(failed)
+	now := p.now()
+	c.recovery.begin(now)
+	if c.leftToItself(now) {
+		p.postponeTry(pause.Refused(now - c.recovery.since))
+		return err
+	}
+	if p.postponeDial(c) {
+		return err
+	}
+	if dialErr := p.dial(ctx); dialErr != nil {
+		c.recovery.extend(p.now())
+		return dialErr
+	}
+	return nil
+}
+
+// testAgain tests c, and again if a test that has failed may have been on a connection that
+// is dead or has just ended: by then c has another where one can be had. A channel that has
+// failed before is tested once.
+func (p *Pool) testAgain(ctx context.Context, c *channel) error {
+	atMost := p.testTimeout()
+	for tests := 1; ; tests++ {
+		c.lost.Store(false)
+		start := p.now()
+		err := p.test(ctx, c, atMost)
+		if err == nil || ctx.Err() != nil || c.recovery.since > 0 || !c.otherConnection(start) {
+			return err
+		}
+		if tests > 1 && !c.lost.Load() || tests == mostTests {
+			return err
+		}
+		atMost = max(atMost, furtherTest)
+	}
+}
+
+// otherConnection reports whether a further test of c, after one that began at start and
+// failed, may be on another connection.
+func (c *channel) otherConnection(start time.Duration) bool {
+	switch c.conn.GetState() {
+	case connectivity.Ready: // unless the channel has proved meanwhile that it lives, and only the test has no answer
+		return !c.recovery.silent || c.lastProof() < start
+	case connectivity.Idle, connectivity.Connecting: // unless the test has waited for it in vain
+		return !c.recovery.silent
+	case connectivity.TransientFailure, connectivity.Shutdown:
+	}
+	return false
+}
+
+// leftToItself reports whether c, which has just failed its test, will recover by itself
+// if anything can: it has no connection, or one that it is about to find dead.
+func (c *channel) leftToItself(now time.Duration) bool {
+	if now >= c.recovery.until {
+		return false
+	}
+	switch c.conn.GetState() {
+	case connectivity.Idle, connectivity.Connecting, connectivity.TransientFailure:
+		return true
+	case connectivity.Ready:
+		return c.recovery.silent && now-c.lastProof() > c.pool.testTimeout()
+	case connectivity.Shutdown:
+	}
+	return false
+}
+
+// demand tells a channel that has lost its connections that a caller was turned away: it
+// dials more often while there is somebody to dial for.
+func (p *Pool) demand() {
+	c := p.current.Load()
+	if c == nil || c.health.Load() != failed || !c.supervised.Load() {
+		return
+	}
+	last, now := p.demandedAt.Load(), int64(p.now())
+	if now-last >= int64(demandPause) && p.demandedAt.CompareAndSwap(last, now) {
+		c.conn.Connect()
+	}
+}
