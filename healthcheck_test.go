@@ -153,14 +153,14 @@ func TestAServerThatSaysThatItIsUnwellIsNotDialledAnew(t *testing.T) {
 				f := plainFactory(t, server.Target(), grpcpool.WithDialOptions(server.DialOptions()...))
 				pool := shared.New(f, 0)
 				defer pool.Close()
-				lease, err := pool.Get(t.Context()) // so that the pool tests in the background too
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer lease.Return()
 				say(server, &unavailable)
 				for range 60 {
 					time.Sleep(time.Second)
+					lease, err := pool.Get(t.Context()) // the last proof is old, so the pool tests
+					if err != nil {
+						t.Fatal(err)
+					}
+					lease.Return()
 					if _, err := testpb.NewTestServiceClient(pool).EmptyCall(t.Context(), &testpb.Empty{}); err != nil {
 						t.Fatal(err)
 					}
