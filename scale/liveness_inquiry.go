@@ -60,6 +60,7 @@ type inquiry struct {
 	conn     *connection
 	window   *probeWindow // begun with it
 	opened   int64
+	awaited  bool // calls wait for the answer
 	patience time.Duration
 	deadline time.Duration // on the connection's clock
 	stalls   int
@@ -80,8 +81,8 @@ type inquiry struct {
 
 // inquire finds out whether c is alive and does what follows. It reports whether c is to
 // be probed again later.
-func (c *connection) inquire(patience time.Duration) bool {
-	i := &inquiry{conn: c, window: c.window.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
+func (c *connection) inquire(window *probeWindow, awaited bool, patience time.Duration) bool {
+	i := &inquiry{conn: c, window: window, opened: c.tap.Opened(), awaited: awaited, patience: patience, takenAt: -1}
 	i.deadline = i.window.at + patience
 	found := i.find()
 	i.note(found)
@@ -100,7 +101,7 @@ func (c *connection) inquire(patience time.Duration) bool {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if c.probing.Load() || !c.takeForProbe() { // the last probe has not come back, or there is no stream
+	if i.awaited || c.probing.Load() || !c.takeForProbe() { // calls wait, the last probe has not come back, or there is no stream
 		i.askHTTP2()
 		return i.await()
 	}
@@ -169,6 +170,7 @@ func (i *inquiry) pause(d time.Duration) bool {
 	case answered := <-i.reply:
 		i.noteReply(answered)
 	case <-acknowledged:
+	case <-i.conn.hurry: // await asks HTTP/2 now, if it has not
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
 	}
@@ -189,7 +191,10 @@ func (i *inquiry) gather() {
 	}
 	select {
 	case <-i.question.Answered():
-		i.acknowledged = true
+		if !i.acknowledged {
+			i.acknowledged = true
+			i.conn.noteProved(i.window)
+		}
 	default:
 	}
 	p, known := i.conn.tap.Progress()

@@ -156,7 +156,7 @@ func TestCredentialsThatCannotBeHadSayNothingOfTheServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				creds := new(tokens)
-				l := newLinked(t, serverConfig{}, grpc.WithPerRPCCredentials(creds))
+				l := newLinked(t, serverConfig{}, grpc.WithPerRPCCredentials(creds), scale.WithIdleProbeInterval(0))
 				s := l.stream(t)
 				elapse(time.Second)
 				creds.get.Store(&get)
@@ -188,7 +188,7 @@ func TestAnyStatusOfTheServerIsLife(t *testing.T) {
 						return err
 					}),
 				} {
-					l := newLinked(t, serverConfig{options: []grpc.ServerOption{refuses}}, probe)
+					l := newLinked(t, serverConfig{options: []grpc.ServerOption{refuses}}, probe, scale.WithIdleProbeInterval(0))
 					l.stream(t)
 					elapse(time.Minute)
 					if sub := l.subchannel(); sub.ProbesFailed != 0 || sub.Opened != 1 || sub.Probes < 100 {
@@ -254,7 +254,7 @@ func echoes(t *testing.T, s testpb.TestService_FullDuplexCallClient) {
 func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 	for _, limit := range []uint32{1, 4, 9} {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLinked(t, serverConfig{limit: limit}, scale.WithMaxConnections(1))
+			l := newLinked(t, serverConfig{limit: limit}, scale.WithMaxConnections(1), scale.WithIdleProbeInterval(0))
 			streams := make([]testpb.TestService_FullDuplexCallClient, 0, limit)
 			for range limit {
 				streams = append(streams, l.stream(t))

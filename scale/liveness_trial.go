@@ -145,6 +145,11 @@ type askedConn struct {
 	last answer.Answer
 }
 
+// NewStream implements grpc.ClientConnInterface.
+func (a *askedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return a.ClientConnInterface.NewStream(asProbe(ctx), desc, method, opts...) //nolint:wrapcheck // the RPC's status
+}
+
 // Invoke implements grpc.ClientConnInterface.
 func (a *askedConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	stream, err := a.NewStream(ctx, new(grpc.StreamDesc), method, opts...)

@@ -86,7 +86,7 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 	if s.waiting.Load() == 0 { // otherwise this call has to wait for its turn
 		if c, exceeded := s.takeFree(); c != nil {
 			if exceeded {
-				s.grow()
+				s.growBeyondSoft()
 			}
 			return c, nil
 		}
@@ -97,19 +97,25 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 			return c, nil
 		}
 	}
-	if w := s.enqueue(priority); w != nil {
+	c, w := s.enqueue(priority)
+	if w != nil {
 		return s.wait(ctx, w)
 	}
-	return nil, nil //nolint:nilnil // see above
+	return c, nil
 }
 
-// enqueue puts a call into the queue. It returns nil if there is no connection to wait for.
-func (s *subchannel) enqueue(priority bool) (w *waiter) {
+// enqueue puts a call into the queue, unless only quiet connections were in its way and it
+// gets a stream at once. It returns neither if there is no connection to wait for.
+func (s *subchannel) enqueue(priority bool) (c *connection, w *waiter) {
 	s.update(func(e *effects) {
 		if !s.servingLocked() {
 			return
 		}
-		s.calledLocked(e)
+		if s.calledLocked() && s.queue.length == 0 {
+			if c, _ = s.takeFree(); c != nil {
+				return
+			}
+		}
 		w = s.waiters.get()
 		if priority {
 			s.queue.pushFront(w)
@@ -120,7 +126,7 @@ func (s *subchannel) enqueue(priority bool) (w *waiter) {
 		s.stats.waited++
 		s.serveLocked(e)
 	})
-	return w
+	return c, w
 }
 
 // takeFree takes a stream that is free, from the oldest connection first, so that the

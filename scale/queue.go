@@ -125,6 +125,8 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 	switch {
 	case len(ready) == 0:
 		b.WriteString("no connection is up")
+	case s.awaitedLocked():
+		b.WriteString("its connection was unused for a while, and has not shown yet that it is alive")
 	case s.eachLocked() == 0:
 		b.WriteString("the server allows none (limit 0)")
 	default:

@@ -140,10 +140,11 @@ func TestAResetIsNoticedAtOnce(t *testing.T) {
 	})
 }
 
+// How soon depends on how long it has been idle; see quiet_test.go.
 func TestAnIdleConnectionThatDiedIsEjected(t *testing.T) {
 	for _, after := range []time.Duration{0, 1, 333 * time.Millisecond, 10 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLinked(t, serverConfig{})
+			l := newLinked(t, serverConfig{}, scale.WithIdleProbeInterval(0))
 			if err := l.call(); err != nil {
 				t.Fatal(err)
 			}
@@ -295,7 +296,7 @@ func TestASlowOrLossyNetworkIsNotADeadOne(t *testing.T) {
 
 func TestTrafficThatProvesAConnectionAliveSparesItProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLinked(t, serverConfig{})
+		l := newLinked(t, serverConfig{}, scale.WithIdleProbeInterval(0))
 		stop := l.calls(1, 5*time.Millisecond)
 		elapse(time.Minute)
 		if sub := l.subchannel(); sub.Probes != 0 {
