@@ -131,7 +131,7 @@ func (s *subchannel) armProbeLocked(c *connection) {
 	case c.restsLocked(set.probeInterval):
 		wait = untilBeat(wait)
 	case c.doubt != doubtQuiet: // otherwise a call that begins meanwhile has it armed anew
-		wait = min(wait, c.doubled(scaled(set.probeInterval, busyShare)))
+		wait = min(wait, c.doubled(min(scaled(set.probeInterval, busyShare), provedEnough/2)))
 	}
 	s.armLocked(&c.probeTimer, max(wait, time.Millisecond), c.probeTick)
 }

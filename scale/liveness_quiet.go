@@ -211,7 +211,7 @@ func (c *connection) noteProved(w *probeWindow) {
 // serveProvedLocked lets c take the calls that wait for it, if it has been proved.
 func (c *connection) serveProvedLocked(e *effects) {
 	if c.awaited && c.doubt == doubtQuiet && c.provedLatelyLocked() {
+		c.trustLocked(e)
 		c.useLocked()
-		e.serve = true
 	}
 }

@@ -427,7 +427,7 @@ func TestRandomCallsOnConnectionsThatFallQuiet(t *testing.T) {
 		l.link.Delay(5 * time.Millisecond)
 		var wg sync.WaitGroup
 		for caller := range uint64(20) {
-			rng := rand.New(rand.NewPCG(caller, 1)) //nolint:gosec // the same every time
+			rng := rand.New(rand.NewPCG(caller, 1))
 			wg.Go(func() {
 				for range 100 {
 					time.Sleep(time.Duration(rng.ExpFloat64() * float64(rng.IntN(20)) * float64(time.Second)))
