@@ -208,9 +208,10 @@ func (c *connection) noteProved(w *probeWindow) {
 	c.sub.update(c.serveProvedLocked)
 }
 
-// serveProvedLocked lets c take the calls that wait for it, if it has been proved.
+// serveProvedLocked lets c, if it has been proved, take the calls that wait for it, or those
+// that a younger connection gets instead of it.
 func (c *connection) serveProvedLocked(e *effects) {
-	if c.awaited && c.doubt == doubtQuiet && c.provedLatelyLocked() {
+	if c.doubt == doubtQuiet && (c.awaited || c.overtakenLocked()) && c.provedLatelyLocked() {
 		c.trustLocked(e)
 		c.useLocked()
 	}

@@ -386,21 +386,63 @@ func TestLastProofIsThatOfTheLastProbeWhileNobodyCalls(t *testing.T) {
 	})
 }
 
-// A burst needs two connections. Calls that follow go to the older one again, although it
-// was quiet in between, so that the younger one is closed.
+// end ends a stream.
+func end(s testpb.TestService_FullDuplexCallClient) {
+	_ = s.CloseSend()
+	_, _ = s.Recv()
+}
+
+// Streams fill the older connection, and calls go to a younger one. When the streams have
+// ended the calls come back, and the younger connection is closed.
 func TestAQuietConnectionDoesNotLoseItsCallsToAYoungerOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, _ := newWatched(t, serverConfig{limit: 20, delay: time.Second})
-		if err := hammer(t.Context(), l.stub, 38, 3); len(err) > 0 || l.connections() != 2 {
-			t.Fatalf("%d connections: %v", l.connections(), err)
+		l, _ := newWatched(t, serverConfig{limit: 20}, scale.WithShrinkAfter(10*time.Second))
+		streams := make([]testpb.TestService_FullDuplexCallClient, 0, 19)
+		for range 19 {
+			streams = append(streams, l.stream(t))
 		}
-		l.server.delay = func() time.Duration { return 0 }
-		stop := l.calls(1, 400*time.Millisecond)
-		defer stop()
-		elapse(3 * time.Minute)
+		defer l.calls(1, 20*time.Millisecond)()
+		elapse(5 * time.Second)
+		if n := l.connections(); n != 2 {
+			t.Fatalf("%d connections, want 2", n)
+		}
+		for _, s := range streams {
+			end(s)
+		}
+		elapse(30 * time.Second)
 		if n := l.connections(); n != 1 {
-			t.Errorf("%d connections after three minutes of a call now and then", n)
+			t.Errorf("%d connections for one caller", n)
 		}
+	})
+}
+
+// Without a limit of the server a call may go beyond the soft limit of a connection in use.
+// A quiet one with room is woken, and takes the next.
+func TestAQuietConnectionTakesCallsBeforeAnotherIsOverloaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		l, _ := newWatched(t, serverConfig{}, scale.WithStreamsPerUnlimitedConnection(5), scale.WithShrinkAfter(0))
+		streams := make([]testpb.TestService_FullDuplexCallClient, 0, 6)
+		for range 6 {
+			streams = append(streams, l.stream(t))
+		}
+		end(streams[4])
+		end(streams[5])
+		defer l.calls(1, 20*time.Millisecond)()
+		elapse(10 * time.Second)
+		l.server.delay = func() time.Duration { <-gate; return 0 }
+		elapse(20 * time.Millisecond) // the caller's call stays
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { _ = l.call() })
+			synctest.Wait()
+		}
+		conns := l.subchannel().Connections
+		if len(conns) != 2 || conns[0].InFlight > 6 || conns[1].InFlight < 3 {
+			t.Errorf("the connections are %+v", conns)
+		}
+		close(gate)
+		wg.Wait()
 	})
 }
 
