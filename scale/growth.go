@@ -2,6 +2,7 @@ package scale
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -30,6 +31,9 @@ func (s *subchannel) growLocked(e *effects) {
 	}
 	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
 		return // the suspected ones may go on, and take the calls then
+	}
+	if s.anyInDoubtLocked() {
+		return // it may take the calls soon, or its successor
 	}
 	want := s.missingLocked(demand)
 	if want <= 0 {
@@ -71,6 +75,11 @@ func (s *subchannel) missingLocked(demand int64) int {
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
 	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
+}
+
+// anyInDoubtLocked reports whether one of the connections is in doubt.
+func (s *subchannel) anyInDoubtLocked() bool {
+	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool { return c.doubt != doubtNone })
 }
 
 // grow dials more connections if they are needed.
