@@ -267,40 +267,38 @@ func TestStreamsOutliveAStopOfTheirOwnProcess(t *testing.T) {
 // Row 26, with real processes: a plain channel beside ours shows what the stop by itself
 // costs, which is nothing.
 func TestStreamsOutliveAStopOfTheServersProcess(t *testing.T) {
-	for _, limit := range []int{0, 30} { // 30: several connections
-		for _, stop := range []time.Duration{longestStop, rand.N(longestStop)} {
-			t.Run(fmt.Sprintf("limit %d, %v", limit, stop), func(t *testing.T) {
-				t.Parallel()
-				server := startProcess(t, fmt.Sprint("server ", limit))
-				addr := server.line(t)
-				plain, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer plain.Close()
-				c := newChannel(t, addr)
-				ours, theirs := streams(t, c.stub, manyStreams), []testpb.TestService_FullDuplexCallClient(nil)
-				if limit == 0 { // where it is 30, a plain channel has no room for calls beside them
-					theirs = streams(t, testpb.NewTestServiceClient(plain), manyStreams)
-				}
-				if lost := countLost(ours); lost > 0 {
-					t.Fatalf("%d streams were lost at first", lost)
-				}
-				endOurs, endTheirs := traffic(c.stub, 100*time.Millisecond), traffic(testpb.NewTestServiceClient(plain), 100*time.Millisecond)
-				suspend(t, server)
-				<-time.After(stop)
-				resume(t, server)
-				made, failed := endOurs()
-				plainMade, plainFailed := endTheirs()
-				if lost, plainLost := countLost(ours), countLost(theirs); lost+plainLost > 0 || failed+plainFailed > 0 {
-					t.Errorf("%d streams were lost, and %d of %d calls failed; of the plain channel %d, and %d of %d",
-						lost, failed, made, plainLost, plainFailed, plainMade)
-				}
-				if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected+sub.Lost > 0 {
-					t.Errorf("after the stop: %+v", sub)
-				}
-			})
-		}
+	for limit, stop := range map[int]time.Duration{0: longestStop, 30: rand.N(longestStop)} { // 30: several connections
+		t.Run(fmt.Sprintf("limit %d, %v", limit, stop), func(t *testing.T) {
+			t.Parallel()
+			server := startProcess(t, fmt.Sprint("server ", limit))
+			addr := server.line(t)
+			plain, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer plain.Close()
+			c := newChannel(t, addr)
+			ours, theirs := streams(t, c.stub, manyStreams), []testpb.TestService_FullDuplexCallClient(nil)
+			if limit == 0 { // where it is 30, a plain channel has no room for calls beside them
+				theirs = streams(t, testpb.NewTestServiceClient(plain), manyStreams)
+			}
+			if lost := countLost(ours); lost > 0 {
+				t.Fatalf("%d streams were lost at first", lost)
+			}
+			endOurs, endTheirs := traffic(c.stub, 100*time.Millisecond), traffic(testpb.NewTestServiceClient(plain), 100*time.Millisecond)
+			suspend(t, server)
+			<-time.After(stop)
+			resume(t, server)
+			made, failed := endOurs()
+			plainMade, plainFailed := endTheirs()
+			if lost, plainLost := countLost(ours), countLost(theirs); lost+plainLost > 0 || failed+plainFailed > 0 {
+				t.Errorf("%d streams were lost, and %d of %d calls failed; of the plain channel %d, and %d of %d",
+					lost, failed, made, plainLost, plainFailed, plainMade)
+			}
+			if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected+sub.Lost > 0 {
+				t.Errorf("after the stop: %+v", sub)
+			}
+		})
 	}
 }
 
