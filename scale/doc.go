@@ -31,9 +31,11 @@
 // [WithProbeInterval]: by a call that is answered on it, or by a probe, which is an RPC
 // of grpc.health.v1 or of [WithProbe]. Any status from the server counts as an answer.
 // A connection that answers neither the probe nor an HTTP/2 SETTINGS frame within
-// [WithProbeTimeout] is ejected: it is closed, its RPCs fail with status Unavailable
-// and the reason, and new calls go to another connection. One that answers only the
-// SETTINGS frame keeps its RPCs, and new calls go to a successor.
+// [WithProbeTimeout] takes no new calls until something is answered, and a successor is
+// dialled. When the successor has answered instead, or after three timeouts without any
+// answer, it is ejected: it is closed, and its RPCs fail with status Unavailable and the
+// reason. One that answers only the SETTINGS frame keeps its RPCs, and new calls go to a
+// successor.
 //
 // Dialling. While calls find no connection, a dial begins about once a second
 // instead of after gRPC's exponential backoff, and a dial that makes no progress is
