@@ -72,9 +72,11 @@ type connection struct {
 	awaited    bool            // calls wait until it is proved
 	unanswered int             // probes in a row that have no answer
 	doubt      doubt           // why it takes no new calls
+	nudge      chan struct{}   // tells the inquiry that its successor has answered; nil: it was never silent
 	probes     []time.Duration // what the latest probes took, oldest first
 
 	predecessor *connection // which it is to replace; nil: none
+	passed      bool        // on its trial it has answered, and it waits for the verdict on its predecessor
 	replace     replacement // the plan for its own replacement
 }
 

@@ -33,9 +33,11 @@
 // a connection that is not in use probes become rare ([WithIdleProbeInterval]), and the
 // first call after a pause waits for one round trip in which the connection is proved.
 // A connection that answers neither the probe nor an HTTP/2 SETTINGS frame within
-// [WithProbeTimeout] is ejected: it is closed, its RPCs fail with status Unavailable
-// and the reason, and new calls go to another connection. One that answers only the
-// SETTINGS frame keeps its RPCs, and new calls go to a successor.
+// [WithProbeTimeout] takes no new calls until something is answered, and a successor is
+// dialled. When the successor has answered instead, or after three timeouts without any
+// answer, it is ejected: it is closed, and its RPCs fail with status Unavailable and the
+// reason. One that answers only the SETTINGS frame keeps its RPCs, and new calls go to a
+// successor.
 //
 // Dialling. While calls find no connection, a dial begins about once a second
 // instead of after gRPC's exponential backoff, and a dial that makes no progress is

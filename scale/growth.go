@@ -2,6 +2,7 @@ package scale
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -39,6 +40,9 @@ func (s *subchannel) growLocked(e *effects) {
 	}
 	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
 		return // the suspected ones may go on, and take the calls then
+	}
+	if s.anySilentLocked() {
+		return // it may take the calls soon, or its successor
 	}
 	want := s.missingLocked(demand)
 	if want <= 0 {
@@ -89,6 +93,11 @@ func (s *subchannel) growBeyondSoft() {
 		s.calledLocked() // quiet connections have room
 		s.growLocked(e)
 	})
+}
+
+// anySilentLocked reports whether one of the connections is silent.
+func (s *subchannel) anySilentLocked() bool {
+	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool { return c.doubt == doubtSilent })
 }
 
 // grow dials more connections if they are needed.

@@ -2,7 +2,6 @@ package scale
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 // server's HTTP/2 is asked as well, which answers at once whatever the handlers do (see
 // tap.State.Ask). If it does, the connection is alive: the handlers are busy, or the probe
 // never left this process. The connection keeps its calls, and if the probe was sent, a
-// successor is dialled for new ones. If neither is answered, the connection is ejected,
-// unless there is a reason to wait:
+// successor is dialled for new ones. If neither is answered, the connection is silent (see
+// liveness_silence.go), and in the end it is ejected, unless there is a reason to wait:
 //
 //   - This process did not run, or has not read what has come; see
 //     liveness_witness.go.
@@ -51,8 +50,8 @@ const (
 	findingAnswered     finding = iota // the probe was answered, or a call that was picked since
 	findingAcknowledged                // HTTP/2 was, and nothing else was asked
 	findingStuck                       // HTTP/2 was, and the probe was not
-	findingDead
-	findingMoot // the connection has ended, or the channel is closed
+	findingDead                        // neither was, for long enough
+	findingMoot                        // the connection has ended, or the channel is closed
 )
 
 // inquiry asks whether a connection is alive. It belongs to the goroutine of probeTick.
@@ -62,9 +61,14 @@ type inquiry struct {
 	opened   int64
 	awaited  bool // calls wait for the answer
 	patience time.Duration
-	deadline time.Duration // on the connection's clock
+	since    time.Duration // when it was begun, or begun anew, on the connection's clock
+	deadline time.Duration // no conclusion before it
 	stalls   int
 	ranLate  bool // this process ran late
+
+	silent    bool            // nothing was answered within patience
+	nudged    <-chan struct{} // connection.nudge; nil: not silent
+	outdoneAt time.Duration   // when somebody else was seen to have answered; negative: never
 
 	probed   bool
 	reply    chan bool     // of the probe: whether the server answered; nil once that is known
@@ -83,19 +87,23 @@ type inquiry struct {
 // be probed again later.
 func (c *connection) inquire(window *probeWindow, awaited bool, patience time.Duration) bool {
 	i := &inquiry{conn: c, window: window, opened: c.tap.Opened(), awaited: awaited, patience: patience, takenAt: -1}
-	i.deadline = i.window.at + patience
+	i.begin(i.window.at)
 	found := i.find()
 	i.note(found)
-	switch found {
-	case findingDead:
-		c.eject(fmt.Errorf("scale: connection to %s ejected: no answer to a probe within %v, nor from its HTTP/2 (last byte heard %v ago, limit %d, %d streams in flight)",
-			c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()))
+	if found == findingDead {
+		i.convict()
 		return false
-	case findingStuck:
+	}
+	i.endSilence()
+	if found == findingStuck {
 		c.replaceStuck()
-	case findingAnswered, findingAcknowledged, findingMoot:
 	}
 	return true
+}
+
+// begin has the time for the answers begin at now.
+func (i *inquiry) begin(now time.Duration) {
+	i.since, i.deadline, i.outdoneAt = now, now+i.patience, -1
 }
 
 // find probes, if there is a stream for it, and waits for what comes of it.
@@ -130,31 +138,44 @@ func (i *inquiry) find() finding {
 func (i *inquiry) await() finding {
 	c := i.conn
 	for {
-		wait := min(i.patience/4, i.deadline-c.now())
-		if i.question == nil {
-			wait = i.patience / 2
-		}
-		stood := i.pause(max(wait, time.Millisecond))
+		stood := i.pause(i.untilLook())
+		i.lookAround()
 		switch {
-		case i.answered:
+		case i.answered, i.silent && i.window.answered.Load():
 			return findingAnswered
 		case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
 			return findingMoot
 		case stood && i.stalls < mostStalls:
 			i.stalls++
 			i.ranLate = true
-			i.deadline = c.now() + i.patience
+			i.begin(c.now())
 			i.askHTTP2()
 		case i.question == nil:
 			i.askHTTP2()
+		case i.acknowledged && i.silent: // the probe gets its time anew
+			i.endSilence()
+			i.begin(c.now())
 		case i.acknowledged && i.reply == nil:
 			return i.alive()
-		case c.now() >= i.deadline:
+		case c.now() >= i.deadline && (!i.silent || c.now() >= i.verdictAt()):
 			if found, done := i.conclude(); done {
 				return found
 			}
 		}
 	}
+}
+
+// untilLook is the time until the next look at what has come.
+func (i *inquiry) untilLook() time.Duration {
+	now := i.conn.now()
+	wait := min(i.patience/4, i.deadline-now)
+	switch {
+	case i.question == nil:
+		wait = i.patience / 2
+	case i.silent:
+		wait = min(i.patience/silentLooks, max(i.deadline, i.verdictAt())-now)
+	}
+	return max(wait, time.Millisecond)
 }
 
 // pause waits until something happens, for d at most. It reports whether the process
@@ -171,6 +192,7 @@ func (i *inquiry) pause(d time.Duration) bool {
 		i.noteReply(answered)
 	case <-acknowledged:
 	case <-i.conn.hurry: // await asks HTTP/2 now, if it has not
+	case <-i.nudged:
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
 	}
@@ -240,13 +262,17 @@ func (i *inquiry) conclude() (found finding, done bool) {
 	case i.answered, i.window.answered.Load():
 		return findingAnswered, true
 	case i.acknowledged:
-		return i.alive(), true
+		return i.alive(), !i.silent
 	}
-	until := i.wait()
-	if until <= c.now() {
+	until, now := i.wait(), c.now()
+	switch {
+	case until > now:
+		i.deadline = until
+	case now >= i.verdictAt():
 		return findingDead, true
+	case !i.silent:
+		i.fallSilent()
 	}
-	i.deadline = until
 	return findingDead, false
 }
 
@@ -355,22 +381,5 @@ func (c *connection) replaceStuck() {
 		s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
 		s.planLocked(c, now, whyStuck)
 		s.armReplaceLocked()
-	})
-}
-
-// eject takes c out of use, ends the RPCs on it with the error why, and has another
-// connection dialled if necessary.
-func (c *connection) eject(why error) {
-	s := c.sub
-	s.update(func(e *effects) {
-		if s.closed || c.phase != phaseReady {
-			return
-		}
-		s.drainLocked(c, e)
-		s.stats.ejected++
-		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-		s.lastErr, s.ejectedSinceReady = why, true
-		s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
-		e.kill = append(e.kill, killing{c, why})
 	})
 }

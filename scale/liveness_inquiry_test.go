@@ -68,9 +68,9 @@ func TestAConnectionOnWhichNothingIsAnsweredIsEjected(t *testing.T) {
 		network, _ := strictInMemory(t, h2test.WithFault(h2test.NeverAcknowledges))
 		c := network.channel(t, grpc.WithIdleTimeout(0), scale.WithProbe(never))
 		c.Connect()
-		elapse(2 * time.Second)
+		elapse(4 * time.Second)
 		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected != 1 {
-			t.Errorf("after two seconds: %+v", sub)
+			t.Errorf("after four seconds: %+v", sub)
 		}
 	})
 }
@@ -169,7 +169,7 @@ func TestCredentialsThatCannotBeHadSayNothingOfTheServer(t *testing.T) {
 				creds.get.Store(&get)
 				elapse(time.Second)
 				l.link.Drop(true, true)
-				endsWithin(t, s, 2500*time.Millisecond)
+				endsWithin(t, s, 4500*time.Millisecond)
 			})
 		})
 	}
@@ -265,7 +265,7 @@ func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 			}
 			l.link.Drop(true, true)
 			for _, s := range streams {
-				endsWithin(t, s, 1500*time.Millisecond)
+				endsWithin(t, s, 3500*time.Millisecond)
 			}
 		})
 	}

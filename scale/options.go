@@ -166,9 +166,16 @@ func WithShrinkAfter(d time.Duration) grpc.DialOption {
 // asked as well, by an empty SETTINGS frame, which a server acknowledges at once however
 // busy its handlers are (RFC 9113, section 6.5.3). If it is acknowledged, the connection
 // keeps its RPCs, and new calls go to a successor. If neither is answered within
-// WithProbeTimeout, the connection is ejected: it is closed, its RPCs fail with status
-// Unavailable and the reason, and new calls go elsewhere. A connection is not ejected
-// while this process is short of CPU, or while data moves on the connection.
+// WithProbeTimeout, the connection takes no new calls and a successor is dialled, but it
+// keeps its RPCs: the server may have stopped for a moment. If it answers after all, it
+// takes new calls again. Until then they go to another connection or address, or wait,
+// each until its deadline. The connection is ejected if its successor or another
+// connection to the address is answered and it still is not a quarter of WithProbeTimeout
+// later, or if nothing is answered for three times WithProbeTimeout: it is closed, and its
+// RPCs fail with status Unavailable and the reason. So do then the calls that wait, if
+// they have no other connection and do not wait for ready. A server that stops for up to
+// 2.5 times WithProbeTimeout costs no RPC. A connection is not ejected while this process
+// is short of CPU, or while data moves on the connection.
 //
 // Probes do not pass through the client's interceptors. They carry the metadata
 // "grpcpool-probe: 1", by which a server can tell them apart. Where the server's limit is 10 or more, one

@@ -38,7 +38,8 @@ import (
 // Whether a connection is alive:
 //
 //	liveness.go             what proves it, when it is asked, how long it may take to answer
-//	liveness_inquiry.go     what follows when it does not answer, up to its ejection
+//	liveness_inquiry.go     what follows when it does not answer
+//	liveness_silence.go     how long it is waited for when nothing answers, and its ejection
 //	liveness_quiet.go       the same for a connection that nobody uses, and for the call that ends that
 //	doubt.go                connections that take no new calls until they are proved
 //	liveness_witness.go     whether this process ran well enough to tell
@@ -210,14 +211,15 @@ func (s *subchannel) dialOne(predecessor *connection) {
 			return
 		}
 		s.all[c] = struct{}{}
-		c.predecessor = predecessor
-		if s.closed {
+		dropped := predecessor != nil && predecessor.phase == phaseReady && !predecessor.replace.successor
+		if s.closed || dropped {
 			s.resumeOnGRPCLocked(c, e)
 			return
 		}
 		if s.addrs.Load() != addrs {
 			e.readdress = append(e.readdress, c)
 		}
+		c.predecessor = predecessor
 		s.beginDialLocked(c, e)
 	})
 }
