@@ -56,8 +56,8 @@
 // # What a server sees
 //
 // A connection on which calls are answered gets no probes. When the calls stop, it gets
-// by default a health check after a second, and then after 2, 4, 8 and 16 s and every
-// 30 s; one with an open stream gets one after each 0.35 s of silence, and half a minute
+// by default a health check about every second for 5 s, then after 2, 4, 8 and 16 s more,
+// and every 30 s; one with an open stream gets one after each 0.35 s of silence, and half a minute
 // after the last call was begun one every 5 s. That is about 130 probes an hour for a
 // connection that nobody uses, and 750 for one with an open stream. A server that does
 // not implement grpc.health.v1 answers Unimplemented, which is as good. The first call

@@ -8,9 +8,9 @@ import (
 )
 
 // Probes follow use. A connection is in use while calls are being begun on it. When none
-// was since the last look it is quiet: the first quiet interval is the probe interval, and
-// each look that finds it quiet again doubles the next, up to that of
-// WithIdleProbeInterval. A network that dies meanwhile is found by the kernel, which keeps
+// was since the last look it is quiet. For provedEnough it is still probed as before, as
+// calls may be put on it without further proof. Then each look that finds it quiet doubles
+// the next interval, up to that of WithIdleProbeInterval. A network that dies meanwhile is found by the kernel, which keeps
 // the connection alive at no cost to this process.
 //
 // A quiet connection has doubtBit set, so that the next call does not find it free and comes
@@ -78,7 +78,7 @@ func (c *connection) noteUseLocked(last *probeWindow, set *settings) {
 	switch longest := max(set.idleProbeInterval, set.probeInterval); {
 	case used, c.busy() && c.now()-c.usedAt < streamsAreOld:
 		c.quietFor = 0
-	case c.quietFor == 0:
+	case c.quietFor == 0, c.now()-c.usedAt < provedEnough:
 		c.quietFor = set.probeInterval
 	default:
 		c.quietFor = min(2*c.quietFor, longest)

@@ -197,8 +197,8 @@ func WithProbeInterval(d time.Duration) grpc.DialOption {
 }
 
 // WithIdleProbeInterval sets how rare probes become on a connection on which no calls are
-// begun. Its interval doubles from that of [WithProbeInterval] up to d, and is at once the
-// short one again when a call is begun. d must be 0 or more; the default is 30 seconds. If d
+// begun. After 5 s without one its interval doubles from that of [WithProbeInterval] up to
+// d, and is at once the short one again when a call is begun. d must be 0 or more; the default is 30 seconds. If d
 // is not longer than the interval of WithProbeInterval, 0 for instance, probes become no
 // rarer than that.
 //

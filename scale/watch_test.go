@@ -141,11 +141,17 @@ func TestAResetIsNoticedAtOnce(t *testing.T) {
 	})
 }
 
-// How soon depends on how long it has been idle; see quiet_test.go.
+// Later it depends on how long it has been idle; see quiet_test.go.
 func TestAnIdleConnectionThatDiedIsEjected(t *testing.T) {
-	for _, after := range []time.Duration{0, 1, 333 * time.Millisecond, 10 * time.Second} {
+	for after, opts := range map[time.Duration][]grpc.DialOption{
+		0:                      nil,
+		1:                      nil,
+		333 * time.Millisecond: nil,
+		3 * time.Second:        nil,
+		10 * time.Second:       {scale.WithIdleProbeInterval(0)},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLinked(t, serverConfig{}, scale.WithIdleProbeInterval(0))
+			l := newLinked(t, serverConfig{}, opts...)
 			if err := l.call(); err != nil {
 				t.Fatal(err)
 			}
