@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -157,7 +158,7 @@ func TestTheFirstCallAfterAQuietHourIsNotSentOnADeadConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer plain.Close()
-			unsupervised := newChannel(t, "passthrough:///memory", append(opts, scale.WithUnsupervised())...)
+			unsupervised := newChannel(t, "passthrough:///memory", slices.Concat(opts, []grpc.DialOption{scale.WithUnsupervised()})...)
 			c := newChannel(t, "passthrough:///memory", opts...)
 			others := map[string]testpb.TestServiceClient{"a plain": testpb.NewTestServiceClient(plain), "an unsupervised": unsupervised.stub}
 			for _, stub := range others {
