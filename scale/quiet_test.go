@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -282,6 +283,25 @@ type hungHealth struct {
 func (hungHealth) Check(ctx context.Context, _ *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// A server has to acknowledge SETTINGS. One that does not, and answers RPCs, loses nothing.
+func TestACallAfterAPauseDoesNotEndAConnectionWhoseServerAcknowledgesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, _ := strictInMemory(t, h2test.WithFault(h2test.NeverAcknowledges))
+		c := network.channel(t, grpc.WithIdleTimeout(0))
+		mustHammer(t, c.stub, 1, 1)
+		elapse(time.Hour)
+		c.afterAProbe()
+		elapse(6 * time.Second)
+		begun := time.Now()
+		if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); err != nil || time.Since(begun) > time.Second {
+			t.Errorf("the call ended after %v with %v", time.Since(begun), err)
+		}
+		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected != 0 || sub.Opened != 1 {
+			t.Errorf("%+v", sub)
+		}
+	})
 }
 
 // The call comes while a probe has no answer.
