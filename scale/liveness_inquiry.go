@@ -109,8 +109,13 @@ func (i *inquiry) begin(now time.Duration) {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if i.awaited || c.probing.Load() || !c.takeForProbe() { // calls wait, the last probe has not come back, or there is no stream
-		i.askHTTP2()
+	if i.awaited && i.askFirst() {
+		return findingAcknowledged
+	}
+	if c.probing.Load() || !c.takeForProbe() { // the last probe has not come back, or there is no stream
+		if i.question == nil {
+			i.askHTTP2()
+		}
 		return i.await()
 	}
 	ctx, cancel := context.WithCancel(c.sub.policy.ctx)
@@ -132,6 +137,22 @@ func (i *inquiry) find() finding {
 		return findingMoot
 	}
 	return i.await()
+}
+
+// askFirst asks HTTP/2 before it comes to a probe, for calls that wait, and reports whether it
+// was answered within half of the time.
+func (i *inquiry) askFirst() bool {
+	c := i.conn
+	i.askHTTP2()
+	for until := c.now() + i.patience/2; !i.acknowledged && c.now() < until && c.sub.policy.ctx.Err() == nil; {
+		if i.pause(until-c.now()) && i.stalls < mostStalls {
+			i.stalls++
+			i.ranLate = true
+			i.deadline = c.now() + i.patience
+			until = c.now() + i.patience/2
+		}
+	}
+	return i.acknowledged
 }
 
 // await waits until it is known how c is.

@@ -10,8 +10,8 @@ import (
 // Probes follow use. A connection is in use while calls are being begun on it. When none
 // was since the last look it is quiet. For provedEnough it is still probed as before, as
 // calls may be put on it without further proof. Then each look that finds it quiet doubles
-// the next interval, up to that of WithIdleProbeInterval. A network that dies meanwhile is found by the kernel, which keeps
-// the connection alive at no cost to this process.
+// the next interval, up to that of WithIdleProbeInterval. A network that dies meanwhile is
+// found by the kernel's keepalive, at no cost to this process.
 //
 // A quiet connection has doubtBit set, so that the next call does not find it free and comes
 // to calledLocked. If the last proof is recent, the connection is in use again and the call

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -151,14 +153,18 @@ func TestTheFirstCallAfterAQuietHourIsNotSentOnADeadConnection(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := newOnDying()
 			s := startServer(t, serverConfig{listener: d.network})
-			plain, err := grpc.NewClient("passthrough:///memory", grpc.WithContextDialer(d.dial), grpc.WithIdleTimeout(0), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			opts := []grpc.DialOption{grpc.WithContextDialer(d.dial), grpc.WithIdleTimeout(0), grpc.WithTransportCredentials(insecure.NewCredentials())}
+			plain, err := grpc.NewClient("passthrough:///memory", opts...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer plain.Close()
-			c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(d.dial), grpc.WithIdleTimeout(0))
-			plainStub := testpb.NewTestServiceClient(plain)
-			mustHammer(t, plainStub, 1, 1)
+			unsupervised := newChannel(t, "passthrough:///memory", slices.Concat(opts, []grpc.DialOption{scale.WithUnsupervised()})...)
+			c := newChannel(t, "passthrough:///memory", opts...)
+			others := map[string]testpb.TestServiceClient{"a plain": testpb.NewTestServiceClient(plain), "an unsupervised": unsupervised.stub}
+			for _, stub := range others {
+				mustHammer(t, stub, 1, 1)
+			}
 			mustHammer(t, c.stub, 1, 1)
 			elapse(time.Hour)
 			c.afterAProbe()
@@ -179,10 +185,50 @@ func TestTheFirstCallAfterAQuietHourIsNotSentOnADeadConnection(t *testing.T) {
 			if took := time.Since(begun); took > 3500*time.Millisecond || s.calls.Load() != before+int64(calls) {
 				t.Errorf("%d calls were made after %v", s.calls.Load()-before, took)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			if _, err := plainStub.EmptyCall(ctx, &testpb.Empty{}); status.Code(err) != codes.DeadlineExceeded {
-				t.Errorf("on a plain channel the same call ended with %v: this test shows nothing", err)
+			for name, stub := range others {
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				defer cancel()
+				if _, err := stub.EmptyCall(ctx, &testpb.Empty{}); status.Code(err) != codes.DeadlineExceeded {
+					t.Errorf("on %s channel the same call ended with %v: this test shows nothing", name, err)
+				}
+			}
+		})
+	}
+}
+
+// As before the watch left quiet connections alone: one in use that dies gets no call that
+// begins later than the busy share of the probe interval and the probe timeout after that.
+func TestADeadConnectionInUseTakesNoNewCallAfterAProbeTimeoutAndAThird(t *testing.T) {
+	const most = 1350 * time.Millisecond
+	for _, pace := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newOnDying()
+			startServer(t, serverConfig{listener: d.network})
+			c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(d.dial), grpc.WithIdleTimeout(0))
+			mustHammer(t, c.stub, 1, 1)
+			var wg sync.WaitGroup
+			var late atomic.Int64
+			begun := time.Now()
+			var died time.Time
+			for time.Since(begun) < 8*time.Second {
+				if time.Since(begun) > 3*time.Second && died.IsZero() {
+					died = time.Now()
+					d.kill()
+				}
+				call, dead := time.Now(), died
+				wg.Go(func() {
+					if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); !dead.IsZero() && call.After(dead.Add(most)) {
+						late.Add(1)
+						if err != nil || time.Since(call) > 0 {
+							t.Errorf("at a pace of %v, a call that began %v after the end of the connection ended after %v with %v", pace, call.Sub(dead), time.Since(call), err)
+						}
+					}
+				})
+				elapse(pace)
+			}
+			wg.Wait()
+			if late.Load() < 30 {
+				t.Errorf("%d calls were late enough", late.Load())
 			}
 		})
 	}
@@ -237,6 +283,25 @@ type hungHealth struct {
 func (hungHealth) Check(ctx context.Context, _ *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// A server has to acknowledge SETTINGS. One that does not, and answers RPCs, loses nothing.
+func TestACallAfterAPauseDoesNotEndAConnectionWhoseServerAcknowledgesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, _ := strictInMemory(t, h2test.WithFault(h2test.NeverAcknowledges))
+		c := network.channel(t, grpc.WithIdleTimeout(0))
+		mustHammer(t, c.stub, 1, 1)
+		elapse(time.Hour)
+		c.afterAProbe()
+		elapse(6 * time.Second)
+		begun := time.Now()
+		if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); err != nil || time.Since(begun) > time.Second {
+			t.Errorf("the call ended after %v with %v", time.Since(begun), err)
+		}
+		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected != 0 || sub.Opened != 1 {
+			t.Errorf("%+v", sub)
+		}
+	})
 }
 
 // The call comes while a probe has no answer.
