@@ -157,33 +157,40 @@ func (i *inquiry) askFirst() bool {
 
 // await waits until it is known how c is.
 func (i *inquiry) await() finding {
-	c := i.conn
 	for {
 		stood := i.pause(i.untilLook())
 		i.lookAround()
-		switch {
-		case i.answered, i.silent && i.window.answered.Load():
-			return findingAnswered
-		case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
-			return findingMoot
-		case stood && i.stalls < mostStalls:
-			i.stalls++
-			i.ranLate = true
-			i.begin(c.now())
-			i.askHTTP2()
-		case i.question == nil:
-			i.askHTTP2()
-		case i.acknowledged && i.silent: // the probe gets its time anew
-			i.endSilence()
-			i.begin(c.now())
-		case i.acknowledged && i.reply == nil:
-			return i.alive()
-		case c.now() >= i.deadline && (!i.silent || c.now() >= i.verdictAt()):
-			if found, done := i.conclude(); done {
-				return found
-			}
+		if found, done := i.look(stood); done {
+			return found
 		}
 	}
+}
+
+// look decides what follows from what has come. stood says that the process did not run
+// since the last look.
+func (i *inquiry) look(stood bool) (found finding, done bool) {
+	c := i.conn
+	switch {
+	case i.answered, i.silent && i.window.answered.Load():
+		return findingAnswered, true
+	case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
+		return findingMoot, true
+	case stood && i.stalls < mostStalls:
+		i.stalls++
+		i.ranLate = true
+		i.begin(c.now())
+		i.askHTTP2()
+	case i.question == nil:
+		i.askHTTP2()
+	case i.acknowledged && i.silent: // the probe gets its time anew
+		i.endSilence()
+		i.begin(c.now())
+	case i.acknowledged && i.reply == nil:
+		return i.alive(), true
+	case c.now() >= i.deadline && (!i.silent || c.now() >= i.verdictAt()):
+		return i.conclude()
+	}
+	return findingDead, false
 }
 
 // untilLook is the time until the next look at what has come.

@@ -36,7 +36,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 	}
 	s := h2test.Start(l, h2test.WithFault(h2test.NeverAcknowledges))
 	t.Cleanup(s.Close)
-	const timeout = 100 * time.Millisecond
+	const timeout = 250 * time.Millisecond
 	c := newChannel(t, "unix:"+l.Addr().String(), scale.WithProbe(never), scale.WithProbeInterval(timeout), scale.WithProbeTimeout(timeout))
 	ctx := testContext(t)
 	long, err := c.stub.FullDuplexCall(ctx)

@@ -147,9 +147,9 @@ func (i *inquiry) convict() {
 		if s.closed || c.phase != phaseReady {
 			return
 		}
-		if i.outdoneAt < 0 {
+		if i.outdoneAt < 0 && len(*s.ready.Load()) == 1 { // the last of those that are silent together
 			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-			if len(*s.ready.Load()) == 1 && s.countLocked()[phaseTrial] == 0 {
+			if s.countLocked()[phaseTrial] == 0 {
 				s.failWaitingLocked(why)
 			}
 		}

@@ -91,7 +91,7 @@ func traffic(stub testpb.TestServiceClient, pace time.Duration) (stop func() (ma
 func TestAServerThatStopsForAWhileLosesNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choice
+	random := rand.New(rand.NewPCG(seed, 0))
 	for name, tc := range map[string]struct {
 		limit  uint32
 		stop   func(*grpcpooltest.Link)
