@@ -148,7 +148,7 @@ func (i *inquiry) askFirst() bool {
 		if i.pause(until-c.now()) && i.stalls < mostStalls {
 			i.stalls++
 			i.ranLate = true
-			i.deadline = c.now() + i.patience
+			i.begin(c.now())
 			until = c.now() + i.patience/2
 		}
 	}
