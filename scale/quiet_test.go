@@ -487,6 +487,13 @@ func TestAQuietConnectionTakesCallsBeforeAnotherIsOverloaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		l, _ := newWatched(t, serverConfig{}, scale.WithStreamsPerUnlimitedConnection(5), scale.WithShrinkAfter(0))
+		var hold atomic.Bool
+		l.server.delay = func() time.Duration {
+			if hold.Load() {
+				<-gate
+			}
+			return 0
+		}
 		streams := make([]testpb.TestService_FullDuplexCallClient, 0, 6)
 		for range 6 {
 			streams = append(streams, l.stream(t))
@@ -495,7 +502,7 @@ func TestAQuietConnectionTakesCallsBeforeAnotherIsOverloaded(t *testing.T) {
 		end(streams[5])
 		defer l.calls(1, 20*time.Millisecond)()
 		elapse(10 * time.Second)
-		l.server.delay = func() time.Duration { <-gate; return 0 }
+		hold.Store(true)
 		elapse(20 * time.Millisecond) // the caller's call stays
 		var wg sync.WaitGroup
 		for range 4 {
