@@ -219,7 +219,7 @@ func TestADeadConnectionInUseTakesNoNewCallAfterAProbeTimeoutAndAThird(t *testin
 				wg.Go(func() {
 					if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); !dead.IsZero() && call.After(dead.Add(most)) {
 						late.Add(1)
-						if err != nil || time.Since(call) > 0 {
+						if err != nil { // it was sent there, where nothing is answered
 							t.Errorf("at a pace of %v, a call that began %v after the end of the connection ended after %v with %v", pace, call.Sub(dead), time.Since(call), err)
 						}
 					}
