@@ -49,6 +49,8 @@ type connection struct {
 
 	drainedAt atomic.Int64 // when the server named the last stream that it has begun, on its clock; 0: not yet
 
+	hurry chan struct{} // holds one: a call waits for the inquiry that runs
+
 	// The rest is guarded by sub.mu.
 	phase     phase
 	dialledAt time.Time     // when it was last told to connect
@@ -64,18 +66,24 @@ type connection struct {
 
 	probeTimer timer           // has probeTick look at it, see liveness.go
 	idleShare  float64         // of the probe interval, after which it is probed if it is idle
+	quietFor   time.Duration   // its probe interval while nobody uses it; 0: it is in use
+	usedAt     time.Duration   // when it was last known to be used, on its clock
+	called     bool            // a call has found it quiet since the last look
+	awaited    bool            // calls wait until it is proved
 	unanswered int             // probes in a row that have no answer
 	doubt      doubt           // why it takes no new calls
+	nudge      chan struct{}   // tells the inquiry that its successor has answered; nil: it was never silent
 	probes     []time.Duration // what the latest probes took, oldest first
 
 	predecessor *connection // which it is to replace; nil: none
+	passed      bool        // on its trial it has answered, and it waits for the verdict on its predecessor
 	replace     replacement // the plan for its own replacement
 }
 
 // newConnection makes a connection, without connecting it. sub.mu must not be
 // held: gRPC takes locks of its own.
 func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error) {
-	c := &connection{sub: s, id: s.policy.channel.connections.Add(1), made: time.Now()}
+	c := &connection{sub: s, id: s.policy.channel.connections.Add(1), made: time.Now(), hurry: make(chan struct{}, 1)}
 	c.tap = tap.New(tap.Events{
 		Limit:  c.onLimit,
 		GoAway: c.onGoAway,
@@ -87,6 +95,7 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 	}
 	if set.probeInterval > 0 {
 		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
+		c.tap.WithKeepAlive(keepAlive)                         // for when there are few probes
 	}
 	bundle := s.bundle(c.tap)
 	if len(addrs) > 1 && bundle != nil {

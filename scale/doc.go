@@ -27,13 +27,17 @@
 // connection beyond the first is closed when it has been unused for
 // [WithShrinkAfter].
 //
-// Health. Every connection has to prove that it works, once in every
+// Health. A connection in use has to prove that it works, once in every
 // [WithProbeInterval]: by a call that is answered on it, or by a probe, which is an RPC
-// of grpc.health.v1 or of [WithProbe]. Any status from the server counts as an answer.
+// of grpc.health.v1 or of [WithProbe]. Any status from the server counts as an answer. On
+// a connection that is not in use probes become rare ([WithIdleProbeInterval]), and the
+// first call after a pause waits for one round trip in which the connection is proved.
 // A connection that answers neither the probe nor an HTTP/2 SETTINGS frame within
-// [WithProbeTimeout] is ejected: it is closed, its RPCs fail with status Unavailable
-// and the reason, and new calls go to another connection. One that answers only the
-// SETTINGS frame keeps its RPCs, and new calls go to a successor.
+// [WithProbeTimeout] takes no new calls until something is answered, and a successor is
+// dialled. When the successor has answered instead, or after three timeouts without any
+// answer, it is ejected: it is closed, and its RPCs fail with status Unavailable and the
+// reason. One that answers only the SETTINGS frame keeps its RPCs, and new calls go to a
+// successor.
 //
 // Dialling. While calls find no connection, a dial begins about once a second
 // instead of after gRPC's exponential backoff, and a dial that makes no progress is
@@ -51,13 +55,27 @@
 //
 // # What a server sees
 //
-// By default a connection without calls gets a health check every 0.7 to 0.9 s. One
-// on which calls are answered gets none; one whose open streams are silent gets one
-// after 0.35 s. A server that does not implement grpc.health.v1 answers
-// Unimplemented, which is as good. The checks do not pass through the program's
-// interceptors. Change the interval with [WithProbeInterval]; WithProbeInterval(0)
-// turns the probes off, and with them the ejection of connections that do not
-// answer.
+// A connection on which calls are answered gets no probes. When the calls stop, it gets
+// by default a health check about every second for 5 s, then after 2, 4, 8 and 16 s more,
+// and every 30 s; one with an open stream gets one after each 0.35 s of silence, and half a minute
+// after the last call was begun one every 5 s. That is about 130 probes an hour for a
+// connection that nobody uses, and 750 for one with an open stream. A server that does
+// not implement grpc.health.v1 answers Unimplemented, which is as good. The first call
+// after 5 s without an answer is preceded by an empty HTTP/2 SETTINGS frame, which no
+// handler sees.
+//
+// Every probe carries the metadata "grpcpool-probe: 1" and nothing of a caller's
+// metadata, though the per-RPC credentials of the channel. A server's interceptor can
+// leave probes out of its logs and quotas:
+//
+//	if len(metadata.ValueFromIncomingContext(ctx, "grpcpool-probe")) > 0 {
+//		return handler(ctx, req)
+//	}
+//
+// The probes do not pass through the client's interceptors. [WithProbeInterval] and
+// [WithIdleProbeInterval] set how many there are. WithProbeInterval(0) turns them off, and
+// with them the ejection of connections that do not answer; [WithUnsupervised] turns off
+// all supervision.
 //
 // Where the server's limit is 10 streams or more, one stream of each connection is
 // kept free for the probes. If the service config has a healthCheckConfig, gRPC's

@@ -10,33 +10,34 @@ type doubt int
 
 const (
 	doubtNone   doubt = iota
-	doubtQuiet        // nobody has used it lately, and nothing has proved it alive for a while
+	doubtQuiet        // no call was begun on it since the last look; see liveness_quiet.go
 	doubtSilent       // a probe has no answer
 )
 
 // doubtLocked keeps new calls off c.
 func (c *connection) doubtLocked(why doubt) {
-	c.doubt = why
+	c.doubt, c.awaited = why, false
 	c.streams.Or(doubtBit)
 }
 
 // trustLocked ends the doubt: c takes new calls again.
 func (c *connection) trustLocked(e *effects) {
-	c.doubt = doubtNone
+	c.doubt, c.awaited = doubtNone, false
 	if c.streams.And(^int64(doubtBit))&doubtBit != 0 {
 		e.serve = true
 	}
 }
 
-// calledLocked is told that a call finds no stream that is free.
-func (s *subchannel) calledLocked(*effects) {}
-
 // takeForProbe takes a stream for a probe, whether c is in doubt or not, unless the server
 // allows no more.
-func (c *connection) takeForProbe() bool {
+func (c *connection) takeForProbe() bool { return c.takeInDoubt(c.serverLimit.Load()) }
+
+// takeInDoubt is take for a connection that may be in doubt: for probes, and for what does
+// not wait until it is trusted.
+func (c *connection) takeInDoubt(atMost int64) bool {
 	for {
 		n := c.streams.Load()
-		if n&^doubtBit >= c.serverLimit.Load() {
+		if n&^doubtBit >= atMost {
 			return false
 		}
 		if c.streams.CompareAndSwap(n, n+1) {

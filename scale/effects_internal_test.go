@@ -64,7 +64,7 @@ func TestASuccessorIsDialledWhileTheSocketOfAnEjectedConnectionIsStillBeingClose
 		c, ejected := st.connection(0), make(chan struct{})
 		go func() {
 			defer close(ejected)
-			c.eject(errors.New("no answer"))
+			c.sub.update(func(e *effects) { c.sub.ejectLocked(c, errors.New("no answer"), e) })
 		}()
 		st.expect("an ejection", "connect 1")
 		close(st.conns[0].slowEnd)

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -28,8 +29,20 @@ func (s *subchannel) growLocked(e *effects) {
 	if demand <= 0 {
 		return
 	}
+	if s.wakeLockedFor(demand) {
+		s.dispatchLocked(e)
+		if demand = s.demandLocked(); demand <= 0 {
+			return
+		}
+	}
+	if s.awaitedLocked() {
+		return // the calls have one as soon as it has answered
+	}
 	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
 		return // the suspected ones may go on, and take the calls then
+	}
+	if s.anySilentLocked() {
+		return // it may take the calls soon, or its successor
 	}
 	want := s.missingLocked(demand)
 	if want <= 0 {
@@ -71,6 +84,20 @@ func (s *subchannel) missingLocked(demand int64) int {
 	}
 	want := int((demand+each-1)/each) - n[phaseDialling]
 	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
+}
+
+// growBeyondSoft is told that a call was begun beyond the soft limit of every connection that
+// was free.
+func (s *subchannel) growBeyondSoft() {
+	s.update(func(e *effects) {
+		s.calledLocked() // quiet connections have room
+		s.growLocked(e)
+	})
+}
+
+// anySilentLocked reports whether one of the connections is silent.
+func (s *subchannel) anySilentLocked() bool {
+	return slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool { return c.doubt == doubtSilent })
 }
 
 // grow dials more connections if they are needed.

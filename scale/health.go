@@ -73,7 +73,7 @@ func (c *connection) setAsideLocked() bool {
 	if c.watched || c.softLimit.Load() == 0 || c.softLimit.Load() == 1 && c.sub.policy.settings.Load().maxConnections == 1 {
 		return true
 	}
-	c.watched = c.take(c.callLimit.Load())
+	c.watched = c.takeInDoubt(c.callLimit.Load())
 	return c.watched
 }
 

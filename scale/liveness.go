@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
@@ -25,7 +26,7 @@ import (
 // very connection. If streams are in flight and nothing at all is heard, that is after
 // busyShare of the probe interval; otherwise after leastIdle of it, and up to idleSpread
 // more. So a connection in use that dies is found within half a probe interval and the
-// probe timeout, and any other within one interval and the timeout.
+// probe timeout. One that nobody uses is probed less often, see liveness_quiet.go.
 //
 // A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (
@@ -62,14 +63,17 @@ const (
 type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
+	began    time.Time     // the same, by the wall clock too
 	sent     int64         // bytes that had been sent by then
+	opened   int64         // streams that had been opened by then
 	done     func(balancer.DoneInfo)
 	answered atomic.Bool // one of its calls was
 }
 
 // newWindow begins a window.
 func (c *connection) newWindow() {
-	w := &probeWindow{conn: c, at: c.now(), sent: c.tap.Sent()}
+	now := time.Now()
+	w := &probeWindow{conn: c, at: now.Sub(c.made), began: now, sent: c.tap.Sent(), opened: c.tap.Opened()}
 	w.done = w.onDone
 	c.window.Store(w)
 }
@@ -111,23 +115,33 @@ func (s *subchannel) startProbingLocked(c *connection) {
 		}
 		c.probes = append(c.probes, min(connect, time.Second), min(connect, time.Second))
 	}
+	c.usedAt = c.now()
 	s.armProbeLocked(c)
 }
 
 // armProbeLocked has probeTick called when c may need a probe.
 func (s *subchannel) armProbeLocked(c *connection) {
-	interval := s.policy.settings.Load().probeInterval
-	if interval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
+	set := s.policy.settings.Load()
+	if set.probeInterval <= 0 || s.closed || c.phase != phaseReady || !c.tap.Attached() {
 		c.probeTimer.stop()
 		return
 	}
-	due := c.probeDueLocked(interval) - c.now()
-	// A call that begins meanwhile makes it earlier.
-	s.armLocked(&c.probeTimer, max(min(due, c.doubled(scaled(interval, busyShare))), time.Millisecond), c.probeTick)
+	wait := c.probeDueLocked(set) - c.now()
+	switch {
+	case c.restsLocked(set.probeInterval):
+		wait = untilBeat(wait)
+	case c.doubt != doubtQuiet: // otherwise a call that begins meanwhile has it armed anew
+		wait = min(wait, c.doubled(min(scaled(set.probeInterval, busyShare), provedEnough/2)))
+	}
+	s.armLocked(&c.probeTimer, max(wait, time.Millisecond), c.probeTick)
 }
 
 // probeDueLocked is when c has to be probed, as things stand.
-func (c *connection) probeDueLocked(interval time.Duration) time.Duration {
+func (c *connection) probeDueLocked(set *settings) time.Duration {
+	interval := set.probeInterval
+	if c.restsLocked(interval) {
+		return c.quietDueLocked(interval)
+	}
 	alive := time.Duration(c.aliveAt.Load())
 	due := alive + c.doubled(scaled(interval, c.idleShare))
 	if c.busy() {
@@ -148,25 +162,31 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 // runs twice at a time. It runs on the goroutine of its timer.
 func (c *connection) probeTick() {
 	s := c.sub
-	last := c.window.Load()
-	c.newWindow() // what is picked from now on and answered proves as much as a probe
-	var due bool
+	var window *probeWindow
+	var due, awaited bool
 	var patience time.Duration
 	s.update(func(*effects) {
+		last := c.window.Load()
+		c.newWindow() // what is picked from now on and answered proves as much as a probe
+		window = c.window.Load()
 		if last.answered.Load() {
 			c.noteAnswerLocked(c.now() - last.at) // or less
 		}
 		set := s.policy.settings.Load()
-		due = c.phase == phaseReady && set.probeInterval > 0 && c.now() >= c.probeDueLocked(set.probeInterval)
-		if due {
-			patience = c.patienceLocked(set.probeTimeout)
+		if c.phase != phaseReady || set.probeInterval <= 0 {
+			return
 		}
+		awaited = c.awaited
+		due = awaited || c.now() >= c.probeDueLocked(set)
+		patience = c.patienceLocked(set.probeTimeout)
+		c.noteUseLocked(last, set)
 	})
-	if due && !c.inquire(patience) {
+	if due && !c.inquire(window, awaited, patience) {
 		return
 	}
-	s.update(func(*effects) {
+	s.update(func(e *effects) {
 		c.idleShare = jitter.Share(leastIdle, idleSpread)
+		c.serveProvedLocked(e)
 		s.armProbeLocked(c)
 	})
 }
@@ -202,12 +222,21 @@ func (c *connection) probe(ctx context.Context, begun *probeWindow, opened int64
 		_, isStatus := status.FromError(err) // if not, it is the function's own error
 		return err == nil || isStatus && ctx.Err() == nil && heard.last.Kind != answer.None && heard.last.Kind != answer.Unsent
 	}
-	_, err := healthpb.NewHealthClient(direct).Check(ctx, &healthpb.HealthCheckRequest{})
+	_, err := healthpb.NewHealthClient(direct).Check(asProbe(ctx), &healthpb.HealthCheckRequest{})
 	if err == nil {
 		return true
 	}
 	_, isStatus := status.FromError(err)
 	return isStatus && ctx.Err() == nil && c.tap.Opened() > opened && c.heardAt() >= begun.at
+}
+
+// asProbe tells the server that an RPC is a probe, by a header, whatever made the RPC.
+func asProbe(ctx context.Context) context.Context {
+	const header = "grpcpool-probe"
+	if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get(header)) > 0 {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, header, "1")
 }
 
 // noteAnswerLocked is told that the server answered in the given time.

@@ -2,7 +2,6 @@ package scale
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -13,8 +12,8 @@ import (
 // server's HTTP/2 is asked as well, which answers at once whatever the handlers do (see
 // tap.State.Ask). If it does, the connection is alive: the handlers are busy, or the probe
 // never left this process. The connection keeps its calls, and if the probe was sent, a
-// successor is dialled for new ones. If neither is answered, the connection is ejected,
-// unless there is a reason to wait:
+// successor is dialled for new ones. If neither is answered, the connection is silent (see
+// liveness_silence.go), and in the end it is ejected, unless there is a reason to wait:
 //
 //   - This process did not run, or has not read what has come; see
 //     liveness_witness.go.
@@ -51,8 +50,8 @@ const (
 	findingAnswered     finding = iota // the probe was answered, or a call that was picked since
 	findingAcknowledged                // HTTP/2 was, and nothing else was asked
 	findingStuck                       // HTTP/2 was, and the probe was not
-	findingDead
-	findingMoot // the connection has ended, or the channel is closed
+	findingDead                        // neither was, for long enough
+	findingMoot                        // the connection has ended, or the channel is closed
 )
 
 // inquiry asks whether a connection is alive. It belongs to the goroutine of probeTick.
@@ -60,10 +59,16 @@ type inquiry struct {
 	conn     *connection
 	window   *probeWindow // begun with it
 	opened   int64
+	awaited  bool // calls wait for the answer
 	patience time.Duration
-	deadline time.Duration // on the connection's clock
+	since    time.Duration // when it was begun, or begun anew, on the connection's clock
+	deadline time.Duration // no conclusion before it
 	stalls   int
 	ranLate  bool // this process ran late
+
+	silent    bool            // nothing was answered within patience
+	nudged    <-chan struct{} // connection.nudge; nil: not silent
+	outdoneAt time.Duration   // when somebody else was seen to have answered; negative: never
 
 	probed   bool
 	reply    chan bool     // of the probe: whether the server answered; nil once that is known
@@ -80,28 +85,37 @@ type inquiry struct {
 
 // inquire finds out whether c is alive and does what follows. It reports whether c is to
 // be probed again later.
-func (c *connection) inquire(patience time.Duration) bool {
-	i := &inquiry{conn: c, window: c.window.Load(), opened: c.tap.Opened(), patience: patience, takenAt: -1}
-	i.deadline = i.window.at + patience
+func (c *connection) inquire(window *probeWindow, awaited bool, patience time.Duration) bool {
+	i := &inquiry{conn: c, window: window, opened: c.tap.Opened(), awaited: awaited, patience: patience, takenAt: -1}
+	i.begin(i.window.at)
 	found := i.find()
 	i.note(found)
-	switch found {
-	case findingDead:
-		c.eject(fmt.Errorf("scale: connection to %s ejected: no answer to a probe within %v, nor from its HTTP/2 (last byte heard %v ago, limit %d, %d streams in flight)",
-			c.sub.addr(), patience.Round(time.Millisecond), (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight()))
+	if found == findingDead {
+		i.convict()
 		return false
-	case findingStuck:
+	}
+	i.endSilence()
+	if found == findingStuck {
 		c.replaceStuck()
-	case findingAnswered, findingAcknowledged, findingMoot:
 	}
 	return true
+}
+
+// begin has the time for the answers begin at now.
+func (i *inquiry) begin(now time.Duration) {
+	i.since, i.deadline, i.outdoneAt = now, now+i.patience, -1
 }
 
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
+	if i.awaited && i.askFirst() {
+		return findingAcknowledged
+	}
 	if c.probing.Load() || !c.takeForProbe() { // the last probe has not come back, or there is no stream
-		i.askHTTP2()
+		if i.question == nil {
+			i.askHTTP2()
+		}
 		return i.await()
 	}
 	ctx, cancel := context.WithCancel(c.sub.policy.ctx)
@@ -125,35 +139,71 @@ func (i *inquiry) find() finding {
 	return i.await()
 }
 
-// await waits until it is known how c is.
-func (i *inquiry) await() finding {
+// askFirst asks HTTP/2 before it comes to a probe, for calls that wait, and reports whether it
+// was answered within half of the time.
+func (i *inquiry) askFirst() bool {
 	c := i.conn
-	for {
-		wait := min(i.patience/4, i.deadline-c.now())
-		if i.question == nil {
-			wait = i.patience / 2
-		}
-		stood := i.pause(max(wait, time.Millisecond))
-		switch {
-		case i.answered:
-			return findingAnswered
-		case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
-			return findingMoot
-		case stood && i.stalls < mostStalls:
+	i.askHTTP2()
+	for until := c.now() + i.patience/2; !i.acknowledged && c.now() < until && c.sub.policy.ctx.Err() == nil; {
+		if i.pause(until-c.now()) && i.stalls < mostStalls {
 			i.stalls++
 			i.ranLate = true
-			i.deadline = c.now() + i.patience
-			i.askHTTP2()
-		case i.question == nil:
-			i.askHTTP2()
-		case i.acknowledged && i.reply == nil:
-			return i.alive()
-		case c.now() >= i.deadline:
-			if found, done := i.conclude(); done {
-				return found
-			}
+			i.begin(c.now())
+			until = c.now() + i.patience/2
 		}
 	}
+	return i.acknowledged
+}
+
+// await waits until it is known how c is.
+func (i *inquiry) await() finding {
+	for {
+		stood := i.pause(i.untilLook())
+		i.lookAround()
+		if found, done := i.look(stood); done {
+			return found
+		}
+	}
+}
+
+// look decides what follows from what has come. stood says that the process did not run
+// since the last look.
+func (i *inquiry) look(stood bool) (found finding, done bool) {
+	c := i.conn
+	switch {
+	case i.answered, i.silent && i.window.answered.Load():
+		return findingAnswered, true
+	case c.sub.policy.ctx.Err() != nil, c.streams.Load()&outBit != 0:
+		return findingMoot, true
+	case stood && i.stalls < mostStalls:
+		i.stalls++
+		i.ranLate = true
+		i.begin(c.now())
+		i.askHTTP2()
+	case i.question == nil:
+		i.askHTTP2()
+	case i.acknowledged && i.silent: // the probe gets its time anew
+		i.endSilence()
+		i.begin(c.now())
+	case i.acknowledged && i.reply == nil:
+		return i.alive(), true
+	case c.now() >= i.deadline && (!i.silent || c.now() >= i.verdictAt()):
+		return i.conclude()
+	}
+	return findingDead, false
+}
+
+// untilLook is the time until the next look at what has come.
+func (i *inquiry) untilLook() time.Duration {
+	now := i.conn.now()
+	wait := min(i.patience/4, i.deadline-now)
+	switch {
+	case i.question == nil:
+		wait = i.patience / 2
+	case i.silent:
+		wait = min(i.patience/silentLooks, max(i.deadline, i.verdictAt())-now)
+	}
+	return max(wait, time.Millisecond)
 }
 
 // pause waits until something happens, for d at most. It reports whether the process
@@ -169,6 +219,8 @@ func (i *inquiry) pause(d time.Duration) bool {
 	case answered := <-i.reply:
 		i.noteReply(answered)
 	case <-acknowledged:
+	case <-i.conn.hurry: // await asks HTTP/2 now, if it has not
+	case <-i.nudged:
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
 	}
@@ -189,7 +241,10 @@ func (i *inquiry) gather() {
 	}
 	select {
 	case <-i.question.Answered():
-		i.acknowledged = true
+		if !i.acknowledged {
+			i.acknowledged = true
+			i.conn.noteProved(i.window)
+		}
 	default:
 	}
 	p, known := i.conn.tap.Progress()
@@ -235,13 +290,17 @@ func (i *inquiry) conclude() (found finding, done bool) {
 	case i.answered, i.window.answered.Load():
 		return findingAnswered, true
 	case i.acknowledged:
-		return i.alive(), true
+		return i.alive(), !i.silent
 	}
-	until := i.wait()
-	if until <= c.now() {
+	until, now := i.wait(), c.now()
+	switch {
+	case until > now:
+		i.deadline = until
+	case now >= i.verdictAt():
 		return findingDead, true
+	case !i.silent:
+		i.fallSilent()
 	}
-	i.deadline = until
 	return findingDead, false
 }
 
@@ -350,22 +409,5 @@ func (c *connection) replaceStuck() {
 		s.stuckAt, s.stuckPause = now, min(max(2*s.stuckPause, leastStuckPause), mostStuckPause)
 		s.planLocked(c, now, whyStuck)
 		s.armReplaceLocked()
-	})
-}
-
-// eject takes c out of use, ends the RPCs on it with the error why, and has another
-// connection dialled if necessary.
-func (c *connection) eject(why error) {
-	s := c.sub
-	s.update(func(e *effects) {
-		if s.closed || c.phase != phaseReady {
-			return
-		}
-		s.drainLocked(c, e)
-		s.stats.ejected++
-		s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-		s.lastErr, s.ejectedSinceReady = why, true
-		s.event(EventEjected, c, time.Since(c.readyAt), why.Error())
-		e.kill = append(e.kill, killing{c, why})
 	})
 }

@@ -36,7 +36,7 @@ func TestCallsThatAreAnsweredWhileAProbeIsOutProveLife(t *testing.T) {
 	}
 	s := h2test.Start(l, h2test.WithFault(h2test.NeverAcknowledges))
 	t.Cleanup(s.Close)
-	const timeout = 100 * time.Millisecond
+	const timeout = 250 * time.Millisecond
 	c := newChannel(t, "unix:"+l.Addr().String(), scale.WithProbe(never), scale.WithProbeInterval(timeout), scale.WithProbeTimeout(timeout))
 	ctx := testContext(t)
 	long, err := c.stub.FullDuplexCall(ctx)
@@ -68,9 +68,9 @@ func TestAConnectionOnWhichNothingIsAnsweredIsEjected(t *testing.T) {
 		network, _ := strictInMemory(t, h2test.WithFault(h2test.NeverAcknowledges))
 		c := network.channel(t, grpc.WithIdleTimeout(0), scale.WithProbe(never))
 		c.Connect()
-		elapse(2 * time.Second)
+		elapse(4 * time.Second)
 		if sub := c.observer.Snapshot().Subchannels[0]; sub.Ejected != 1 {
-			t.Errorf("after two seconds: %+v", sub)
+			t.Errorf("after four seconds: %+v", sub)
 		}
 	})
 }
@@ -156,7 +156,7 @@ func TestCredentialsThatCannotBeHadSayNothingOfTheServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				creds := new(tokens)
-				l := newLinked(t, serverConfig{}, grpc.WithPerRPCCredentials(creds))
+				l := newLinked(t, serverConfig{}, grpc.WithPerRPCCredentials(creds), scale.WithIdleProbeInterval(0))
 				s := l.stream(t)
 				elapse(time.Second)
 				creds.get.Store(&get)
@@ -169,7 +169,7 @@ func TestCredentialsThatCannotBeHadSayNothingOfTheServer(t *testing.T) {
 				creds.get.Store(&get)
 				elapse(time.Second)
 				l.link.Drop(true, true)
-				endsWithin(t, s, 2500*time.Millisecond)
+				endsWithin(t, s, 4500*time.Millisecond)
 			})
 		})
 	}
@@ -188,7 +188,7 @@ func TestAnyStatusOfTheServerIsLife(t *testing.T) {
 						return err
 					}),
 				} {
-					l := newLinked(t, serverConfig{options: []grpc.ServerOption{refuses}}, probe)
+					l := newLinked(t, serverConfig{options: []grpc.ServerOption{refuses}}, probe, scale.WithIdleProbeInterval(0))
 					l.stream(t)
 					elapse(time.Minute)
 					if sub := l.subchannel(); sub.ProbesFailed != 0 || sub.Opened != 1 || sub.Probes < 100 {
@@ -254,7 +254,7 @@ func echoes(t *testing.T, s testpb.TestService_FullDuplexCallClient) {
 func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 	for _, limit := range []uint32{1, 4, 9} {
 		synctest.Test(t, func(t *testing.T) {
-			l := newLinked(t, serverConfig{limit: limit}, scale.WithMaxConnections(1))
+			l := newLinked(t, serverConfig{limit: limit}, scale.WithMaxConnections(1), scale.WithIdleProbeInterval(0))
 			streams := make([]testpb.TestService_FullDuplexCallClient, 0, limit)
 			for range limit {
 				streams = append(streams, l.stream(t))
@@ -265,7 +265,7 @@ func TestAFullConnectionThatDiesIsEjected(t *testing.T) {
 			}
 			l.link.Drop(true, true)
 			for _, s := range streams {
-				endsWithin(t, s, 1500*time.Millisecond)
+				endsWithin(t, s, 3500*time.Millisecond)
 			}
 		})
 	}

@@ -27,6 +27,8 @@ import (
 //
 // If the predecessor is replaced because it does not answer (see liveness_inquiry.go), the
 // successor has to do better. If it is as silent, the server is slow, and nothing changes.
+// If the predecessor is silent when the successor has answered, the successor waits for the
+// verdict on it (see liveness_silence.go).
 //
 // If probes are turned off, a successor takes over when it is READY.
 
@@ -40,17 +42,30 @@ func (s *subchannel) putOnTrialLocked(c *connection, e *effects) bool {
 	c.moveLocked(phaseTrial)
 	patience := min(old.patienceLocked(s.policy.settings.Load().probeTimeout)<<min(old.replace.failures, mostDoublings),
 		mostPatience*s.policy.settings.Load().probeTimeout)
-	stuck := old.replace.why == whyStuck
+	stuck := old.replace.provisional() || old.doubt == doubtSilent
 	e.run = append(e.run, func() { s.runTrial(c, old, patience, stuck) })
 	return true
 }
 
 // runTrial has c answer, and decides whether it succeeds old.
 func (s *subchannel) runTrial(c, old *connection, patience time.Duration, stuck bool) {
+	begun := c.now()
 	err := c.compare(old, patience, stuck)
 	s.update(func(e *effects) {
+		if c.hasAnswered.Load() {
+			raise(&c.aliveAt, int64(begun))
+		}
 		switch {
-		case c.phase != phaseTrial: // it was lost, or put to use when old was lost
+		case c.phase != phaseTrial: // it was lost or dropped, or put to use when old was lost
+		case old.doubt == doubtSilent && c.hasAnswered.Load():
+			c.passed = true
+			select {
+			case old.nudge <- struct{}{}:
+			default:
+			}
+		case old.replace.why == whySilent:
+			s.successorFailedLocked(c)
+			s.retireLocked(c, e)
 		case err == nil:
 			s.putToUseLocked(c)
 			s.takeOverLocked(c, e)
@@ -143,6 +158,11 @@ type askedConn struct {
 	grpc.ClientConnInterface
 
 	last answer.Answer
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (a *askedConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return a.ClientConnInterface.NewStream(asProbe(ctx), desc, method, opts...) //nolint:wrapcheck // the RPC's status
 }
 
 // Invoke implements grpc.ClientConnInterface.

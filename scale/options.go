@@ -17,6 +17,7 @@ const (
 	defaultShrinkAfter      = time.Minute
 	defaultProbeInterval    = time.Second
 	defaultProbeTimeout     = time.Second
+	defaultIdleInterval     = 30 * time.Second
 
 	// longest is what a longer duration counts as, so that sums and multiples of it do
 	// not overflow.
@@ -26,25 +27,27 @@ const (
 // settings are what a subchannel needs to know. Each has a dial option and a
 // word in the policy's JSON.
 type settings struct {
-	maxConnections   int           // per subchannel, at least 1
-	maxStreams       int           // per connection; 0: the server's limit
-	unlimitedStreams int           // per connection of a server without a limit, before growing; 0: never grow
-	shrinkAfter      time.Duration // 0: never shrink
-	probeInterval    time.Duration // 0: never probe
-	probeTimeout     time.Duration // more than 0
-	holdGoAway       bool
-	maxAge           time.Duration // 0: learned from the server's GOAWAYs; negative: none
-	queueInTransport bool
-	unsupervised     bool // only scaling and the queue
+	maxConnections    int           // per subchannel, at least 1
+	maxStreams        int           // per connection; 0: the server's limit
+	unlimitedStreams  int           // per connection of a server without a limit, before growing; 0: never grow
+	shrinkAfter       time.Duration // 0: never shrink
+	probeInterval     time.Duration // 0: never probe
+	idleProbeInterval time.Duration // of a connection that nobody uses; if it is shorter, probeInterval counts
+	probeTimeout      time.Duration // more than 0
+	holdGoAway        bool
+	maxAge            time.Duration // 0: learned from the server's GOAWAYs; negative: none
+	queueInTransport  bool
+	unsupervised      bool // only scaling and the queue
 }
 
 func defaultSettings() settings {
 	return settings{
-		maxConnections:   defaultMaxConnections,
-		unlimitedStreams: defaultUnlimitedStreams,
-		shrinkAfter:      defaultShrinkAfter,
-		probeInterval:    defaultProbeInterval,
-		probeTimeout:     defaultProbeTimeout,
+		maxConnections:    defaultMaxConnections,
+		unlimitedStreams:  defaultUnlimitedStreams,
+		shrinkAfter:       defaultShrinkAfter,
+		probeInterval:     defaultProbeInterval,
+		idleProbeInterval: defaultIdleInterval,
+		probeTimeout:      defaultProbeTimeout,
 	}
 }
 
@@ -147,32 +150,73 @@ func WithShrinkAfter(d time.Duration) grpc.DialOption {
 	})
 }
 
-// WithProbeInterval sets how often each connection has to prove that it works: once in
+// WithProbeInterval sets how often a connection in use has to prove that it works: once in
 // every d, by a call that is answered on it or, if there is none, by a probe. A probe is
 // an RPC of grpc.health.v1 or of [WithProbe]; any status from the server is an answer. d
 // must be 0 or more; the default is one second. 0 turns off the probes, and with them
-// the ejection of connections that do not answer.
+// the ejection of connections that do not answer, the check before the first call after a
+// pause (see [WithIdleProbeInterval]) and the socket options.
 //
-// A connection without calls is probed when 0.7 to 0.9 of d have passed since the last
-// proof; one with streams in flight when nothing has been received for 0.35 of d.
+// A connection is in use while calls are being begun on it. It is probed when 0.7 to 0.9
+// of d have passed since the last proof, and with streams in flight when nothing has been
+// received for 0.35 of d. Without new calls it is probed less often; see
+// [WithIdleProbeInterval].
 //
 // If a probe is not answered within half of [WithProbeTimeout], the server's HTTP/2 is
 // asked as well, by an empty SETTINGS frame, which a server acknowledges at once however
 // busy its handlers are (RFC 9113, section 6.5.3). If it is acknowledged, the connection
 // keeps its RPCs, and new calls go to a successor. If neither is answered within
-// WithProbeTimeout, the connection is ejected: it is closed, its RPCs fail with status
-// Unavailable and the reason, and new calls go elsewhere. A connection is not ejected
-// while this process is short of CPU, or while data moves on the connection.
+// WithProbeTimeout, the connection takes no new calls and a successor is dialled, but it
+// keeps its RPCs: the server may have stopped for a moment. If it answers after all, it
+// takes new calls again. Until then they go to another connection or address, or wait,
+// each until its deadline. The connection is ejected if its successor or another
+// connection to the address is answered and it still is not a quarter of WithProbeTimeout
+// later, or if nothing is answered for three times WithProbeTimeout: it is closed, and its
+// RPCs fail with status Unavailable and the reason. So do then the calls that wait, if
+// they have no other connection and do not wait for ready. A server that stops for up to
+// 2.5 times WithProbeTimeout costs no RPC. A connection is not ejected while this process
+// is short of CPU, or while data moves on the connection.
 //
-// Probes do not pass through interceptors. Where the server's limit is 10 or more, one
+// Probes do not pass through the client's interceptors. They carry the metadata
+// "grpcpool-probe: 1", by which a server can tell them apart. Where the server's limit is 10 or more, one
 // stream of each connection is kept free for them. When every stream is taken, only
 // HTTP/2 is asked.
+//
+// On a TCP connection the kernel is made to help: it sends keepalives after 5 s without
+// data, one a second, and gives the connection up when three of them, or data for six times
+// WithProbeTimeout, are not acknowledged. A connection whose dialler has set shorter times
+// keeps them, on Linux.
 func WithProbeInterval(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d < 0 {
 			return fmt.Errorf("scale: WithProbeInterval(%v): want 0 (no probes) or more", d)
 		}
 		o.probeInterval = min(d, longest)
+		return nil
+	})
+}
+
+// WithIdleProbeInterval sets how rare probes become on a connection on which no calls are
+// begun. After 5 s without one its interval doubles from that of [WithProbeInterval] up to
+// d, and is at once the short one again when a call is begun. d must be 0 or more; the default is 30 seconds. If d
+// is not longer than the interval of WithProbeInterval, 0 for instance, probes become no
+// rarer than that.
+//
+// A stream that is merely open, on which the server may or may not send messages, holds the
+// interval at 5 s, or at d if that is less, from half a minute after the last call was begun.
+// Probes of several connections that are not in use are made together, up to 250 ms late.
+//
+// When nothing has proved a connection alive for 5 s, the next call waits until the server's
+// HTTP/2 has acknowledged a SETTINGS frame, which takes one round trip, however busy the
+// handlers are. So no call is sent on a connection that has died since it was last used. If
+// there is no acknowledgement, the call goes to the successor. Such a call waits in the
+// queue, until its context ends at most; with [WithQueueInTransport] no call waits for that.
+func WithIdleProbeInterval(d time.Duration) grpc.DialOption {
+	return newOption(func(o *clientOptions) error {
+		if d < 0 {
+			return fmt.Errorf("scale: WithIdleProbeInterval(%v): want 0 (as often as WithProbeInterval) or more", d)
+		}
+		o.idleProbeInterval = min(d, longest)
 		return nil
 	})
 }

@@ -11,22 +11,26 @@ import "slices"
 //	from       on                                            to         effects
 //	idle       the child connects; growth; a successor       dialling   connect
 //	idle       not needed after its backoff; the last other  retired    shut down
-//	           connection was lost; other addresses
+//	           connection was lost; other addresses; its
+//	           silent predecessor has answered
 //	dialling   READY                                         ready      tell READY, serve; a predecessor is retired or observed
 //	dialling   READY of a successor, with probes on          trial      a goroutine asks it
 //	dialling   the dial fails                                backoff    tell TRANSIENT_FAILURE if no other dial is under way
 //	dialling   GOAWAY before READY                           draining   dial another
 //	dialling   given up, or another dial came to a result;   retired    shut down
-//	           other addresses; lost before READY
+//	           other addresses; lost before READY; its
+//	           silent predecessor has answered
 //	dialling   lost before READY, several in a row           held       tell CONNECTING, or TRANSIENT_FAILURE
 //	backoff    the backoff is over                           idle       tell IDLE, unless READY
 //	backoff    the backoff is over before the hold is        held       none: the child was told already
 //	backoff    demand; RetryNow; other dials go on; the      retired    shut down, which ends the backoff
 //	           last other connection was lost; other
 //	           addresses
-//	trial      it answered, or its predecessor was lost      ready      serve; the predecessor is retired or observed
+//	trial      it answered, or its predecessor was lost or   ready      serve; the predecessor is retired or observed
+//	           ejected
 //	trial      GOAWAY                                        draining   dial again later
-//	trial      it did not answer; lost; other addresses      retired    shut down; dial again later
+//	trial      it did not answer; lost; other addresses;     retired    shut down; dial again later
+//	           its silent predecessor has answered
 //	ready      replaced by age, to learn whether it ends     observed   publish; the health watch moves
 //	ready      GOAWAY, or ejected                            draining   dial another; if ejected, kill
 //	ready      lost, replaced, not needed, other addresses   retired    publish, shut down; dial if calls wait

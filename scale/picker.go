@@ -23,6 +23,17 @@ type picker struct {
 // Pick implements balancer.Picker. It allocates nothing while a stream is free
 // and the child's picker allocates nothing.
 func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
+	for picks := 1; ; picks++ {
+		result, err := p.pick(info, picks < mostPicks)
+		if err != errElsewhere { //nolint:errorlint // which is never wrapped
+			return result, err
+		}
+	}
+}
+
+// pick is one pick of the child. It returns errElsewhere if the call may leave the
+// subchannel, all connections of which are silent.
+func (p *picker) pick(info balancer.PickInfo, mayLeave bool) (balancer.PickResult, error) {
 	result, err := p.child.Pick(info)
 	if err != nil {
 		if errors.Is(err, balancer.ErrNoSubConnAvailable) {
@@ -37,10 +48,14 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if !ok {
 		return result, nil // not made through this policy
 	}
-	c, err := s.acquire(info.Ctx)
+	c, err := s.acquire(info.Ctx, mayLeave)
 	if c == nil {
 		if result.Done != nil {
-			result.Done(balancer.DoneInfo{Err: err})
+			told := err
+			if err == errElsewhere { //nolint:errorlint // see Pick
+				told = nil
+			}
+			result.Done(balancer.DoneInfo{Err: told})
 		}
 		if err == nil {
 			err = balancer.ErrNoSubConnAvailable
@@ -81,15 +96,19 @@ func (w *probeWindow) onDone(info balancer.DoneInfo) {
 
 // acquire takes a stream, from the oldest connection that has one, and waits if none has.
 // It returns nil and no error if the caller has to pick again when there is a new picker.
-// An error is a gRPC status.
-func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
+// An error is a gRPC status, or gRPC makes one of it for a call that does not wait for ready.
+// It is errElsewhere if the call may leave and every connection is silent.
+func (s *subchannel) acquire(ctx context.Context, mayLeave bool) (*connection, error) {
 	if s.waiting.Load() == 0 { // otherwise this call has to wait for its turn
 		if c, exceeded := s.takeFree(); c != nil {
 			if exceeded {
-				s.grow()
+				s.growBeyondSoft()
 			}
 			return c, nil
 		}
+	}
+	if mayLeave && s.silent() {
+		return nil, errElsewhere
 	}
 	priority := hasPriority(ctx)
 	if priority {
@@ -97,19 +116,25 @@ func (s *subchannel) acquire(ctx context.Context) (*connection, error) {
 			return c, nil
 		}
 	}
-	if w := s.enqueue(priority); w != nil {
+	c, w := s.enqueue(priority)
+	if w != nil {
 		return s.wait(ctx, w)
 	}
-	return nil, nil //nolint:nilnil // see above
+	return c, nil
 }
 
-// enqueue puts a call into the queue. It returns nil if there is no connection to wait for.
-func (s *subchannel) enqueue(priority bool) (w *waiter) {
+// enqueue puts a call into the queue, unless only quiet connections were in its way and it
+// gets a stream at once. It returns neither if there is no connection to wait for.
+func (s *subchannel) enqueue(priority bool) (c *connection, w *waiter) {
 	s.update(func(e *effects) {
 		if !s.servingLocked() {
 			return
 		}
-		s.calledLocked(e)
+		if s.calledLocked() && s.queue.length == 0 {
+			if c, _ = s.takeFree(); c != nil {
+				return
+			}
+		}
 		w = s.waiters.get()
 		if priority {
 			s.queue.pushFront(w)
@@ -120,7 +145,7 @@ func (s *subchannel) enqueue(priority bool) (w *waiter) {
 		s.stats.waited++
 		s.serveLocked(e)
 	})
-	return w
+	return c, w
 }
 
 // takeFree takes a stream that is free, from the oldest connection first, so that the

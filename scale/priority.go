@@ -23,10 +23,20 @@ func hasPriority(ctx context.Context) bool {
 	return ctx.Value(priorityKey{}) != nil
 }
 
-// takeReserved takes a stream, the one that is kept free for probes included.
+// takeReserved takes a stream, the one that is kept free for probes included. It takes one
+// on a quiet connection too, which it leaves quiet: what is answered proves as much as a
+// probe, and is no more use than a probe.
 func (s *subchannel) takeReserved() *connection {
 	for _, c := range *s.ready.Load() {
 		if c.take(c.serverLimit.Load()) {
+			return c
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range *s.ready.Load() {
+		if c.doubt == doubtQuiet && c.takeForProbe() {
+			c.splitWindowLocked()
 			return c
 		}
 	}

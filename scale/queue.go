@@ -19,7 +19,8 @@ import (
 
 // waiter is one call that waits.
 type waiter struct {
-	handed chan *connection // holds one; nil: pick again
+	handed chan *connection // holds one; nil: pick again, or err
+	err    error            // what a call that is handed nil fails with unless it waits for ready; set before
 
 	queued     bool // in the queue; guarded by subchannel.mu, as are the links
 	next, prev *waiter
@@ -36,7 +37,10 @@ func (p *waiterPool) get() *waiter {
 	return &waiter{handed: make(chan *connection, 1)}
 }
 
-func (p *waiterPool) put(w *waiter) { p.pool.Put(w) }
+func (p *waiterPool) put(w *waiter) {
+	w.err = nil
+	p.pool.Put(w)
+}
 
 // queue is a list of waiters. Its zero value is an empty one.
 type queue struct {
@@ -81,13 +85,14 @@ func (q *queue) remove(w *waiter) {
 	q.length--
 }
 
-// wait returns what w is handed, or ctx's error.
+// wait returns what w is handed, or why it gets nothing.
 func (s *subchannel) wait(ctx context.Context, w *waiter) (*connection, error) {
 	start := time.Now()
 	select {
 	case c := <-w.handed:
+		err := w.err
 		s.waiters.put(w)
-		return c, nil
+		return c, err
 	case <-ctx.Done():
 	}
 	var err error
@@ -125,6 +130,10 @@ func (s *subchannel) explainLocked(ctx context.Context, waited time.Duration) st
 	switch {
 	case len(ready) == 0:
 		b.WriteString("no connection is up")
+	case s.anySilentLocked():
+		b.WriteString("the connection does not answer")
+	case s.awaitedLocked():
+		b.WriteString("its connection was unused for a while, and has not shown yet that it is alive")
 	case s.eachLocked() == 0:
 		b.WriteString("the server allows none (limit 0)")
 	default:
@@ -170,6 +179,15 @@ func (s *subchannel) serveLocked(e *effects) {
 // wakeLocked makes every call that waits pick again.
 func (s *subchannel) wakeLocked() {
 	for s.queue.length > 0 {
+		s.handLocked(nil)
+	}
+}
+
+// failWaitingLocked ends every call that waits with err, which is no status: gRPC ends a
+// call with it as Unavailable, unless it waits for ready and picks again.
+func (s *subchannel) failWaitingLocked(err error) {
+	for s.queue.length > 0 {
+		s.queue.first.err = err
 		s.handLocked(nil)
 	}
 }

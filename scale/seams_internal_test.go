@@ -49,7 +49,7 @@ func TestAProbeThatIgnoresItsContextDoesNotHideADeadConnection(t *testing.T) {
 		c := st.conns[0]
 		c.deaf.Store(true)
 		c.connects(100)
-		time.Sleep(3 * time.Second)
+		time.Sleep(4 * time.Second)
 		if now := st.stats(); now.ejected != 1 {
 			t.Errorf("%d connections ejected, want 1", now.ejected)
 		}

@@ -38,7 +38,10 @@ import (
 // Whether a connection is alive:
 //
 //	liveness.go             what proves it, when it is asked, how long it may take to answer
-//	liveness_inquiry.go     what follows when it does not answer, up to its ejection
+//	liveness_inquiry.go     what follows when it does not answer
+//	liveness_silence.go     how long it is waited for when nothing answers, and its ejection
+//	liveness_quiet.go       the same for a connection that nobody uses, and for the call that ends that
+//	doubt.go                connections that take no new calls until they are proved
 //	liveness_witness.go     whether this process ran well enough to tell
 //	liveness_trial.go       what a successor has to answer before it is used
 //	liveness_ends.go        what the end of a connection says about the server, and how long dials are held back
@@ -208,14 +211,15 @@ func (s *subchannel) dialOne(predecessor *connection) {
 			return
 		}
 		s.all[c] = struct{}{}
-		c.predecessor = predecessor
-		if s.closed {
+		dropped := predecessor != nil && predecessor.phase == phaseReady && !predecessor.replace.successor
+		if s.closed || dropped {
 			s.resumeOnGRPCLocked(c, e)
 			return
 		}
 		if s.addrs.Load() != addrs {
 			e.readdress = append(e.readdress, c)
 		}
+		c.predecessor = predecessor
 		s.beginDialLocked(c, e)
 	})
 }
@@ -301,9 +305,8 @@ func (s *subchannel) settingsChanged(old, now *settings) {
 	s.update(func(e *effects) {
 		for c := range s.all {
 			c.setLimitLocked()
-			if now.probeInterval != old.probeInterval {
-				c.probeTimer.stop()
-				s.armProbeLocked(c)
+			if now.probeInterval != old.probeInterval || now.idleProbeInterval != old.idleProbeInterval {
+				c.useLocked()
 			}
 		}
 		s.dispatchLocked(e)

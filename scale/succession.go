@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"slices"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/internal/jitter"
@@ -42,7 +43,7 @@ func (s *subchannel) planLocked(c *connection, at time.Time, why string) {
 	if first || at.Before(c.replace.at) {
 		c.replace.at = at
 	}
-	if first || c.replace.why == byAge || c.replace.why == whyStuck && why != byAge { // which may turn out to be no reason
+	if first || c.replace.why == byAge || c.replace.provisional() && why != byAge { // which may turn out to be no reason
 		c.replace.why = why
 	}
 }
@@ -52,7 +53,7 @@ func (s *subchannel) armReplaceLocked() {
 	var next time.Time
 	for _, c := range *s.ready.Load() {
 		at := c.replace.at
-		if !at.IsZero() && !c.replace.successor && (next.IsZero() || at.Before(next)) {
+		if !at.IsZero() && !c.replace.successor && !s.heldBackLocked(c) && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}
@@ -66,12 +67,20 @@ func (s *subchannel) armReplaceLocked() {
 func (s *subchannel) replaceDue() {
 	s.update(func(e *effects) {
 		for _, c := range *s.ready.Load() {
-			if at := c.replace.at; !at.IsZero() && !c.replace.successor && time.Until(at) <= 0 {
+			if at := c.replace.at; !at.IsZero() && !c.replace.successor && !s.heldBackLocked(c) && time.Until(at) <= 0 {
 				c.replace.successor = true
 				e.dialSuccessor(c)
 			}
 		}
 		s.armReplaceLocked()
+	})
+}
+
+// heldBackLocked reports whether c, which is silent, has no successor dialled because that
+// of another silent connection is under way.
+func (s *subchannel) heldBackLocked(c *connection) bool {
+	return c.replace.why == whySilent && slices.ContainsFunc(*s.ready.Load(), func(other *connection) bool {
+		return other != c && other.replace.why == whySilent && other.replace.successor
 	})
 }
 

@@ -70,8 +70,8 @@ func TestRPCsOnLeasesEndSoonWhenTheNetworkIsGone(t *testing.T) {
 				link.Drop(tc.up, tc.down)
 				start := time.Now()
 				_, err = stream.Recv()
-				if took := time.Since(start); took > 1500*time.Millisecond || status.Code(err) != codes.Unavailable {
-					t.Errorf("the stream ended after %v with %v, want Unavailable in 1.5 s at most", took, err)
+				if took := time.Since(start); took > 3500*time.Millisecond || status.Code(err) != codes.Unavailable { // nothing can take its place
+					t.Errorf("the stream ended after %v with %v, want Unavailable in 3.5 s at most", took, err)
 				}
 				time.Sleep(4 * time.Second)               // virtual: the pool has found out, too
 				go func() { _, _ = p.Get(t.Context()) }() // finds out whether it is over

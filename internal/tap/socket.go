@@ -21,8 +21,19 @@ func (s *State) reach(conn net.Conn) *socket {
 	if s.userTimeout > 0 {
 		limitUserTimeout(conn, s.userTimeout)
 	}
+	if tcp, ok := conn.(*net.TCPConn); ok && s.keepAlive != (KeepAlive{}) {
+		s.keepAlive.set(tcp)
+	}
 	s.socket.Store(r)
 	return r
+}
+
+// set has the kernel keep conn alive, unless it does so already and sooner.
+func (k KeepAlive) set(conn *net.TCPConn) {
+	if keptAliveAfter(conn) <= k.Idle {
+		return
+	}
+	_ = conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: k.Count}) // probes find a dead connection without it
 }
 
 // kill closes the connection and makes TCP discard what it has not sent, as the peer may

@@ -84,6 +84,7 @@ type Events struct {
 type State struct {
 	events      Events
 	userTimeout time.Duration          // 0: the system's
+	keepAlive   KeepAlive              // zero: the program's or the system's
 	hold        bool                   // see hold.go
 	socket      atomic.Pointer[socket] // nil until a handshake begins
 	link        atomic.Pointer[link]   // nil until attached
@@ -99,6 +100,22 @@ func New(ev Events) *State {
 // time that is set already stays. Call WithUserTimeout before the State is used.
 func (s *State) WithUserTimeout(d time.Duration) *State {
 	s.userTimeout = d
+	return s
+}
+
+// KeepAlive is when the kernel asks the peer's kernel whether a connection is still there
+// (SO_KEEPALIVE). If it does not answer, the connection ends.
+type KeepAlive struct {
+	Idle     time.Duration // without data, until the first question
+	Interval time.Duration // between questions
+	Count    int           // questions without an answer that end the connection
+}
+
+// WithKeepAlive has the kernel keep the connection alive, if it is TCP. A connection whose
+// questions begin sooner stays as it is, on platforms that can tell. Call WithKeepAlive
+// before the State is used.
+func (s *State) WithKeepAlive(k KeepAlive) *State {
+	s.keepAlive = k
 	return s
 }
 

@@ -19,6 +19,22 @@ func limitUserTimeout(conn net.Conn, d time.Duration) {
 	})
 }
 
+// keptAliveAfter is how long conn may be without data before the kernel asks whether the
+// peer is there; the longest time if it does not.
+func keptAliveAfter(conn *net.TCPConn) (idle time.Duration) {
+	idle = math.MaxInt64
+	control(conn, func(fd int) {
+		on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		if err != nil || on == 0 {
+			return
+		}
+		if seconds, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE); err == nil {
+			idle = time.Duration(seconds) * time.Second
+		}
+	})
+	return idle
+}
+
 // progress reads TCP_INFO and the length of the send queue (tcp(7)).
 func progress(conn net.Conn) (p Progress, ok bool) {
 	control(conn, func(fd int) {

@@ -1,6 +1,7 @@
 package tap_test
 
 import (
+	"net"
 	"syscall"
 	"testing"
 	"time"
@@ -84,5 +85,49 @@ func TestWhatThisProcessHasNotReadIsKnown(t *testing.T) {
 	}
 	if n, told := s.Unread(); n != 0 || !told {
 		t.Errorf("%d bytes unread, told %v, once they are read", n, told)
+	}
+}
+
+// The kernel's own tests of a connection are set on the socket too, and do not take the
+// place of those that begin sooner.
+func TestTheKeepaliveReachesTheSocket(t *testing.T) {
+	type keepalive struct{ on, idle, interval, count int }
+	ours := tap.KeepAlive{Idle: 5 * time.Second, Interval: time.Second, Count: 3}
+	none, long, short := net.KeepAliveConfig{}, net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 9},
+		net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 4 * time.Second, Count: 5}
+	for name, tc := range map[string]struct {
+		before net.KeepAliveConfig
+		set    tap.KeepAlive
+		want   keepalive
+	}{
+		"none before":   {none, ours, keepalive{1, 5, 1, 3}},
+		"a longer":      {long, ours, keepalive{1, 5, 1, 3}},
+		"a shorter":     {short, ours, keepalive{1, 2, 4, 5}},
+		"not asked for": {long, tap.KeepAlive{}, keepalive{1, 15, 15, 9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, _ := sockets(t)
+			if err := here.SetKeepAliveConfig(tc.before); err != nil {
+				t.Fatal(err)
+			}
+			creds := tap.Credentials(insecure.NewCredentials(), tap.New(tap.Events{}).WithKeepAlive(tc.set))
+			if _, _, err := creds.ClientHandshake(t.Context(), "localhost", here); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := here.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got keepalive
+			err = raw.Control(func(fd uintptr) {
+				got.on, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
+				got.idle, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
+				got.interval, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)
+				got.count, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
+			})
+			if err != nil || got != tc.want {
+				t.Errorf("the keepalive is %+v, want %+v (%v)", got, tc.want, err)
+			}
+		})
 	}
 }

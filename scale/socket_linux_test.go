@@ -1,0 +1,70 @@
+package scale_test
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/davidwartell/go-grpcpool/scale"
+)
+
+// socketOptions are those that supervision sets.
+type socketOptions struct{ keepIdle, userTimeout int }
+
+const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, which package syscall does not have
+
+// Without supervision the sockets of a channel are those of the dialler.
+func TestSupervisionSetsSocketOptionsAndNothingElseDoes(t *testing.T) {
+	s := startServer(t, serverConfig{})
+	for name, tc := range map[string]struct {
+		opts []grpc.DialOption
+		want bool
+	}{
+		"by default":     {nil, true},
+		"without probes": {[]grpc.DialOption{scale.WithProbeInterval(0)}, false},
+		"unsupervised":   {[]grpc.DialOption{scale.WithUnsupervised()}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conns := make(chan net.Conn, 1)
+			dial := func(ctx context.Context, addr string) (net.Conn, error) {
+				conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				if err == nil {
+					conns <- conn
+				}
+				return conn, err
+			}
+			before, err := dial(t.Context(), s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := optionsOf(t, <-conns)
+			_ = before.Close()
+			if tc.want {
+				want = socketOptions{5, 6000}
+			}
+			c := newChannel(t, s.addr, append(tc.opts, grpc.WithContextDialer(dial))...)
+			mustHammer(t, c.stub, 1, 1)
+			if got := optionsOf(t, <-conns); got != want {
+				t.Errorf("the options are %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+func optionsOf(t *testing.T, conn net.Conn) (o socketOptions) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		o.keepIdle, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
+		o.userTimeout, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
