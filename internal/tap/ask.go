@@ -95,11 +95,20 @@ func (a *questions) add(q *Question) {
 	if a.writing || !a.conn.link.ledger.atBoundary() {
 		return
 	}
+	a.writers.Go(a.writePending) // the write may block until the peer reads
+}
+
+// writePending sends what is pending, unless the transport writes just now and does so when
+// it has written. The transport does not wait for this goroutine to begin, which takes long
+// in a process that is short of CPU.
+func (a *questions) writePending() {
+	a.mu.Lock()
+	begun := !a.writing
 	a.writing = true
-	a.writers.Go(func() { // the write may block until the peer reads
-		a.write()
+	a.mu.Unlock()
+	if begun {
 		a.end()
-	})
+	}
 }
 
 // begin waits until no question is being written, and notes what the transport is about to
