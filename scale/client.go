@@ -123,6 +123,7 @@ type channel struct {
 	settings  settings
 	logger    *slog.Logger // nil: grpc-go's own log
 	memory    *Memory
+	budget    *DialBudget                                           // nil: none
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
 	hooks     []func(Event)                                         // of WithEvents
 	events    event.Queue
@@ -145,6 +146,7 @@ func newChannel(o *clientOptions) *channel {
 	}
 	ch := &channel{
 		memory:    memory,
+		budget:    o.budget,
 		ask:       o.ask,
 		settings:  o.settings,
 		logger:    o.logger,

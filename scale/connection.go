@@ -53,16 +53,23 @@ type connection struct {
 
 	// The rest is guarded by sub.mu.
 	phase     phase
-	dialledAt time.Time     // when it was last told to connect
-	longDial  bool          // its dial goes on while others are begun beside it, see dialling.go
-	sideDial  bool          // it was dialled beside a long one
-	pause     time.Duration // from dialledAt to the next dial, should it fail while there is demand
-	readyAt   time.Time     // zero if it never was READY
-	opened    bool          // it was put to use
-	givenUp   error         // why its dial was given up; nil: it was not
-	watched   bool          // one of its streams is set aside for a health watch, see health.go
-	checked   bool          // there is such a watch
-	quiet     int           // looks of shrink since it was last used
+	dialledAt time.Time      // when it was last told to connect, or to wait for a place in the budget
+	longDial  bool           // its dial goes on while others are begun beside it, see dialling.go
+	sideDial  bool           // it was dialled beside a long one
+	spread    time.Duration  // between dials that get no answer, at least
+	retryAt   time.Time      // when the next dial may begin, if this one has failed and there is demand
+	place     *place         // in the budget; nil: none
+	inLine    bool           // its dial waits for that place
+	late      bool           // its handshake goes on, and callers were told that they need not wait for it: see handshakes.go
+	beside    bool           // it was dialled beside a late one
+	unheard   bool           // the server has not acknowledged what was sent
+	errand    func(*effects) // it only brings this to gRPC's goroutine: see runOnGRPC
+	readyAt   time.Time      // zero if it never was READY
+	opened    bool           // it was put to use
+	givenUp   error          // why its dial was given up; nil: it was not
+	watched   bool           // one of its streams is set aside for a health watch, see health.go
+	checked   bool           // there is such a watch
+	quiet     int            // looks of shrink since it was last used
 
 	probeTimer timer           // has probeTick look at it, see liveness.go
 	idleShare  float64         // of the probe interval, after which it is probed if it is idle

@@ -7,16 +7,18 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/internal/jitter"
+	"github.com/davidwartell/go-grpcpool/internal/pause"
 )
 
 // How dials are supervised. gRPC gives a dial 20 seconds, and after a failure it waits
 // for up to two minutes, whether calls need the connection or not. Here:
 //
-// While there is demand (calls that find no connection), dials start at least
-// leastPause and at most mostPause apart, so the end of an outage is seen within a
-// second. Without demand gRPC's backoff is left alone.
+// While there is demand (calls that find no connection), the pause after a dial that
+// failed is that of package pause: short, and growing with the outage, if the dial did not
+// reach the server, which it cost nothing; and ever longer if it did (see
+// liveness_ends.go). Without demand gRPC's backoff is left alone.
 //
-// A dial that has not reached the server after leastPause, when the address is known to
+// A dial that has not reached the server after leastPatience, when the address is known to
 // connect faster, is given up while there is demand: the packet that asked for the
 // connection was lost, and TCP asks again ever more seldom. An address that never was
 // reached gets firstConnect.
@@ -28,20 +30,20 @@ import (
 // ever, one at a time. The first to get through is used: the long one if the network is
 // slow, a side dial if an outage is over.
 //
-// A server that took the connection has to finish the handshakes, of TLS and of
-// HTTP/2 (RFC 9113, section 3.4), within patientHandshake. Every such timeout in a
-// row doubles that time for the address, as the server may be slow.
+// What follows when a dial has reached the server is in handshakes.go.
+//
+// WithUnsupervised turns all of this off.
 const (
-	leastPause = 750 * time.Millisecond
-	mostPause  = 900 * time.Millisecond
+	leastPatience = 750 * time.Millisecond
+	dialSpread    = 150 * time.Millisecond // on top of it, so that clients do not dial in step
+	reachedWithin = 100 * time.Millisecond // after which it is noticed that one of several dials has got through
 
-	firstConnect     = 3 * time.Second
-	connectFactor    = 3
-	briefOutage      = 12               // some ten seconds, in which dials go one at a time and callers are told within one
-	longestConnect   = 20 * time.Second // gRPC's own patience with a dial
-	asksAgain        = time.Second      // after which TCP sends a lost SYN again, the first time (RFC 6298, section 2)
-	patientHandshake = 2500 * time.Millisecond
-	mostDoublings    = 3
+	firstConnect   = 3 * time.Second
+	connectFactor  = 3
+	briefOutage    = 12               // some ten seconds, in which dials go one at a time and callers are told within one
+	longestConnect = 20 * time.Second // gRPC's own patience with a dial
+	asksAgain      = time.Second      // after which TCP sends a lost SYN again, the first time (RFC 6298, section 2)
+	mostDoublings  = 3
 )
 
 // noteDemand is called for every call that finds no connection.
@@ -66,26 +68,55 @@ func (s *subchannel) useDemandLocked() {
 	s.policy.demanded.Store(false)
 }
 
-// beginDialLocked notes that c is to connect.
+// beginDialLocked notes that c is to connect, when the budget has a place for it.
 func (s *subchannel) beginDialLocked(c *connection, e *effects) {
+	c.beside = s.state != connectivity.Ready && s.lateLocked() != nil
 	c.moveLocked(phaseDialling)
-	c.dialledAt, s.begunAt = time.Now(), time.Now()
-	c.longDial = false // of an earlier dial
+	c.longDial, c.late, c.unheard = false, false, false // of an earlier dial
 	c.sideDial = s.longDialLocked() != nil
-	c.pause = leastPause + jitter.UpTo(mostPause-leastPause)
+	c.spread = leastPatience + jitter.UpTo(dialSpread)
+	if c.takePlaceLocked() {
+		s.connectLocked(c, e)
+	}
+}
+
+// connectLocked begins c's dial.
+func (s *subchannel) connectLocked(c *connection, e *effects) {
+	now := time.Now()
+	c.dialledAt, s.begunAt = now, now
+	if s.downSince.IsZero() && s.oldest() == nil {
+		s.downSince = now
+	}
+	s.superviseAnewLocked()
+	e.connect = append(e.connect, c)
+}
+
+// planRetryLocked decides when the next dial may begin after c's, which has failed.
+func (s *subchannel) planRetryLocked(c *connection) {
+	c.retryAt = time.Now()
+	if c.reached().IsZero() || c.unheard {
+		c.retryAt = c.retryAt.Add(pause.Refused(time.Since(s.downSince)))
+	}
+}
+
+// superviseAnewLocked has superviseDials called when there may be something to do now, as
+// something has changed.
+func (s *subchannel) superviseAnewLocked() {
 	s.superviseTick.stop()
 	s.armSuperviseLocked()
-	e.connect = append(e.connect, c)
 }
 
 // armSuperviseLocked has superviseDials called when there may be something to do.
 func (s *subchannel) armSuperviseLocked() {
+	if s.policy.settings.Load().unsupervised {
+		return
+	}
 	var next time.Time
 	for c := range s.all {
 		at := s.decisionLocked(c)
 		// Nothing reports that a dial has reached the server, and the time for its
 		// handshake may be over before the time for the dial.
-		if soon := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && soon.Before(at) && soon.After(time.Now()) {
+		if soon := c.dialledAt.Add(patientHandshake); c.phase == phaseDialling && !c.inLine && soon.Before(at) && soon.After(time.Now()) {
 			at = soon
 		}
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -102,19 +133,22 @@ func (s *subchannel) armSuperviseLocked() {
 func (s *subchannel) decisionLocked(c *connection) time.Time {
 	switch c.phase {
 	case phaseDialling:
+		if c.inLine {
+			return time.Time{}
+		}
 		if reached := c.reached(); !reached.IsZero() {
-			return reached.Add(s.handshakePatience())
+			return s.handshakeDecisionLocked(c, reached)
 		}
 		if s.state == connectivity.Ready || !s.wanted {
-			return time.Now().Add(leastPause) // see then how far it has come
+			return time.Now().Add(leastPatience) // see then how far it has come
 		}
 		if c.longDial && s.countLocked()[phaseDialling] > 1 {
-			return time.Time{} // the side dials decide
+			return time.Now().Add(reachedWithin) // the side dials decide, unless one has got through
 		}
 		return s.overdueAtLocked(c)
 	case phaseBackoff:
 		if s.state == connectivity.TransientFailure && s.wanted {
-			return latest(c.dialledAt.Add(c.pause), s.heldUntil)
+			return latest(c.retryAt, s.heldUntil)
 		}
 	case phaseIdle, phaseTrial, phaseReady, phaseObserved, phaseDraining, phaseRetired, phaseHeld:
 	}
@@ -131,13 +165,14 @@ func latest(a, b time.Time) time.Time {
 // superviseDials gives up dials that take too long, and ends backoffs while there
 // is demand.
 func (s *subchannel) superviseDials() {
-	if !s.fitToJudgeDials() {
+	if s.policy.settings.Load().unsupervised || !s.fitToJudgeDials() {
 		return
 	}
 	s.update(func(e *effects) {
 		if s.closed {
 			return
 		}
+		s.dropUnreachedLocked(e)
 		now := time.Now()
 		for c := range s.all {
 			at := s.decisionLocked(c)
@@ -149,22 +184,24 @@ func (s *subchannel) superviseDials() {
 				s.useDemandLocked()
 				s.resumeOnGRPCLocked(c, e) // and the child hears IDLE
 			case !c.reached().IsZero():
-				s.giveUpHandshakeLocked(c, e)
+				s.handshakeDueLocked(c, e)
 			case s.state != connectivity.Ready && s.wanted:
 				s.overdueLocked(c, e)
 			}
 		}
-		s.superviseTick.stop()
-		s.armSuperviseLocked()
+		s.superviseAnewLocked()
 	})
 }
 
 // retryNow ends a backoff: the child hears IDLE, and whatever then connects is a new
-// SubConn.
+// SubConn. Beside a late handshake it begins another dial.
 func (s *subchannel) retryNow() {
 	s.update(func(e *effects) {
 		if s.closed || s.state != connectivity.TransientFailure {
 			return
+		}
+		if s.allLateLocked() {
+			s.dialBesideLocked(e)
 		}
 		for c := range s.all {
 			if c.phase == phaseBackoff {
@@ -188,7 +225,7 @@ func (s *subchannel) connectPatience() (each, all time.Duration) {
 	known := s.policy.channel.memory.recall(s.addr())
 	each = firstConnect
 	if known.connect > 0 {
-		each = min(max(leastPause, connectFactor*known.connect), longestConnect)
+		each = min(max(leastPatience, connectFactor*known.connect), longestConnect)
 	}
 	return each, min(each<<connectDoublings(known), longestConnect)
 }
@@ -210,30 +247,13 @@ func (s *subchannel) overdueAtLocked(c *connection) time.Time {
 	each, all := s.connectPatience()
 	first := s.longDialLocked()
 	if all == each || first == nil {
-		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.pause))
+		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.spread))
 	}
-	next, last := s.begunAt.Add(max(each, c.pause)), first.dialledAt.Add(all)
+	next, last := s.begunAt.Add(max(each, c.spread)), first.dialledAt.Add(all)
 	if last.Before(next) {
-		return latest(last, s.begunAt.Add(leastPause))
+		return latest(last, s.begunAt.Add(leastPatience))
 	}
 	return next
-}
-
-func (s *subchannel) handshakePatience() time.Duration {
-	known := s.policy.channel.memory.recall(s.addr())
-	return max(patientHandshake, connectFactor*known.handshake) << min(known.timeouts, mostDoublings)
-}
-
-// giveUpHandshakeLocked ends the connection that c is being made on. gRPC reports
-// that the dial failed.
-func (s *subchannel) giveUpHandshakeLocked(c *connection, e *effects) {
-	missing := "finish the handshake"
-	if c.tap.Attached() {
-		missing = "begin HTTP/2 (no SETTINGS)"
-	}
-	why := fmt.Errorf("scale: %s accepted the connection and did not %s within %v", s.addr(), missing, time.Since(c.reached()).Round(time.Millisecond))
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
-	e.kill = append(e.kill, killing{c, why})
 }
 
 // longDialLocked is the long dial, nil if there is none.
@@ -286,9 +306,27 @@ func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	s.resumeOnGRPCLocked(c, e)
 }
 
+// dropUnreachedLocked ends the long dial and the side dials that have not reached the server
+// when another of them has: the server would work for nobody.
+func (s *subchannel) dropUnreachedLocked(e *effects) {
+	through := false
+	for c := range s.all {
+		through = through || c.phase == phaseDialling && (c.longDial || c.sideDial) && !c.reached().IsZero()
+	}
+	for c := range s.all {
+		if through && c.phase == phaseDialling && (c.longDial || c.sideDial) && c.reached().IsZero() {
+			s.retireLocked(c, e)
+		}
+	}
+}
+
 // dropDialsLocked ends the long dial and the side dials, as c has come to a result. If c
-// failed, those that have reached the server go on.
+// failed, those that have reached the server go on. If c is READY, so is what was dialled
+// beside a late handshake ended.
 func (s *subchannel) dropDialsLocked(c *connection, e *effects) {
+	if c.phase == phaseReady {
+		s.dropBesideLocked(c, e)
+	}
 	for other := range s.all {
 		if other == c || other.phase != phaseDialling || !other.longDial && !other.sideDial {
 			continue

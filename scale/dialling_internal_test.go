@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -65,5 +66,88 @@ func TestADialThatWasSentAwayAndThenFailedLeavesTheOthersReady(t *testing.T) {
 		}
 		st.conns[1].becomes(connectivity.Shutdown)
 		st.expect("and that is all")
+	})
+}
+
+// The steps that the child hears of a handshake that is late and then succeeds, or fails,
+// are those that every policy knows.
+func TestTheChildHearsALegalWayBackFromALateHandshake(t *testing.T) {
+	for name, tc := range map[string]struct {
+		then func(st *stage)
+		want []connectivity.State
+	}{
+		"it succeeds": {
+			func(st *stage) { st.conns[0].allows(1); st.conns[0].becomes(connectivity.Ready) },
+			[]connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.Ready},
+		},
+		"it fails": { // and the child hears why
+			func(st *stage) { st.conns[0].becomes(connectivity.TransientFailure) },
+			[]connectivity.State{connectivity.Idle, connectivity.Connecting, connectivity.TransientFailure},
+		},
+		"it is lost before it is READY": {
+			func(st *stage) {
+				st.conns[0].becomes(connectivity.Idle)
+				st.conns[0].becomes(connectivity.Shutdown)
+			},
+			[]connectivity.State{connectivity.Idle},
+		},
+		"the addresses change": {
+			func(st *stage) { st.moves(); st.conns[0].becomes(connectivity.Shutdown) },
+			[]connectivity.State{connectivity.Idle},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, `{}`, func(st *stage) {
+				st.late()
+				st.mu.Lock()
+				st.told = nil
+				st.mu.Unlock()
+				tc.then(st)
+				st.happened()
+				st.mu.Lock()
+				defer st.mu.Unlock()
+				if got := st.told[:min(len(st.told), len(tc.want))]; !slices.Equal(got, tc.want) { // pick_first may connect after that
+					t.Errorf("the child is told %v, want %v", st.told, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// late has the first connection reach the server, which does not begin HTTP/2.
+func (st *stage) late() {
+	st.t.Helper()
+	st.conns[0].becomes(connectivity.Connecting)
+	st.conns[0].reaches()
+	st.happened()
+	time.Sleep(patientHandshake + time.Millisecond)
+	st.expect("a SubConn is made to get to gRPC's goroutine", "shutdown 1")
+	st.conns[1].becomes(connectivity.Shutdown)
+	if events := st.happened(); len(events) == 0 || st.state != connectivity.TransientFailure {
+		st.t.Errorf("the child hears that the handshake is late, and the channel is %v after %q", st.state, events)
+	}
+}
+
+// A subchannel that is closed while it is about to tell the child something tells it
+// SHUTDOWN once, and nothing else.
+func TestAnErrandForAClosedSubchannelTellsNothing(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].becomes(connectivity.Connecting)
+		st.conns[0].reaches()
+		time.Sleep(patientHandshake + time.Millisecond)
+		st.happened()
+		s := st.subchannel()
+		s.Shutdown()
+		s.runOnGRPC(s.tellLateLocked)
+		st.happened()
+		st.mu.Lock()
+		st.told = nil
+		st.mu.Unlock()
+		for _, c := range st.conns {
+			c.becomes(connectivity.Shutdown)
+		}
+		if want := []connectivity.State{connectivity.Shutdown}; !slices.Equal(st.told, want) {
+			t.Errorf("the child is told %v, want %v", st.told, want)
+		}
 	})
 }

@@ -135,6 +135,61 @@ func TestALongPatienceDoesNotDelayTheWayBack(t *testing.T) {
 	}
 }
 
+// A server that is stopped twice within moments of a connection, and is back at once, is no
+// hostile one: a plain channel dials at once each time, and calls are not to wait much
+// longer here.
+func TestTwoShortConnectionsInARowCostCallsATenthOfASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		l := newLinked(t, serverConfig{gate: gate})
+		for range 2 {
+			done := make(chan error)
+			go func() { done <- l.call() }()
+			elapse(150 * time.Millisecond)
+			l.link.Reset()
+			if err := <-done; status.Code(err) != codes.Unavailable {
+				t.Errorf("the call on the lost connection ended with %v", err)
+			}
+		}
+		close(gate)
+		start := time.Now()
+		if err := l.call(); err != nil || time.Since(start) > 101*time.Millisecond {
+			t.Errorf("the next call took %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+// The dials that a server refuses follow each other soon at first, and later about once a
+// second, however long it is away.
+func TestDialsThatAreRefusedFollowEachOtherSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newInMemory()
+		startServer(t, serverConfig{listener: network})
+		c := network.channel(t, grpc.WithIdleTimeout(0))
+		network.refuse.Store(true)
+		stop := callers(t, c.stub, 3)
+		begun := int64(0)
+		for _, tc := range []struct {
+			d           time.Duration
+			least, most int64
+		}{
+			{100 * time.Millisecond, 3, 6}, {900 * time.Millisecond, 5, 15}, {10 * time.Second, 10, 22}, {10 * time.Minute, 590, 1210},
+		} {
+			elapse(tc.d)
+			if n := network.dials.Load() - begun; n < tc.least || n > tc.most {
+				t.Errorf("%d dials in the next %v, want %d to %d", n, tc.d, tc.least, tc.most)
+			}
+			begun = network.dials.Load()
+		}
+		stop()
+		network.refuse.Store(false)
+		start := time.Now()
+		if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true)); err != nil || time.Since(start) > time.Second {
+			t.Errorf("a call went through after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 // A server that is restarted twice in a row gives no reason to fail calls: those that
 // come meanwhile wait.
 func TestCallsWaitWhileADialIsHeldBackForAMoment(t *testing.T) {

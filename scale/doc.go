@@ -39,9 +39,13 @@
 // reason. One that answers only the SETTINGS frame keeps its RPCs, and new calls go to a
 // successor.
 //
-// Dialling. While calls find no connection, a dial begins about once a second
-// instead of after gRPC's exponential backoff, and a dial that makes no progress is
-// given up.
+// Dialling. While calls find no connection, dials that are refused follow each other
+// soon, with pauses that grow to a second, instead of after gRPC's exponential backoff.
+// After failures that cost the server a handshake, pauses grow to 10 s. A dial that does
+// not reach the server is given up and begun anew. One whose handshake takes longer than
+// 2.5 s goes on, so that it keeps its place in the queue of a busy server; calls that do
+// not wait until the channel is ready are told of it. A [DialBudget] bounds the dials of
+// any number of channels.
 //
 // Replacement. When a connection is about to end, its successor is dialled first and
 // takes the new calls, so that no call waits for a handshake. The old connection is

@@ -196,3 +196,21 @@ func (s *subchannel) resumeOnGRPCLocked(c *connection, e *effects) {
 	}
 	s.retireLocked(c, e)
 }
+
+// runOnGRPC has f run on gRPC's goroutine for the channel, when no connection is to be shut
+// down for it: it makes a SubConn for that purpose alone.
+func (s *subchannel) runOnGRPC(f func(*effects)) {
+	c, err := s.newConnection(*s.addrs.Load())
+	if err != nil {
+		return // the channel is closing
+	}
+	c.errand = f
+	s.update(func(e *effects) {
+		if s.closed {
+			e.shutdown = append(e.shutdown, c)
+			return
+		}
+		s.all[c] = struct{}{}
+		s.resumeOnGRPCLocked(c, e)
+	})
+}

@@ -238,9 +238,15 @@ func (c *scripted) connects(limit uint32) {
 	c.becomes(connectivity.Ready)
 }
 
-// handshakes lets the dial succeed but for READY. What the server sends on c.wire
-// passes the tap, as in a transport.
+// handshakes lets the dial succeed but for READY.
 func (c *scripted) handshakes(limit uint32) {
+	c.reaches()
+	c.allows(limit)
+}
+
+// reaches lets the dial get to the server, which sends no SETTINGS yet. What it sends on
+// c.wire passes the tap, as in a transport.
+func (c *scripted) reaches() {
 	client, server := net.Pipe()
 	conn, _, err := c.opts.CredsBundle.TransportCredentials().ClientHandshake(context.Background(), "a", socket{client, c.slowEnd}) //nolint:staticcheck // see newConnection
 	if err != nil {
@@ -260,7 +266,6 @@ func (c *scripted) handshakes(limit uint32) {
 	}
 	c.wire = http2.NewFramer(server, nil)
 	c.hangUp = func() { _, _ = client.Close(), server.Close() }
-	c.allows(limit)
 }
 
 // socket is what a program's own dialer may return.

@@ -9,30 +9,29 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
-	"github.com/davidwartell/go-grpcpool/internal/jitter"
+	"github.com/davidwartell/go-grpcpool/internal/pause"
 	"github.com/davidwartell/go-grpcpool/internal/tap"
 )
 
 // What the end of a connection says about its server, and how soon the next dial may
 // follow.
+//
+// A failure reached the server if a connection was lost within longEnough and the server
+// never answered a call on it, or if a dial failed after the server had taken the
+// connection: each cost the server a handshake. After the first in a row the next dial
+// follows at once, after each further one it is held back, as pause.Costly says. gRPC
+// itself forgets its backoff when a dial succeeds. Connections that were dialled before the
+// last such failure and end after it tell nothing new.
+//
+// A connection that has answered a call is never short-lived: some servers end each
+// connection after a number of calls. One that the server has flooded always is.
 const (
-	// A connection is short-lived if it was lost within longEnough and the server never
-	// answered a call on it. After the first in a row the next dial follows at once,
-	// after each further one it is held back, as holds says, each time with up to a
-	// fifth on top. gRPC itself forgets its backoff when a dial succeeds.
-	//
+	longEnough = time.Second
+
 	// During a hold of shortHold or less calls wait. During a longer one they fail, or
 	// they would wait for as long as the trouble lasts.
-	//
-	// A connection that has answered a call is never short-lived: some servers end each
-	// connection after a number of calls. One that the server has flooded always is.
-	longEnough = time.Second
-	shortHold  = 850 * time.Millisecond
+	shortHold = 850 * time.Millisecond
 )
-
-// holds makes at most five dials in three seconds of a server that ends every connection
-// at once, though some fail before they are connections.
-var holds = [...]time.Duration{100 * time.Millisecond, 700 * time.Millisecond, 1600 * time.Millisecond}
 
 // anyUsefulLocked reports whether one of the connections has shown that it is of use.
 func (s *subchannel) anyUsefulLocked(now time.Time) bool {
@@ -51,26 +50,39 @@ func (s *subchannel) judgeLocked(c *connection) {
 	s.lastErr = c.reason(lived)
 	flooded := errors.Is(c.tap.Cause(), tap.ErrFlood)
 	if (lived >= longEnough || c.hasAnswered.Load()) && !flooded {
-		s.shortLived = 0
+		s.noteUsefulLocked()
 	} else {
-		s.shortLived++
-	}
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, time.Now() })
-	if s.shortLived > 1 {
-		hold := holds[min(s.shortLived, len(holds)+1)-2]
-		hold += jitter.UpTo(hold / 5)
-		s.heldUntil = time.Now().Add(hold)
+		s.noteCostlyLocked(c)
 	}
 }
 
-// judgeDialLocked counts c, whose dial has failed, as short-lived if the server ended it
-// just before it was READY, or if it got no farther than those before it that were.
+// noteUsefulLocked is told that a connection that has ended was of use.
+func (s *subchannel) noteUsefulLocked() {
+	s.shortLived, s.heldUntil = 0, time.Time{}
+	s.rememberFailuresLocked()
+}
+
+// noteCostlyLocked is told that c has failed and that it reached the server.
+func (s *subchannel) noteCostlyLocked(c *connection) {
+	if s.policy.settings.Load().unsupervised || c.dialledAt.Before(s.judgedAt) {
+		return
+	}
+	s.shortLived++
+	s.judgedAt = time.Now()
+	s.rememberFailuresLocked()
+	if s.shortLived > 1 {
+		s.heldUntil = s.judgedAt.Add(pause.Costly(s.shortLived - 1))
+	}
+}
+
+func (s *subchannel) rememberFailuresLocked() {
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.shortLived, l.judgedAt = s.shortLived, s.judgedAt })
+}
+
+// judgeDialLocked is told that the dial of c has failed.
 func (s *subchannel) judgeDialLocked(c *connection) {
-	begun := c.tap.Attached() && time.Since(c.dialledAt) < longEnough
-	if begun || s.shortLived > 0 && !c.reached().IsZero() {
-		err := s.lastErr // which says more than judgeLocked's
-		s.judgeLocked(c)
-		s.lastErr = err
+	if !c.reached().IsZero() && !c.unheard {
+		s.noteCostlyLocked(c)
 	}
 }
 

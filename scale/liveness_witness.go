@@ -62,7 +62,7 @@ func (s *subchannel) fitToJudgeDials() bool {
 		s.superviseTick.late = 0
 		if late {
 			s.superviseTick.stop()
-			s.armLocked(&s.superviseTick, leastPause, s.superviseDials)
+			s.armLocked(&s.superviseTick, leastPatience, s.superviseDials)
 		}
 	})
 	if over && !late {

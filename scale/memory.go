@@ -40,20 +40,20 @@ type learned struct {
 
 	connect    time.Duration // from the dial to the handshake, when no packet was last lost
 	handshake  time.Duration // from there to READY, the last time
-	timeouts   int           // handshakes in a row that timed out
+	timeouts   int           // handshakes in a row that were late, or that the server did not acknowledge
 	unanswered int           // dials in a row that did not reach it in time
 
 	ejected int // connections in a row that were ejected, none having answered a probe soon
 
-	shortLived int       // connections in a row that were lost soon after READY
-	judgedAt   time.Time // when the last of them was lost
+	shortLived int       // failures in a row that reached the server
+	judgedAt   time.Time // when the last of them was
 
 	lifetime lifetime
 }
 
-// troubleLasts is for how long short-lived connections slow down the dials of another
-// channel to the same address.
-const troubleLasts = 5 * time.Second
+// troubleLasts is for how long failures that reached the server slow down the dials of
+// another channel to the same address. It is longer than the longest pause.
+const troubleLasts = 15 * time.Second
 
 // maxRemembered limits the addresses in a Memory, for channels whose addresses change
 // all the time. Beyond it one of them, any, is forgotten for each new one.

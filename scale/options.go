@@ -59,7 +59,8 @@ type clientOptions struct {
 	observer      *Observer    // may be nil
 	onEvent       []func(Event)
 	replacers     []*Replacer
-	memory        *Memory // nil: the channel's own
+	memory        *Memory     // nil: the channel's own
+	budget        *DialBudget // nil: none
 	ask           func(context.Context, grpc.ClientConnInterface) error
 	resolvers     []resolver.Builder
 	serviceConfig *string

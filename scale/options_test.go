@@ -30,6 +30,7 @@ func optionCases() []struct {
 	const most = math.MaxInt64
 	probe := func(context.Context, grpc.ClientConnInterface) error { return nil }
 	builder := manual.NewBuilderWithScheme("x")
+	budget, _ := scale.NewDialBudget(1, 1)
 	return []struct {
 		name string
 		opt  grpc.DialOption
@@ -74,6 +75,9 @@ func optionCases() []struct {
 		{"WithReplacer", scale.WithReplacer(nil), "scale: WithReplacer(nil): "},
 		{"WithMemory", scale.WithMemory(new(scale.Memory)), ""},
 		{"WithMemory", scale.WithMemory(nil), "scale: WithMemory(nil): want a Memory"},
+		{"WithDialBudget", scale.WithDialBudget(budget), ""},
+		{"WithDialBudget", scale.WithDialBudget(nil), "scale: WithDialBudget: want a DialBudget made by NewDialBudget"},
+		{"WithDialBudget", scale.WithDialBudget(new(scale.DialBudget)), "scale: WithDialBudget: want a DialBudget made by NewDialBudget"},
 		{"WithResolvers", scale.WithResolvers(), ""},
 		{"WithResolvers", scale.WithResolvers(builder), ""},
 		{"WithResolvers", scale.WithResolvers([]resolver.Builder{builder, nil}...), "scale: WithResolvers: builder 2 of 2 is nil"},

@@ -9,12 +9,13 @@ import "slices"
 // every phase ends in retired when the child shuts the subchannel down.
 //
 //	from       on                                            to         effects
-//	idle       the child connects; growth; a successor       dialling   connect
+//	idle       the child connects; growth; a successor       dialling   connect, when the budget has a place
 //	idle       not needed after its backoff; the last other  retired    shut down
 //	           connection was lost; other addresses; its
 //	           silent predecessor has answered
 //	dialling   READY                                         ready      tell READY, serve; a predecessor is retired or observed
 //	dialling   READY of a successor, with probes on          trial      a goroutine asks it
+//	dialling   the handshake is late (see handshakes.go)     dialling   tell TRANSIENT_FAILURE if every dial is late; later dial another
 //	dialling   the dial fails                                backoff    tell TRANSIENT_FAILURE if no other dial is under way
 //	dialling   GOAWAY before READY                           draining   dial another
 //	dialling   given up, or another dial came to a result;   retired    shut down
@@ -46,7 +47,7 @@ type phase int
 
 const (
 	phaseIdle     phase = iota // made, and not told to connect
-	phaseDialling              // told to connect
+	phaseDialling              // told to connect, or in line for a place in the budget
 	phaseBackoff               // the dial failed; gRPC sits out the backoff
 	phaseTrial                 // READY, and has to answer before it succeeds its predecessor
 	phaseReady                 // in subchannel.ready
@@ -82,6 +83,9 @@ var moveHook func(c *connection, to phase, allowed bool)
 func (c *connection) moveLocked(to phase) {
 	if moveHook != nil {
 		moveHook(c, to, slices.Contains(moves[c.phase], to))
+	}
+	if c.phase == phaseDialling && (to != phaseRetired || c.inLine) { // if retired, its dial ends with its SHUTDOWN
+		c.leavePlaceLocked()
 	}
 	c.phase = to
 }

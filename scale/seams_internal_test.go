@@ -152,3 +152,30 @@ func TestASuccessorAtAnAddressThatIsGoneIsNotPutToUse(t *testing.T) {
 		})
 	}
 }
+
+// What a restart ends together is one failure, however many connections there were.
+func TestConnectionsThatEndTogetherCountOnce(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		st.conns[0].connects(1)
+		for range 3 {
+			st.begin() // the second and the third make the subchannel grow
+		}
+		for n := 1; n < len(st.conns); n++ {
+			st.conns[n].connects(1)
+		}
+		if len(st.conns) < 3 {
+			t.Fatalf("%d connections, want 3", len(st.conns))
+		}
+		time.Sleep(100 * time.Millisecond)
+		for _, c := range st.conns {
+			c.becomes(connectivity.Idle)
+		}
+		st.happened()
+		s := st.subchannel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.shortLived != 1 || !s.heldUntil.IsZero() {
+			t.Errorf("%d failures in a row, held until %v", s.shortLived, s.heldUntil)
+		}
+	})
+}

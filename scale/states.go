@@ -22,7 +22,7 @@ func (c *connection) onState(state balancer.SubConnState) {
 			s.onShutdownLocked(c, e)
 		case s.closed:
 		case state.ConnectivityState == connectivity.Connecting:
-			if c.phase == phaseDialling && (s.state == connectivity.Idle || s.state == connectivity.TransientFailure) {
+			if c.phase == phaseDialling && s.state == connectivity.Idle { // in TRANSIENT_FAILURE another handshake is late, and callers need not wait
 				s.tellLocked(e, connectivity.Connecting, nil)
 			}
 		case state.ConnectivityState == connectivity.Ready:
@@ -50,14 +50,12 @@ func (s *subchannel) onReadyLocked(c *connection, e *effects) {
 	e.warn = !c.tap.Attached()
 	s.putToUseLocked(c)
 	s.takeOverLocked(c, e)
-	if s.state == connectivity.Idle {
-		s.tellLocked(e, connectivity.Connecting, nil)
-	}
 	if s.state != connectivity.Ready {
 		s.dropDialsLocked(c, e)
 		s.primary = c
 		s.resetHealthLocked()
 		s.produced = false
+		s.tellConnectingLocked(e)
 		s.tellLocked(e, connectivity.Ready, nil)
 	}
 	e.serve = true
@@ -73,6 +71,7 @@ func (s *subchannel) putToUseLocked(c *connection) {
 	s.ready.Store(&ready)
 	s.stats.opened++
 	s.dialFails, s.parked, s.ejectedSinceReady = 0, 0, false
+	s.downSince, s.besides = time.Time{}, 0
 	s.useDemandLocked()
 	s.event(EventDialled, c, c.readyAt.Sub(c.dialledAt), "")
 	s.startProbingLocked(c)
@@ -101,9 +100,9 @@ func (s *subchannel) onFailureLocked(c *connection, err error, e *effects) {
 		return
 	}
 	s.judgeDialLocked(c)
+	s.planRetryLocked(c)
 	c.moveLocked(phaseBackoff)
-	s.superviseTick.stop()
-	s.armSuperviseLocked()
+	s.superviseAnewLocked()
 	if s.state == connectivity.Ready {
 		if !s.servingLocked() {
 			s.wakeLocked()
@@ -113,12 +112,12 @@ func (s *subchannel) onFailureLocked(c *connection, err error, e *effects) {
 	s.dropDialsLocked(c, e)
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
 		s.retireLocked(c, e)
-		return
+		s.besideAt = latest(s.besideAt, latest(c.retryAt, s.heldUntil))
+		s.tellLateLocked(e)
+	} else {
+		s.tellFailureLocked(e, s.lastErr)
 	}
-	s.wakeLocked()
-	s.tellLocked(e, connectivity.TransientFailure, s.lastErr)
-	s.superviseTick.stop() // what it has to decide depends on the state
-	s.armSuperviseLocked()
+	s.superviseAnewLocked() // what it has to decide depends on the state
 }
 
 // onBackoffOverLocked is told that gRPC's backoff of c is over. While the subchannel is
@@ -191,7 +190,7 @@ func (s *subchannel) changePrimaryLocked(e *effects) {
 // hears of it.
 func (s *subchannel) lastLostLocked(c *connection, e *effects) {
 	s.wakeLocked()
-	if s.state == connectivity.TransientFailure || s.countLocked()[phaseHeld] > 0 { // another one backs off, or is held
+	if n := s.countLocked(); s.state == connectivity.TransientFailure && n[phaseBackoff] > 0 || n[phaseHeld] > 0 {
 		s.retireLocked(c, e)
 		return
 	}
@@ -213,6 +212,7 @@ func (s *subchannel) lastLostLocked(c *connection, e *effects) {
 	switch {
 	case dialling > 0 && s.state == connectivity.Idle:
 		s.tellLocked(e, connectivity.Connecting, nil)
+		s.tellLateLocked(e)
 	case dialling == 0 && s.state != connectivity.Idle:
 		s.tellLocked(e, connectivity.Idle, nil)
 	}
@@ -221,12 +221,19 @@ func (s *subchannel) lastLostLocked(c *connection, e *effects) {
 // onShutdownLocked is told that c's SubConn is gone. If it was the last one, the child
 // hears of it. Some SubConns are shut down for that purpose: see resumeOnGRPCLocked.
 func (s *subchannel) onShutdownLocked(c *connection, e *effects) {
+	if _, known := s.all[c]; !known {
+		return // an errand for a subchannel that was closed meanwhile
+	}
 	delete(s.all, c)
+	c.leavePlaceLocked()
 	if s.closed {
 		if len(s.all) == 0 && s.starting == 0 {
 			e.tell = append(e.tell, balancer.SubConnState{ConnectivityState: connectivity.Shutdown})
 		}
 		return
+	}
+	if c.errand != nil {
+		c.errand(e)
 	}
 	s.successorFailedLocked(c)
 	if s.primary == c && s.oldest() != nil {
@@ -287,7 +294,7 @@ func (s *subchannel) drainLocked(c *connection, e *effects) {
 	s.judgeLocked(c)
 	s.successorFailedLocked(c)
 	s.growLocked(e)
-	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 {
+	if s.oldest() == nil && s.countLocked()[phaseDialling] == 0 && time.Until(s.heldUntil) <= 0 && !s.policy.settings.Load().unsupervised {
 		e.dial(1)
 	}
 }

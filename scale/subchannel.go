@@ -30,6 +30,8 @@ import (
 //	connection.go   one connection: its SubConn, its tap and its limits
 //	growth.go       more connections and fewer
 //	dialling.go     how long a dial is tried, and when the next begins
+//	handshakes.go   what follows when the server has a connection and does not finish the handshake
+//	budget.go       how many dials channels may begin
 //	succession.go   replacing a connection before it ends; replace.go its public side
 //	ages.go         at what age a server ends connections, and whether it really does
 //	memory.go       what is remembered of an address
@@ -48,8 +50,8 @@ import (
 //	liveness_suspicion.go   which others are likely to end with it
 //
 // Locks, in the order in which they may be taken: childPolicy.calls, policy.mu,
-// subchannel.mu, and then the innermost ones, of tasks, channel, Memory, Replacer and
-// events. subchannel.mu is held for a few assignments at a time. Nothing of gRPC or of the
+// subchannel.mu, and then the innermost ones, of tasks, channel, Memory, DialBudget,
+// Replacer and events. subchannel.mu is held for a few assignments at a time. Nothing of gRPC or of the
 // child is called with it, and nothing that waits.
 
 // subchannel is what the child policy holds as one SubConn: one address, and one
@@ -61,7 +63,8 @@ import (
 // resumeOnGRPCLocked.
 //
 // INVARIANT: while no connection is READY at most one is in backoff or held, the
-// one that will bring the child back to IDLE.
+// one that will bring the child back to IDLE. In TRANSIENT_FAILURE there is either that
+// one, or a late handshake (see handshakes.go), whose result brings the child on.
 //
 // INVARIANT: ready holds the connections in phaseReady, and nothing else.
 //
@@ -99,11 +102,15 @@ type subchannel struct {
 	// Dials.
 	wanted        bool      // calls find no connection, see dialling.go
 	begunAt       time.Time // when the last dial was
+	downSince     time.Time // when the first dial without a connection began; zero: there has been one since
 	dialFails     int       // failed dials since the last connection
+	besideAt      time.Time // when a dial may begin beside a late handshake
+	besides       int       // how many have, since the last connection
 	superviseTick timer     // looks at dials
 
 	// What the ends of connections have said.
-	shortLived        int       // connections in a row that were lost soon
+	shortLived        int       // failures in a row that reached the server
+	judgedAt          time.Time // when the last of them was
 	heldUntil         time.Time // no dial before it, because of shortLived
 	held              timer     // ends the hold of the connection in phaseHeld
 	ejectedSinceReady bool      // a connection was ejected, and none has become READY since
@@ -146,7 +153,7 @@ func newSubchannel(child *childPolicy, addrs []resolver.Address, opts balancer.N
 	addrs = slices.Clone(addrs)
 	s.addrs.Store(&addrs)
 	s.ready.Store(new([]*connection))
-	if known := s.policy.channel.memory.recall(s.addr()); time.Since(known.judgedAt) < troubleLasts {
+	if known := s.policy.channel.memory.recall(s.addr()); time.Since(known.judgedAt) < troubleLasts && !child.policy.settings.Load().unsupervised {
 		s.shortLived = known.shortLived
 	}
 	c, err := s.newConnection(addrs)
@@ -204,7 +211,7 @@ func (s *subchannel) Connect() {
 // nil. starting was raised for it. gRPC dials on goroutines of its own.
 func (s *subchannel) dialOne(predecessor *connection) {
 	addrs := s.addrs.Load()
-	c, err := s.newConnection(*addrs)
+	c, err := s.newConnection(s.othersFirst(*addrs))
 	s.update(func(e *effects) {
 		s.starting--
 		if err != nil { // the channel is closing
@@ -244,6 +251,7 @@ func (s *subchannel) Shutdown() {
 		}
 		for c := range s.all {
 			s.retireLocked(c, e)
+			c.leavePlaceLocked() // gRPC may report no SHUTDOWN any more
 		}
 	})
 }

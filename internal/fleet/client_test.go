@@ -53,6 +53,13 @@ func fixedBackoff(d time.Duration) kind {
 	}))
 }
 
+// sameDials is the backoff that makes as many dials as m shows in an outage, which lasts up
+// to a fifth longer.
+func sameDials(m *measure, outage time.Duration) time.Duration {
+	const first, half = 1, .5 // the last one comes half a backoff after the end
+	return time.Duration(1.1 * float64(outage) / max(m.meanDials()-first-half, 1)).Round(time.Millisecond)
+}
+
 func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) func([]grpc.DialOption) (grpc.ClientConnInterface, func() error, error) {
 	return func(opts []grpc.DialOption) (grpc.ClientConnInterface, func() error, error) {
 		cc, err := newClient(target, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)

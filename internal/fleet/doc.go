@@ -17,5 +17,7 @@
 //
 // "go test ./internal/fleet" runs small fleets and checks what must always be true. "make
 // fleet" runs large ones as well and writes docs/fleet.md. -fleet.seed chooses other
-// outages, balancers' choices and callers' pauses; the clients' own jitter has no seed.
+// outages, balancers' choices, callers' pauses and pauses between the clients' dials. The
+// same seed brings about the same figures, not exactly the same ones: goroutines of one
+// instant run in any order, and grpc-go's own jitter has no seed.
 package fleet

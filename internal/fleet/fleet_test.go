@@ -16,19 +16,33 @@ func smallStorm(t *testing.T, k kind, n int, outage time.Duration, m mode) *meas
 	return storm(t, k, n, float64(n)/ownTime.Seconds(), n*82/100, outage, m)
 }
 
-func TestEveryClientComesBackAfterAnOutage(t *testing.T) {
+// The promises are those of 5,000 clients and 500 connections a second; "make fleet" shows
+// those.
+func TestEveryClientComesBackAfterAnOutageAndNothingIsWasted(t *testing.T) {
 	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
 		m := smallStorm(t, ours, n, outage, refuses)
 		m.allBack(t, outage)
 		m.dialsAreBounded(t, outage)
-		// This keeps things from getting worse, and from collapsing: a fleet whose dials
-		// all end before the server has got to them never comes back.
-		if last := m.quantile(1); last > 4*ownTime {
-			t.Errorf("outage %v: the last client was back after %v, want %v at most", outage, last, 4*ownTime)
+		if last, most := m.quantile(1), ownTime*11/10; last > most {
+			t.Errorf("seed %d, outage %v: the last client was back after %v, want %v at most", *seedFlag, outage, last, most)
 		}
-		if m.wasted() > 3*n {
-			t.Errorf("outage %v: the server worked on %d connections for nothing, want %d at most", outage, m.wasted(), 3*n)
+		if m.wasted() > 0 {
+			t.Errorf("seed %d, outage %v: the server worked on %d connections for nothing, want none", *seedFlag, outage, m.wasted())
 		}
+	}
+}
+
+// More clients than the server's backlog holds, by far: 20,000 on 500 connections a second
+// are to be back within 1.35 times the server's own time, and to waste less than 5 %.
+func TestAFleetFarBeyondTheBacklogComesBack(t *testing.T) {
+	const n, share = smallFleet, 4
+	m := storm(t, ours, n, float64(n)/(share*ownTime.Seconds()), n*82/100/share, time.Second, refuses)
+	m.allBack(t, time.Second)
+	if last, most := m.quantile(1), share*ownTime*135/100; last > most {
+		t.Errorf("seed %d: the last client was back after %v, want %v at most", *seedFlag, last, most)
+	}
+	if m.wasted() > n*5/100 {
+		t.Errorf("seed %d: the server worked on %d connections for nothing, want %d at most", *seedFlag, m.wasted(), n*5/100)
 	}
 }
 
@@ -70,6 +84,43 @@ func TestAClientWhoseServerIsFastComesBackSoon(t *testing.T) {
 	}
 }
 
+// medians are the promises for a client whose server is fast.
+var medians = map[time.Duration]time.Duration{
+	50 * time.Millisecond:  60 * time.Millisecond,
+	200 * time.Millisecond: 100 * time.Millisecond,
+	time.Second:            300 * time.Millisecond,
+	30 * time.Second:       600 * time.Millisecond,
+}
+
+// No fixed backoff of grpc-go's is as quick after all outages with as few dials. One that
+// is as quick after short ones dials far more often in long ones, and one that dials as
+// seldom in long ones is slower after short ones.
+func TestNoFixedBackoffIsAsQuickWithAsFewDials(t *testing.T) {
+	const n = 20
+	measured := make(map[time.Duration]*measure)
+	for outage, most := range medians {
+		m := alone(t, ours, n, outage, refuses)
+		measured[outage] = m
+		if median := m.quantile(.5); median > most {
+			t.Errorf("seed %d, outage %v: the median client was back after %v, want %v at most", *seedFlag, outage, median, most)
+		}
+	}
+	equal := sameDials(measured[30*time.Second], 30*time.Second)
+	for _, d := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, equal, time.Second} {
+		beats := true
+		for outage, m := range measured {
+			fixed := alone(t, fixedBackoff(d), n, outage, refuses)
+			beats = beats && fixed.quantile(.5) <= m.quantile(.5) && fixed.meanDials() <= m.meanDials()
+			if !beats {
+				break
+			}
+		}
+		if beats {
+			t.Errorf("seed %d: a fixed backoff of %v is as quick, with as few dials", *seedFlag, d)
+		}
+	}
+}
+
 func TestAFleetComesBackFromBehindABalancerThatAccepts(t *testing.T) {
 	const outage = 10 * time.Second
 	for _, behind := range []mode{cuts, mutes} {
@@ -96,9 +147,8 @@ func TestARollingRestartSpreadsItsDials(t *testing.T) {
 		if len(m.back) < smallFleet {
 			t.Errorf("%s: %d clients lost a connection, want all %d", k.name, len(m.back), smallFleet)
 		}
-		// A client may dial again, but not so that it makes a storm.
-		if share := m.needed / servers; m.busiest > 3*share {
-			t.Errorf("%s: one server was dialled %d times, want %d at most, three times its share", k.name, m.busiest, 3*share)
+		if share := m.needed / servers; m.busiest > 2*share {
+			t.Errorf("seed %d, %s: one server was dialled %d times, want %d at most, twice its share", *seedFlag, k.name, m.busiest, 2*share)
 		}
 	}
 }

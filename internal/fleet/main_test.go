@@ -14,7 +14,7 @@ import (
 var (
 	fleetFlag  = flag.String("fleet", "small", "the fleets to run: small, medium, large (minutes) or full (an hour or more)")
 	reportFlag = flag.String("fleet.report", "", "the file that TestTheReport writes")
-	seedFlag   = flag.Uint64("fleet.seed", 1, "seed of what the simulation chooses; the clients' own jitter is not seeded")
+	seedFlag   = flag.Uint64("fleet.seed", 1, "seed of what the simulation chooses, and of the clients' pauses")
 )
 
 func TestMain(m *testing.M) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/davidwartell/go-grpcpool/internal/jitter"
 )
 
 const (
@@ -58,6 +60,8 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T, k kind) *fleet {
+	t.Helper()
+	t.Cleanup(jitter.Seed(*seedFlag))
 	return &fleet{t: t, kind: k, rng: rand.New(rand.NewPCG(*seedFlag, 0))}
 }
 

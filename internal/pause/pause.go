@@ -16,28 +16,31 @@ import (
 
 const (
 	least        = 50 * time.Millisecond
-	mostAtFirst  = time.Second
-	mostLater    = 5 * time.Second // after longOutage
-	longOutage   = time.Minute
+	most         = time.Second
 	costlyFirst  = 100 * time.Millisecond
+	costlySecond = 750 * time.Millisecond
 	costlyMost   = 10 * time.Second
-	mostDoubling = 7
+	mostDoubling = 4
 )
 
 // Refused returns the pause after a dial that did not reach the server, when there has been
-// no connection for the given time: between a half and the whole of half that time, and at
-// least 25 ms. In the first minute it is at most one second, later at most five.
+// no connection for the given time: between a half and the whole of half that time, at
+// least 25 ms and at most a second, so that the end of any outage is seen within a second.
 func Refused(outage time.Duration) time.Duration {
-	most := mostAtFirst
-	if outage >= longOutage {
-		most = mostLater
-	}
 	d := min(max(outage/2, least), most)
 	return jitter.Between(d/2, d)
 }
 
 // Costly returns the pause after the nth failure in a row, from 1, that reached the server:
-// a random part of a time that doubles from 100 ms to 10 s ("full jitter").
+// between two thirds and the whole of 100 ms after the first, and then of a time that
+// doubles from 750 ms to 10 s. So a server that fails twice, as in a restart that was
+// repeated, is dialled again soon. One that ends every connection at once is dialled five
+// times in three seconds at most, even if the second dial follows the first without a
+// pause; this is why there is no more jitter.
 func Costly(n int) time.Duration {
-	return jitter.UpTo(min(costlyFirst<<min(max(n-1, 0), mostDoubling), costlyMost))
+	d := costlyFirst
+	if n > 1 {
+		d = min(costlySecond<<min(n-2, mostDoubling), costlyMost)
+	}
+	return jitter.Between(d*2/3, d)
 }
