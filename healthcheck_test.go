@@ -18,6 +18,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/scale"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -150,7 +151,8 @@ func TestAServerThatSaysThatItIsUnwellIsNotDialledAnew(t *testing.T) {
 						}
 						return handler(ctx, request)
 					})))
-				f := plainFactory(t, server.Target(), grpcpool.WithDialOptions(server.DialOptions()...))
+				f := plainFactory(t, server.Target(), grpcpool.WithDialOptions(server.DialOptions()...),
+					grpcpool.WithDialOptions(scale.WithProbeInterval(0))) // or the channel's own proof would do
 				pool := shared.New(f, 0)
 				defer pool.Close()
 				say(server, &unavailable)

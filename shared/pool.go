@@ -112,9 +112,8 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // Get borrows the channel. It returns at once, even if ctx has ended, while the channel
 // is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
 // that all callers share. If it fails, Get returns its error, unless WithWaitForReady is
-// set. The next one begins with a Get after a pause: 25 ms to a second at first, up to five
-// seconds after a minute without the server, and up to ten where dials reach the server and
-// fail. Until one succeeds, other calls of Get return the same error at once.
+// set. The next one begins with a Get after a pause: 25 ms to a second, and up to ten
+// seconds where dials reach the server and fail. Until one succeeds, other calls of Get return the same error at once.
 //
 // The error matches one of these with errors.Is: grpcpool.ErrClosed;
 // grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries

@@ -188,16 +188,15 @@ func TestAFailedChannelThatHealsIsUsedWhenNoOtherCanBeHad(t *testing.T) {
 			t.Errorf("Get: %v", err)
 		}
 		server.Health.SetServingStatus("", 1)
-		time.Sleep(time.Second)
+		time.Sleep(5 * time.Second) // each dial has cost the server a handshake: the pauses grow
 		borrow(t, p)
 		l.Return()
 		synctest.Wait()
 	})
 }
 
-// The pauses are those of internal/pause: short at first, up to a second in the first
-// minute, and up to five later.
-func TestAServerThatRefusesIsDialledSoonAndLaterLessOften(t *testing.T) {
+// The pauses are those of internal/pause: short at first, and up to a second.
+func TestAServerThatRefusesIsDialledSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeFactory{onDial: refuseDial}
 		p := newPool(t, f, 0)
@@ -211,9 +210,6 @@ func TestAServerThatRefusesIsDialledSoonAndLaterLessOften(t *testing.T) {
 		for i := 1; i < len(f.dials); i++ {
 			gap, outage := f.dials[i].Sub(f.dials[i-1]), f.dials[i-1].Sub(begun)
 			most := min(max(outage/2, 50*time.Millisecond), time.Second)
-			if outage >= time.Minute {
-				most = 5 * time.Second
-			}
 			if gap < most/2 || gap > most+2*time.Millisecond {
 				t.Fatalf("after %v of outage a dial came %v after the one before, want %v to %v", outage, gap, most/2, most)
 			}
@@ -226,7 +222,7 @@ func TestAServerThatRefusesIsDialledSoonAndLaterLessOften(t *testing.T) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		if took := time.Since(healed); took > 5*time.Second {
+		if took := time.Since(healed); took > time.Second+10*time.Millisecond {
 			t.Errorf("the first good Get came %v after the server was back", took)
 		}
 	})
@@ -245,7 +241,7 @@ func TestAServerThatAcceptsAndFailsIsDialledLessAndLessOften(t *testing.T) {
 				t.Fatalf("dial %d came %v after the one before, want 0.75 to 10 s", i, gap)
 			}
 		}
-		if n := len(f.dials); n < 90 || n > 180 { // 5 s apart on average
+		if n := len(f.dials); n < 65 || n > 95 { // some 8 s apart
 			t.Errorf("%d dials in ten minutes", n)
 		}
 	})

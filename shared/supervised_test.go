@@ -107,7 +107,7 @@ func TestAChannelWhoseServerIsNotServingIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		well := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 		ill := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
-		p := newPool(t, switching(t, ill, well), 0)
+		p := newPool(t, switching(t, ill, well, grpcpool.WithHealthCheck("")), 0)
 		borrow(t, p)
 		ill.Health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 		for range 20 { // the ping is made when the channel's own proof is too old
@@ -153,11 +153,12 @@ type switchingFactory struct {
 	dials     atomic.Int32
 }
 
-func switching(t *testing.T, first, later *grpcpooltest.Server) *switchingFactory {
+func switching(t *testing.T, first, later *grpcpooltest.Server, opts ...grpcpool.FactoryOption) *switchingFactory {
 	t.Helper()
 	s := &switchingFactory{}
 	for i, server := range []*grpcpooltest.Server{first, later} {
-		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		dial := grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial))
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), append(opts, dial)...)
 		if err != nil {
 			t.Fatal(err)
 		}
