@@ -35,14 +35,8 @@ func (s *subchannel) growLocked(e *effects) {
 			return
 		}
 	}
-	if s.awaitedLocked() {
-		return // the calls have one as soon as it has answered
-	}
-	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
-		return // the suspected ones may go on, and take the calls then
-	}
-	if s.anySilentLocked() {
-		return // it may take the calls soon, or its successor
+	if s.mayServeSoonLocked() {
+		return
 	}
 	want := s.missingLocked(demand)
 	if want <= 0 {
@@ -61,6 +55,13 @@ func (s *subchannel) growLocked(e *effects) {
 		s.event(EventGrew, nil, 0, fmt.Sprintf("%d more for %s", granted, countCalls(demand)))
 	}
 	e.dial(granted)
+}
+
+// mayServeSoonLocked reports whether a connection that takes no calls now may soon take those
+// that wait: it is being asked for an answer, or its successor is.
+func (s *subchannel) mayServeSoonLocked() bool {
+	ready := *s.ready.Load()
+	return s.awaitedLocked() || len(s.suspects.unsuspected(ready)) < len(ready) || s.anySilentLocked()
 }
 
 // countCalls is n and the noun.
