@@ -41,10 +41,7 @@ func (s *subchannel) growLocked(e *effects) {
 	if ready := *s.ready.Load(); len(s.suspects.unsuspected(ready)) < len(ready) {
 		return // the suspected ones may go on, and take the calls then
 	}
-	if s.anySilentLocked() {
-		return // it may take the calls soon, or its successor
-	}
-	want := s.missingLocked(demand)
+	want := s.missingLocked(demand - s.heldForSilentLocked(demand))
 	if want <= 0 {
 		return
 	}
@@ -93,6 +90,24 @@ func (s *subchannel) growBeyondSoft() {
 		s.calledLocked() // quiet connections have room
 		s.growLocked(e)
 	})
+}
+
+// heldForSilentLocked is how much of the demand waits for silent connections, which may take
+// calls again soon, or their successor does: as much as they have room for, and all of it if
+// every connection is silent. A further one would then probably be as silent.
+func (s *subchannel) heldForSilentLocked(demand int64) (held int64) {
+	well := len(*s.ready.Load()) == 0
+	for _, c := range *s.ready.Load() {
+		if c.doubt == doubtSilent {
+			held = min(held+c.roomLocked(), demand)
+		} else {
+			well = true
+		}
+	}
+	if !well {
+		return demand
+	}
+	return held
 }
 
 // anySilentLocked reports whether one of the connections is silent.
