@@ -79,7 +79,7 @@ func (s *subchannel) missingLocked(demand int64) int {
 	if each <= 0 { // a server that allows no streams here will hardly allow any on another connection
 		return 0
 	}
-	want := int((demand+each-1)/each) - n[phaseDialling]
+	want := int((demand+each-1)/each) - n[phaseDialling] + s.dialledForSilentLocked()
 	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 }
 
@@ -108,6 +108,20 @@ func (s *subchannel) heldForSilentLocked(demand int64) (held int64) {
 		return demand
 	}
 	return held
+}
+
+// dialledForSilentLocked is how many dials are under way for successors of silent
+// connections. They are no growth.
+func (s *subchannel) dialledForSilentLocked() (n int) {
+	for c := range s.all {
+		switch {
+		case c.phase == phaseReady && c.doubt == doubtSilent && c.replace.successor:
+			n++
+		case c.phase == phaseTrial && c.predecessor != nil && c.predecessor.doubt == doubtSilent: // its dial is over
+			n--
+		}
+	}
+	return max(n, 0)
 }
 
 // anySilentLocked reports whether one of the connections is silent.
