@@ -42,6 +42,8 @@ type connection struct {
 	serverLimit atomic.Int64                     // streams the server allows, for probes too; callLimit <= serverLimit
 	hasAnswered atomic.Bool                      // the server answered a call on it
 	aliveAt     atomic.Int64                     // the latest time at which it is known to have been alive, on its clock
+	answeredAt  atomic.Int64                     // when the first answer of a window, or that of a probe, was last seen, on its clock
+	openedThen  atomic.Int64                     // streams that had been opened on it by then
 	arrived     atomic.Int64                     // bytes sent on it that are known to have reached the server
 	pace        atomic.Int64                     // bytes a second that arrived lately, of many; 0: not known
 	probing     atomic.Bool                      // one of its streams is a probe's

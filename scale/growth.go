@@ -38,7 +38,7 @@ func (s *subchannel) growLocked(e *effects) {
 	if s.mayServeSoonLocked() {
 		return
 	}
-	want := s.missingLocked(demand)
+	want := s.missingLocked(demand - s.heldForSilentLocked(demand))
 	if want <= 0 {
 		return
 	}
@@ -58,10 +58,10 @@ func (s *subchannel) growLocked(e *effects) {
 }
 
 // mayServeSoonLocked reports whether a connection that takes no calls now may soon take those
-// that wait: it is being asked for an answer, or its successor is.
+// that wait: it is being asked for an answer, or it is under suspicion for a moment.
 func (s *subchannel) mayServeSoonLocked() bool {
 	ready := *s.ready.Load()
-	return s.awaitedLocked() || len(s.suspects.unsuspected(ready)) < len(ready) || s.anySilentLocked()
+	return s.awaitedLocked() || len(s.suspects.unsuspected(ready)) < len(ready)
 }
 
 // countCalls is n and the noun.
@@ -83,7 +83,7 @@ func (s *subchannel) missingLocked(demand int64) int {
 	if each <= 0 { // a server that allows no streams here will hardly allow any on another connection
 		return 0
 	}
-	want := int((demand+each-1)/each) - n[phaseDialling]
+	want := int((demand+each-1)/each) - n[phaseDialling] + s.dialledForSilentLocked()
 	return min(want, s.policy.settings.Load().maxConnections-n[phaseReady]-n[phaseTrial]-n[phaseDialling])
 }
 
@@ -94,6 +94,38 @@ func (s *subchannel) growBeyondSoft() {
 		s.calledLocked() // quiet connections have room
 		s.growLocked(e)
 	})
+}
+
+// heldForSilentLocked is how much of the demand waits for silent connections, which may take
+// calls again soon, or their successor does: as much as they have room for, and all of it if
+// every connection is silent. A further one would then probably be as silent.
+func (s *subchannel) heldForSilentLocked(demand int64) (held int64) {
+	well := len(*s.ready.Load()) == 0
+	for _, c := range *s.ready.Load() {
+		if c.doubt == doubtSilent {
+			held = min(held+c.roomLocked(), demand)
+		} else {
+			well = true
+		}
+	}
+	if !well {
+		return demand
+	}
+	return held
+}
+
+// dialledForSilentLocked is how many dials are under way for successors of silent
+// connections. They are no growth.
+func (s *subchannel) dialledForSilentLocked() (n int) {
+	for c := range s.all {
+		switch {
+		case c.phase == phaseReady && c.doubt == doubtSilent && c.replace.successor:
+			n++
+		case c.phase == phaseTrial && c.predecessor != nil && c.predecessor.doubt == doubtSilent: // its dial is over
+			n--
+		}
+	}
+	return max(n, 0)
 }
 
 // anySilentLocked reports whether one of the connections is silent.

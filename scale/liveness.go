@@ -25,14 +25,16 @@ import (
 // When nothing has proved a connection alive for a while, it is probed, by an RPC on that
 // very connection. If streams are in flight and nothing at all is heard, that is after
 // busyShare of the probe interval; otherwise after leastIdle of it, and up to idleSpread
-// more. So a connection in use that dies is found within half a probe interval and the
-// probe timeout. One that nobody uses is probed less often, see liveness_quiet.go.
+// more. If bytes are heard, of a download perhaps, and more than fewStreams streams have
+// been opened since anything was last answered, that is after unansweredShare. So a
+// connection in use that dies is found within half a probe interval and the probe timeout. One that nobody uses is probed less often, see liveness_quiet.go.
 //
 // A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (
-	busyShare  = 0.35
-	leastIdle  = 0.7
-	idleSpread = 0.2
+	busyShare       = 0.35
+	unansweredShare = 0.4 // more than busyShare, or the first answer of each window might come too late
+	leastIdle       = 0.7
+	idleSpread      = 0.2
 
 	// leastProbed is the lowest limit of which a stream is kept free for probes.
 	// Below it that would be too large a part: while every stream is taken, only the
@@ -84,6 +86,8 @@ func (c *connection) now() time.Duration { return time.Since(c.made) }
 // noteAlive notes that something was answered that was begun in w: c was alive then, and
 // what had been sent before has arrived.
 func (c *connection) noteAlive(w *probeWindow) {
+	c.openedThen.Store(c.tap.Opened())
+	c.answeredAt.Store(int64(c.now()))
 	before := time.Duration(raise(&c.aliveAt, int64(w.at)))
 	if n := w.sent - raise(&c.arrived, w.sent); n > smallBacklog {
 		c.pace.Store(perSecond(n, c.now()-before))
@@ -132,6 +136,9 @@ func (s *subchannel) armProbeLocked(c *connection) {
 		wait = untilBeat(wait)
 	case c.doubt != doubtQuiet: // otherwise a call that begins meanwhile has it armed anew
 		wait = min(wait, c.doubled(min(scaled(set.probeInterval, busyShare), provedEnough/2)))
+		if left := c.unansweredUntil(set.probeInterval) - c.now(); left > 0 {
+			wait = min(wait, left)
+		}
 	}
 	s.armLocked(&c.probeTimer, max(wait, time.Millisecond), c.probeTick)
 }
@@ -146,8 +153,16 @@ func (c *connection) probeDueLocked(set *settings) time.Duration {
 	due := alive + c.doubled(scaled(interval, c.idleShare))
 	if c.busy() {
 		due = min(due, max(alive, c.heardAt())+c.doubled(scaled(interval, busyShare)))
+		if c.tap.Opened()-c.openedThen.Load() > fewStreams {
+			due = min(due, c.unansweredUntil(interval))
+		}
 	}
 	return due
+}
+
+// unansweredUntil is how long c may go without an answer while calls are being begun on it.
+func (c *connection) unansweredUntil(interval time.Duration) time.Duration {
+	return time.Duration(c.answeredAt.Load()) + c.doubled(scaled(interval, unansweredShare))
 }
 
 // doubled is a time until the next probe, longer after probes without an answer.

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/balancer"
@@ -20,6 +21,12 @@ import (
 //     ejected.
 //   - If nobody answers, it is ejected when it has been silent for silentTimeouts probe
 //     timeouts.
+//   - If calls wait, no connection of the subchannel has a call to lose, and there are other
+//     addresses, it is ejected at once. Then the child policy can go on to another address,
+//     which pick_first does not while the subchannel is READY. While nobody waits, the
+//     connection is kept: thousands of idle clients must not dial anew because a server has
+//     stopped for a moment. So it is if there is no other address: a dial on a dead network
+//     fails earlier than the connection is given up.
 //
 // Only one successor is dialled at a time, however many connections of an address are
 // silent: if it is as silent as they, further ones would be no help to a server that is
@@ -40,11 +47,12 @@ func (r *replacement) provisional() bool { return r.why == whyStuck || r.why == 
 func (i *inquiry) fallSilent() {
 	c := i.conn
 	s := c.sub
-	s.update(func(*effects) {
+	s.update(func(e *effects) {
 		if s.closed || c.phase != phaseReady {
 			return
 		}
 		i.silent = true
+		e.serve = true // a quiet connection may serve the calls that have waited for c
 		c.doubtLocked(doubtSilent)
 		if c.nudge == nil {
 			c.nudge = make(chan struct{}, 1)
@@ -121,7 +129,25 @@ func (i *inquiry) verdictAt() time.Duration {
 	if i.outdoneAt >= 0 {
 		at = min(at, i.outdoneAt+scaled(i.patience, graceShare))
 	}
+	if i.silent && i.conn.sub.hasNothingToLose() {
+		at = 0
+	}
 	return max(at, i.since+i.patience)
+}
+
+// hasNothingToLose reports whether calls wait that another address can serve, while every
+// connection of s is silent and none has a call.
+func (s *subchannel) hasNothingToLose() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue.length > 0 && s.policy.elsewhere.Load() &&
+		!slices.ContainsFunc(*s.ready.Load(), func(c *connection) bool { return c.doubt != doubtSilent || c.hasCallsLocked() })
+}
+
+// hasCallsLocked reports whether c has a stream that is neither a probe's nor a health
+// watch's.
+func (c *connection) hasCallsLocked() bool {
+	return c.inFlight() > int64(boolToInt(c.probing.Load())+boolToInt(c.watched))
 }
 
 // lookAround looks whether somebody else has answered.
@@ -133,7 +159,8 @@ func (i *inquiry) lookAround() {
 
 // convict ejects the connection: it is taken out of use, and the RPCs on it end with the
 // reason. Another connection is dialled if necessary. Calls that wait are told as well, if
-// nobody has answered and they have nothing to wait for.
+// nobody has answered and they have nothing to wait for. With several addresses they pick
+// again when the child has heard of it.
 func (i *inquiry) convict() {
 	c := i.conn
 	s := c.sub
@@ -149,7 +176,7 @@ func (i *inquiry) convict() {
 		}
 		if i.outdoneAt < 0 && len(*s.ready.Load()) == 1 { // the last of those that are silent together
 			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.ejected++ })
-			if s.countLocked()[phaseTrial] == 0 {
+			if s.countLocked()[phaseTrial] == 0 && !s.policy.elsewhere.Load() {
 				s.failWaitingLocked(why)
 			}
 		}

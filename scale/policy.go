@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/balancer/base"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/resolver"
 )
 
 func init() { balancer.Register(builder{}) }
@@ -45,6 +46,7 @@ type policy struct {
 	picker      atomic.Pointer[picker] // published last
 	growingCold atomic.Bool            // growCold is on its way
 	demanded    atomic.Bool            // the subchannels know that calls find no connection
+	elsewhere   atomic.Bool            // there are several addresses, so a call may find another one
 	tasks       tasks
 
 	// mu guards all below. It is held while the picker is handed to gRPC, as
@@ -73,12 +75,21 @@ func (p *policy) UpdateClientConnState(s balancer.ClientConnState) error {
 			sub.settingsChanged(old, &c.settings)
 		}
 	}
+	p.elsewhere.Store(countAddresses(&s.ResolverState) > 1)
 	child := p.latest()
 	if child == nil || child.name != c.childBuilder.Name() {
 		child = p.switchTo(c.childBuilder)
 	}
 	s.BalancerConfig = c.childConfig
 	return child.balancer.UpdateClientConnState(s)
+}
+
+// countAddresses is how many addresses the resolver has found.
+func countAddresses(found *resolver.State) (n int) {
+	for _, endpoint := range found.Endpoints {
+		n += len(endpoint.Addresses)
+	}
+	return max(n, len(found.Addresses)) // either may be derived from the other
 }
 
 // ResolverError implements balancer.Balancer.

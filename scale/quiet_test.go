@@ -65,7 +65,7 @@ func TestProbesOfAnUnusedChannelBecomeRare(t *testing.T) {
 		least, most int // in an hour
 	}{
 		{"by default every 30 s at last", nil, 120, 140},
-		{"up to a minute", []grpc.DialOption{scale.WithIdleProbeInterval(time.Minute)}, 60, 75},
+		{"up to a minute", []grpc.DialOption{scale.WithIdleProbeInterval(time.Minute)}, 60, 77},
 		{"never seldomer", []grpc.DialOption{scale.WithIdleProbeInterval(0)}, 3600, 5200},
 		{"never seldomer than the probe interval", []grpc.DialOption{scale.WithProbeInterval(time.Minute)}, 60, 90},
 		{"without probes", []grpc.DialOption{scale.WithProbeInterval(0)}, 0, 0},

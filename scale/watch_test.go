@@ -31,10 +31,17 @@ func newLinked(t *testing.T, cfg serverConfig, opts ...grpc.DialOption) *linked 
 	network := newInMemory()
 	cfg.listener = network
 	s := startServer(t, cfg)
+	l := newOnLink(t, network, opts...)
+	l.server = s
+	return l
+}
+
+// newOnLink is a channel to the server of network, over a link.
+func newOnLink(t *testing.T, network *inMemory, opts ...grpc.DialOption) *linked {
+	t.Helper()
 	link := grpcpooltest.NewLink(network.dial)
 	opts = append([]grpc.DialOption{grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0)}, opts...)
-	c := newChannel(t, "passthrough:///memory", opts...)
-	return &linked{c, link, s}
+	return &linked{newChannel(t, "passthrough:///memory", opts...), link, nil}
 }
 
 // call makes one RPC that has a minute.
