@@ -101,8 +101,8 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		c.tap.WithHold()
 	}
 	if set.probeInterval > 0 {
-		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
-		c.tap.WithKeepAlive(keepAlive)                         // for when there are few probes
+		c.tap.WithUserTimeout(set.userTimeout())
+		c.tap.WithKeepAlive(keepAlive) // for when there are few probes
 	}
 	bundle := s.bundle(c.tap)
 	if len(addrs) > 1 && bundle != nil {

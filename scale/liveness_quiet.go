@@ -48,8 +48,17 @@ const (
 	beat = 250 * time.Millisecond
 )
 
-// keepAlive is how the kernel looks after a connection. TCP_USER_TIMEOUT bounds it too.
-var keepAlive = tap.KeepAlive{Idle: 5 * time.Second, Interval: time.Second, Count: 3}
+// keepAlive is how the kernel looks after a connection. With TCP_USER_TIMEOUT, Linux ends
+// a connection when that has passed since the last packet, however few keepalives it has
+// sent; see userTimeout. A network that loses one packet in twenty loses one exchange in
+// ten, so on thousands of quiet connections many are lost in a row.
+var keepAlive = tap.KeepAlive{Idle: 5 * time.Second, Interval: time.Second, Count: 10}
+
+// userTimeout is how long the peer's kernel may take to acknowledge data, or a keepalive. It
+// leaves time for every keepalive.
+func (s *settings) userTimeout() time.Duration {
+	return max(mostPatience*s.probeTimeout, keepAlive.Idle+time.Duration(keepAlive.Count)*keepAlive.Interval)
+}
 
 // The beats of the processes of a fleet do not fall together.
 var (
