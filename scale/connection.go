@@ -77,7 +77,9 @@ type connection struct {
 	usedAt     time.Duration   // when it was last known to be used, on its clock
 	called     bool            // a call has found it quiet since the last look
 	awaited    bool            // calls wait until it is proved
+	awaitedAt  time.Duration   // since when, on its clock
 	unanswered int             // probes in a row that have no answer
+	lateBy     time.Duration   // how long the last answer took if it ended a silence; 0: answers are quick again
 	doubt      doubt           // why it takes no new calls
 	nudge      chan struct{}   // tells the inquiry that its successor has answered; nil: it was never silent
 	probes     []time.Duration // what the latest probes took, oldest first

@@ -43,7 +43,8 @@ const (
 	// long as the second slowest of the last probes, if that is more than the
 	// probe timeout, and mostPatience timeouts at most. The second slowest: on a
 	// network that loses packets many probes take a retransmission or two, while
-	// one slow answer alone was chance.
+	// one slow answer alone was chance. An answer that came late, to a connection that
+	// was silent already, makes it twice as long as that took, until one comes sooner.
 	patienceFactor = 8
 	mostPatience   = 6
 	keptProbes     = 64
@@ -203,7 +204,7 @@ func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 			second = max(second, took)
 		}
 	}
-	return min(max(patience, patienceFactor*second), mostPatience*timeout)
+	return min(max(patience, patienceFactor*second, 2*c.lateBy), mostPatience*timeout)
 }
 
 // probe makes the RPC of a probe, and reports whether the server answered, be it with
@@ -243,6 +244,7 @@ func asProbe(ctx context.Context) context.Context {
 func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
 	c.unanswered = 0
+	c.unlearnLateLocked(took)
 	if c.replace.why == whyStuck && !c.replace.successor { // it answers again
 		c.replace = replacement{}
 		s.planByAgeLocked(c)
@@ -250,6 +252,14 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
 		s.noteFastAnswerLocked()
+	}
+}
+
+// unlearnLateLocked is told that an answer took so long. If that is much less than the one
+// that ended a silence, the server had stopped for a moment, and the network is no slower.
+func (c *connection) unlearnLateLocked(took time.Duration) {
+	if took < c.lateBy/2 {
+		c.lateBy = 0
 	}
 }
 

@@ -201,7 +201,7 @@ func (c *connection) splitWindowLocked() {
 
 // proveLocked has c asked now whether it is alive, as a call waits for it.
 func (c *connection) proveLocked() {
-	c.awaited = true
+	c.awaited, c.awaitedAt = true, c.now()
 	select {
 	case c.hurry <- struct{}{}: // for the inquiry that is going on, if there is one
 	default:
@@ -210,17 +210,22 @@ func (c *connection) proveLocked() {
 	c.sub.armLocked(&c.probeTimer, 0, c.probeTick)
 }
 
-// noteProved is told by an inquiry that c was alive when it was begun, with w. It need not
-// have come to its end.
-func (c *connection) noteProved(w *probeWindow) {
+// noteProved is told by an inquiry, which was begun with w and need not have come to its
+// end, that HTTP/2 has acknowledged what it was asked at the given time.
+func (c *connection) noteProved(w *probeWindow, asked time.Duration) {
 	c.noteAlive(w)
-	c.sub.update(c.serveProvedLocked)
+	raise(&c.aliveAt, int64(asked))
+	c.sub.update(func(e *effects) {
+		c.unlearnLateLocked(c.now() - asked)
+		c.serveProvedLocked(e)
+	})
 }
 
 // serveProvedLocked lets c, if it has been proved, take the calls that wait for it, or those
 // that a younger connection gets instead of it.
 func (c *connection) serveProvedLocked(e *effects) {
-	if c.doubt == doubtQuiet && (c.awaited || c.overtakenLocked()) && c.provedLatelyLocked() {
+	proved := c.provedLatelyLocked() || c.awaited && time.Duration(c.aliveAt.Load()) >= c.awaitedAt // after a round trip of any length
+	if c.doubt == doubtQuiet && (c.awaited || c.overtakenLocked()) && proved {
 		c.trustLocked(e)
 		c.useLocked()
 	}

@@ -40,11 +40,12 @@ func (r *replacement) provisional() bool { return r.why == whyStuck || r.why == 
 func (i *inquiry) fallSilent() {
 	c := i.conn
 	s := c.sub
-	s.update(func(*effects) {
+	s.update(func(e *effects) {
 		if s.closed || c.phase != phaseReady {
 			return
 		}
 		i.silent = true
+		e.serve = true // quiet connections take the calls that wait
 		c.doubtLocked(doubtSilent)
 		if c.nudge == nil {
 			c.nudge = make(chan struct{}, 1)
@@ -57,10 +58,17 @@ func (i *inquiry) fallSilent() {
 
 // endSilence is called when something was answered.
 func (i *inquiry) endSilence() {
-	if i.silent {
-		i.silent, i.nudged = false, nil
-		i.conn.sub.update(i.conn.acquitLocked)
+	if !i.silent {
+		return
 	}
+	c := i.conn
+	i.silent, i.nudged = false, nil
+	c.sub.update(func(e *effects) {
+		if !i.ranLate {
+			c.lateBy = c.now() - i.since
+		}
+		c.acquitLocked(e)
+	})
 }
 
 // acquitLocked has c, which was silent and has answered, take calls again. Its successor is
