@@ -79,6 +79,7 @@ type connection struct {
 	awaited    bool            // calls wait until it is proved
 	awaitedAt  time.Duration   // since when, on its clock
 	unanswered int             // probes in a row that have no answer
+	wokeAt     time.Duration   // when the machine was last seen to have slept, on its clock
 	lateBy     time.Duration   // how long the last answer took if it ended a silence; 0: answers are quick again
 	doubt      doubt           // why it takes no new calls
 	nudge      chan struct{}   // tells the inquiry that its successor has answered; nil: it was never silent

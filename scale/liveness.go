@@ -64,7 +64,7 @@ const (
 type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
-	began    time.Time     // the same, by the wall clock too
+	wall     time.Time     // the same by the wall clock, without a monotonic one
 	sent     int64         // bytes that had been sent by then
 	opened   int64         // streams that had been opened by then
 	done     func(balancer.DoneInfo)
@@ -74,9 +74,18 @@ type probeWindow struct {
 // newWindow begins a window.
 func (c *connection) newWindow() {
 	now := time.Now()
-	w := &probeWindow{conn: c, at: now.Sub(c.made), began: now, sent: c.tap.Sent(), opened: c.tap.Opened()}
+	w := &probeWindow{conn: c, at: now.Sub(c.made), wall: now.Round(0), sent: c.tap.Sent(), opened: c.tap.Opened()}
 	w.done = w.onDone
+	if last := c.window.Load(); last != nil && last.slept() > stalled {
+		c.wokeAt = w.at
+	}
 	c.window.Store(w)
+}
+
+// slept is how long the machine has slept since w began. The monotonic clock stood still
+// then, and with it the timers. The wall clock knows better.
+func (w *probeWindow) slept() time.Duration {
+	return time.Now().Round(0).Sub(w.wall) - (w.conn.now() - w.at)
 }
 
 // now is the time on c's clock.
@@ -178,7 +187,10 @@ func (c *connection) probeTick() {
 			return
 		}
 		awaited = c.awaited
-		due = awaited || c.now() >= c.probeDueLocked(set)
+		if c.wokeAt == window.at && c.doubt == doubtNone { // what was proved before counts no more
+			c.doubtLocked(doubtQuiet)
+		}
+		due = awaited || c.wokeAt == window.at || c.now() >= c.probeDueLocked(set)
 		patience = c.patienceLocked(set.probeTimeout)
 		c.noteUseLocked(last, set)
 	})

@@ -169,12 +169,10 @@ func (s *subchannel) awaitedLocked() bool {
 	return false
 }
 
-// provedLatelyLocked reports whether c was alive a moment ago. A machine that slept has a
-// monotonic clock that stood still; the wall clock knows better.
+// provedLatelyLocked reports whether c was alive a moment ago, and after the machine slept.
 func (c *connection) provedLatelyLocked() bool {
-	window, now := c.window.Load(), time.Now()
-	slept := max(now.Round(0).Sub(window.began.Round(0))-now.Sub(window.began), 0)
-	return now.Sub(c.made)-time.Duration(c.aliveAt.Load())+slept < provedEnough
+	alive := time.Duration(c.aliveAt.Load())
+	return alive >= c.wokeAt && c.now()-alive+max(c.window.Load().slept(), 0) < provedEnough
 }
 
 // useLocked has c be in use from now on.
