@@ -182,7 +182,10 @@ func (i *inquiry) look(stood bool) (found finding, done bool) {
 		i.ranLate = true
 		i.begin(c.now())
 		i.askHTTP2()
-	case i.question == nil, i.hurried && i.acknowledged && c.now()-i.askedAt >= provedEnough:
+	case i.question == nil:
+		i.askHTTP2()
+	case i.hurried && i.acknowledged && c.now()-i.askedAt >= provedEnough: // too long ago for the call
+		i.begin(c.now())
 		i.askHTTP2()
 	case i.acknowledged && i.silent: // the probe gets its time anew
 		i.endSilence()
@@ -270,6 +273,10 @@ func (i *inquiry) noteReply(answered bool) {
 
 // askHTTP2 asks the HTTP/2 of the server, be it again.
 func (i *inquiry) askHTTP2() {
+	select {
+	case <-i.conn.hurry: // this question is for that call too
+	default:
+	}
 	i.askedAt, i.acknowledged, i.hurried = i.conn.now(), false, false
 	i.question, i.sentTo = i.conn.tap.Ask(), 0
 }
