@@ -79,7 +79,10 @@ type connection struct {
 	usedAt     time.Duration   // when it was last known to be used, on its clock
 	called     bool            // a call has found it quiet since the last look
 	awaited    bool            // calls wait until it is proved
+	awaitedAt  time.Duration   // since when, on its clock
 	unanswered int             // probes in a row that have no answer
+	wokeAt     time.Duration   // when the machine was last seen to have slept, on its clock
+	lateBy     time.Duration   // how long the last answer took if it ended a silence; 0: answers are quick again
 	doubt      doubt           // why it takes no new calls
 	nudge      chan struct{}   // tells the inquiry that its successor has answered; nil: it was never silent
 	probes     []time.Duration // what the latest probes took, oldest first
@@ -103,8 +106,8 @@ func (s *subchannel) newConnection(addrs []resolver.Address) (*connection, error
 		c.tap.WithHold()
 	}
 	if set.probeInterval > 0 {
-		c.tap.WithUserTimeout(mostPatience * set.probeTimeout) // for when there is no stream for a probe
-		c.tap.WithKeepAlive(keepAlive)                         // for when there are few probes
+		c.tap.WithUserTimeout(set.userTimeout())
+		c.tap.WithKeepAlive(keepAlive) // for when there are few probes
 	}
 	bundle := s.bundle(c.tap)
 	if len(addrs) > 1 && bundle != nil {

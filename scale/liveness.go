@@ -45,7 +45,8 @@ const (
 	// long as the second slowest of the last probes, if that is more than the
 	// probe timeout, and mostPatience timeouts at most. The second slowest: on a
 	// network that loses packets many probes take a retransmission or two, while
-	// one slow answer alone was chance.
+	// one slow answer alone was chance. An answer that came late, to a connection that
+	// was silent already, makes it twice as long as that took, until one comes sooner.
 	patienceFactor = 8
 	mostPatience   = 6
 	keptProbes     = 64
@@ -65,7 +66,7 @@ const (
 type probeWindow struct {
 	conn     *connection
 	at       time.Duration // when it began, since connection.made
-	began    time.Time     // the same, by the wall clock too
+	wall     time.Time     // the same by the wall clock, without a monotonic one
 	sent     int64         // bytes that had been sent by then
 	opened   int64         // streams that had been opened by then
 	done     func(balancer.DoneInfo)
@@ -75,9 +76,18 @@ type probeWindow struct {
 // newWindow begins a window.
 func (c *connection) newWindow() {
 	now := time.Now()
-	w := &probeWindow{conn: c, at: now.Sub(c.made), began: now, sent: c.tap.Sent(), opened: c.tap.Opened()}
+	w := &probeWindow{conn: c, at: now.Sub(c.made), wall: now.Round(0), sent: c.tap.Sent(), opened: c.tap.Opened()}
 	w.done = w.onDone
+	if last := c.window.Load(); last != nil && last.slept() > stalled {
+		c.wokeAt = w.at
+	}
 	c.window.Store(w)
+}
+
+// slept is how long the machine has slept since w began. The monotonic clock stood still
+// then, and with it the timers. The wall clock knows better.
+func (w *probeWindow) slept() time.Duration {
+	return time.Now().Round(0).Sub(w.wall) - (w.conn.now() - w.at)
 }
 
 // now is the time on c's clock.
@@ -192,7 +202,10 @@ func (c *connection) probeTick() {
 			return
 		}
 		awaited = c.awaited
-		due = awaited || c.now() >= c.probeDueLocked(set)
+		if c.wokeAt == window.at && c.doubt == doubtNone { // what was proved before counts no more
+			c.doubtLocked(doubtQuiet)
+		}
+		due = awaited || c.wokeAt == window.at || c.now() >= c.probeDueLocked(set)
 		patience = c.patienceLocked(set.probeTimeout)
 		c.noteUseLocked(last, set)
 	})
@@ -218,7 +231,7 @@ func (c *connection) patienceLocked(timeout time.Duration) time.Duration {
 			second = max(second, took)
 		}
 	}
-	return min(max(patience, patienceFactor*second), mostPatience*timeout)
+	return min(max(patience, patienceFactor*second, 2*c.lateBy), mostPatience*timeout)
 }
 
 // probe makes the RPC of a probe, and reports whether the server answered, be it with
@@ -258,6 +271,7 @@ func asProbe(ctx context.Context) context.Context {
 func (c *connection) noteAnswerLocked(took time.Duration) {
 	s := c.sub
 	c.unanswered = 0
+	c.unlearnLateLocked(took)
 	if c.replace.why == whyStuck && !c.replace.successor { // it answers again
 		c.replace = replacement{}
 		s.planByAgeLocked(c)
@@ -265,6 +279,14 @@ func (c *connection) noteAnswerLocked(took time.Duration) {
 	}
 	if took < s.policy.settings.Load().probeTimeout/2 {
 		s.noteFastAnswerLocked()
+	}
+}
+
+// unlearnLateLocked is told that an answer took so long. If that is much less than the one
+// that ended a silence, the server had stopped for a moment, and the network is no slower.
+func (c *connection) unlearnLateLocked(took time.Duration) {
+	if took < c.lateBy/2 {
+		c.lateBy = 0
 	}
 }
 

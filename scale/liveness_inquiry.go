@@ -76,7 +76,9 @@ type inquiry struct {
 	took     time.Duration // so long
 
 	question     *tap.Question // to HTTP/2; nil: not asked yet
+	askedAt      time.Duration // when it was
 	acknowledged bool          // it was answered
+	hurried      bool          // a call has come since that waits for the answer
 
 	sentTo  uint64        // where the question is in what the kernel sends; 0: not known
 	taken   uint64        // bytes that the peer's kernel has taken
@@ -182,6 +184,9 @@ func (i *inquiry) look(stood bool) (found finding, done bool) {
 		i.askHTTP2()
 	case i.question == nil:
 		i.askHTTP2()
+	case i.hurried && i.acknowledged && c.now()-i.askedAt >= provedEnough: // too long ago for the call
+		i.begin(c.now())
+		i.askHTTP2()
 	case i.acknowledged && i.silent: // the probe gets its time anew
 		i.endSilence()
 		i.begin(c.now())
@@ -219,7 +224,8 @@ func (i *inquiry) pause(d time.Duration) bool {
 	case answered := <-i.reply:
 		i.noteReply(answered)
 	case <-acknowledged:
-	case <-i.conn.hurry: // await asks HTTP/2 now, if it has not
+	case <-i.conn.hurry:
+		i.hurried = true
 	case <-i.nudged:
 	case <-timer.C:
 	case <-i.conn.sub.policy.ctx.Done():
@@ -243,7 +249,7 @@ func (i *inquiry) gather() {
 	case <-i.question.Answered():
 		if !i.acknowledged {
 			i.acknowledged = true
-			i.conn.noteProved(i.window)
+			i.conn.noteProved(i.window, i.askedAt)
 		}
 	default:
 	}
@@ -265,8 +271,13 @@ func (i *inquiry) noteReply(answered bool) {
 	i.answered, i.took = answered, i.conn.now()-i.window.at
 }
 
-// askHTTP2 asks the HTTP/2 of the server.
+// askHTTP2 asks the HTTP/2 of the server, be it again.
 func (i *inquiry) askHTTP2() {
+	select {
+	case <-i.conn.hurry: // this question is for that call too
+	default:
+	}
+	i.askedAt, i.acknowledged, i.hurried = i.conn.now(), false, false
 	i.question, i.sentTo = i.conn.tap.Ask(), 0
 }
 

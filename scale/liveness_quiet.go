@@ -48,8 +48,17 @@ const (
 	beat = 250 * time.Millisecond
 )
 
-// keepAlive is how the kernel looks after a connection. TCP_USER_TIMEOUT bounds it too.
-var keepAlive = tap.KeepAlive{Idle: 5 * time.Second, Interval: time.Second, Count: 3}
+// keepAlive is how the kernel looks after a connection. With TCP_USER_TIMEOUT, Linux ends
+// a connection when that has passed since the last packet, however few keepalives it has
+// sent; see userTimeout. A network that loses one packet in twenty loses one exchange in
+// ten, so on thousands of quiet connections many are lost in a row.
+var keepAlive = tap.KeepAlive{Idle: 5 * time.Second, Interval: time.Second, Count: 10}
+
+// userTimeout is how long the peer's kernel may take to acknowledge data, or a keepalive. It
+// leaves time for every keepalive.
+func (s *settings) userTimeout() time.Duration {
+	return max(mostPatience*s.probeTimeout, keepAlive.Idle+time.Duration(keepAlive.Count)*keepAlive.Interval)
+}
 
 // The beats of the processes of a fleet do not fall together.
 var (
@@ -160,12 +169,10 @@ func (s *subchannel) awaitedLocked() bool {
 	return false
 }
 
-// provedLatelyLocked reports whether c was alive a moment ago. A machine that slept has a
-// monotonic clock that stood still; the wall clock knows better.
+// provedLatelyLocked reports whether c was alive a moment ago, and after the machine slept.
 func (c *connection) provedLatelyLocked() bool {
-	window, now := c.window.Load(), time.Now()
-	slept := max(now.Round(0).Sub(window.began.Round(0))-now.Sub(window.began), 0)
-	return now.Sub(c.made)-time.Duration(c.aliveAt.Load())+slept < provedEnough
+	alive := time.Duration(c.aliveAt.Load())
+	return alive >= c.wokeAt && c.now()-alive+max(c.window.Load().slept(), 0) < provedEnough
 }
 
 // useLocked has c be in use from now on.
@@ -192,7 +199,7 @@ func (c *connection) splitWindowLocked() {
 
 // proveLocked has c asked now whether it is alive, as a call waits for it.
 func (c *connection) proveLocked() {
-	c.awaited = true
+	c.awaited, c.awaitedAt = true, c.now()
 	select {
 	case c.hurry <- struct{}{}: // for the inquiry that is going on, if there is one
 	default:
@@ -201,17 +208,22 @@ func (c *connection) proveLocked() {
 	c.sub.armLocked(&c.probeTimer, 0, c.probeTick)
 }
 
-// noteProved is told by an inquiry that c was alive when it was begun, with w. It need not
-// have come to its end.
-func (c *connection) noteProved(w *probeWindow) {
+// noteProved is told by an inquiry, which was begun with w and need not have come to its
+// end, that HTTP/2 has acknowledged what it was asked at the given time.
+func (c *connection) noteProved(w *probeWindow, asked time.Duration) {
 	c.noteAlive(w)
-	c.sub.update(c.serveProvedLocked)
+	raise(&c.aliveAt, int64(asked))
+	c.sub.update(func(e *effects) {
+		c.unlearnLateLocked(c.now() - asked)
+		c.serveProvedLocked(e)
+	})
 }
 
 // serveProvedLocked lets c, if it has been proved, take the calls that wait for it, or those
 // that a younger connection gets instead of it.
 func (c *connection) serveProvedLocked(e *effects) {
-	if c.doubt == doubtQuiet && (c.awaited || c.overtakenLocked()) && c.provedLatelyLocked() {
+	proved := c.provedLatelyLocked() || c.awaited && time.Duration(c.aliveAt.Load()) >= c.awaitedAt // after a round trip of any length
+	if c.doubt == doubtQuiet && (c.awaited || c.overtakenLocked()) && proved {
 		c.trustLocked(e)
 		c.useLocked()
 	}

@@ -52,7 +52,7 @@ func (i *inquiry) fallSilent() {
 			return
 		}
 		i.silent = true
-		e.serve = true // a quiet connection may serve the calls that have waited for c
+		e.serve = true // a quiet connection may take the calls that have waited for c
 		c.doubtLocked(doubtSilent)
 		if c.nudge == nil {
 			c.nudge = make(chan struct{}, 1)
@@ -65,10 +65,17 @@ func (i *inquiry) fallSilent() {
 
 // endSilence is called when something was answered.
 func (i *inquiry) endSilence() {
-	if i.silent {
-		i.silent, i.nudged = false, nil
-		i.conn.sub.update(i.conn.acquitLocked)
+	if !i.silent {
+		return
 	}
+	c := i.conn
+	i.silent, i.nudged = false, nil
+	c.sub.update(func(e *effects) {
+		if !i.ranLate {
+			c.lateBy = c.now() - i.since
+		}
+		c.acquitLocked(e)
+	})
 }
 
 // acquitLocked has c, which was silent and has answered, take calls again. Its successor is

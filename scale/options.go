@@ -184,9 +184,10 @@ func WithShrinkAfter(d time.Duration) grpc.DialOption {
 // HTTP/2 is asked.
 //
 // On a TCP connection the kernel is made to help: it sends keepalives after 5 s without
-// data, one a second, and gives the connection up when three of them, or data for six times
-// WithProbeTimeout, are not acknowledged. A connection whose dialler has set shorter times
-// keeps them, on Linux.
+// data, one a second, and gives the connection up when ten of them are not acknowledged. On
+// Linux, data that is not acknowledged for 15 s, or for six times WithProbeTimeout if that
+// is longer, ends the connection too (TCP_USER_TIMEOUT). A connection whose dialler has set
+// shorter times keeps them there.
 func WithProbeInterval(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d < 0 {
