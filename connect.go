@@ -14,6 +14,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -25,13 +26,20 @@ const firstPatience = 1500 * time.Millisecond
 // firstPing pings conn until one ping ends. It sends a further ping after firstPatience,
 // and another each time that twice as long has passed. The channel is kept if the ping
 // said nothing about the connection although there was time for it.
-func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn, observer *scale.Observer) error {
 	pings, cancel := context.WithCancel(ctx)
+	if observer.Supervised() {
+		pings = told.WithProof(pings, observer.LastProof)
+	}
 	first := firstAnswer{ping: func() error { return f.ConnectionOk(pings, conn) }, cancel: cancel}
 	first.further(firstPatience)
 	first.run() // on this goroutine: its stack has grown, and usually no other is needed
 	err := first.wait()
-	if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
+	var unsure *answer.NoVerdictError
+	if ctx.Err() == nil && errors.As(err, &unsure) {
+		if unsure.Alive {
+			return nil // noteMute has logged it
+		}
 		f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
 		return nil
 	}

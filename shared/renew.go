@@ -11,6 +11,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -160,6 +161,9 @@ func (p *Pool) test(ctx context.Context, c *channel, atMost time.Duration) error
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	ctx, end := p.trace(ctx, OpTest)
+	if c.watcher != nil && c.supervised.Load() {
+		ctx = told.WithProof(ctx, c.watcher.LastProof)
+	}
 	start := p.now()
 	var answer error
 	err := p.callFactory(ctx, testCall, func() { answer = p.factory.ConnectionOk(ctx, c.conn) }, func() {})
@@ -182,7 +186,7 @@ func (p *Pool) test(ctx context.Context, c *channel, atMost time.Duration) error
 		c.prove(max(start, time.Duration(c.provenAt.Load()))) // the test was too slow, but RPCs were answered meanwhile
 		return nil
 	}
-	if c.testInconclusive(ctx, err) {
+	if provedAlive(err) || c.testInconclusive(ctx, err) {
 		c.prove(p.now()) // so that it is lent on
 		return nil
 	}
@@ -205,6 +209,13 @@ func (c *channel) testInconclusive(ctx context.Context, err error) bool {
 		return unsent
 	}
 	return c.inspector != nil && (unsent || full(c.inspector.Snapshot()))
+}
+
+// provedAlive reports whether a test ended with err, without an answer, as the channel itself
+// has proved meanwhile that it lives.
+func provedAlive(err error) bool {
+	var unsure *answer.NoVerdictError
+	return errors.As(err, &unsure) && unsure.Alive
 }
 
 // full reports whether calls use every stream of every connection.
