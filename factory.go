@@ -168,7 +168,9 @@ func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *s
 
 // NewConnection returns a channel that is connected and has answered its ping, or
 // whose ping says nothing about the connection (see HealthPing). Like a fail-fast RPC, it
-// gives up when every address of the target has been tried once, or when ctx ends. The
+// gives up when every address of the target has been tried once, or when ctx ends. But a
+// handshake that a server has begun and not finished is waited for until ctx ends, for 20 s
+// at most: who gives it up and dials again goes to the end of a busy server's queue. The
 // error matches ErrConnectionNotOK with errors.Is, names the last connection error, and
 // wraps ctx's error if ctx has ended.
 //

@@ -2,11 +2,14 @@ package shared
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/internal/pause"
+	"github.com/davidwartell/go-grpcpool/internal/told"
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // A channel is supervised if it watches its own connections, as those of package scale do.
@@ -29,6 +32,10 @@ const (
 	ownRecovery     = 10 * time.Second
 	longestRecovery = time.Minute
 
+	// While a handshake is late, the channel is left to itself for queueRecovery at least,
+	// which is gRPC's own patience with a dial.
+	queueRecovery = 20 * time.Second
+
 	// A test that has failed is made again, furtherTest long: when that is over, the channel
 	// has ejected a connection that was dead, and has another where one can be had. The
 	// last of mostTests comes when the second was on such a connection too.
@@ -46,6 +53,19 @@ type recovery struct {
 	patience time.Duration // how long it is left to itself
 	until    time.Duration // it is left to itself until then
 	silent   bool          // its last test had no answer
+	queued   time.Duration // on the pool's clock, when it was first seen to wait for a handshake; 0: it does not
+}
+
+// queues reports whether the channel keeps its place in a server's queue, late being whether
+// a handshake is late now.
+func (r *recovery) queues(now time.Duration, late bool) bool {
+	switch {
+	case !late:
+		r.queued = 0
+	case r.queued == 0:
+		r.queued = now
+	}
+	return late && now < r.queued+queueRecovery
 }
 
 // begin notes that the channel has failed its test.
@@ -109,6 +129,9 @@ func (c *channel) noteEvent(kind EventKind) {
 	switch kind {
 	case EventDialled:
 		c.regained.Store(true)
+		if f := c.onRegained.Load(); f != nil {
+			(*f)()
+		}
 		if c.health.Load() == failed {
 			c.pool.tryNow()
 		}
@@ -149,11 +172,15 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	if p.postponeDial(c) {
 		return err
 	}
-	if dialErr := p.dial(ctx); dialErr != nil {
-		c.recovery.extend(p.now())
-		return dialErr
+	err = p.dialBeside(ctx, c)
+	if err != nil && ctx.Err() == nil && c.regained.Swap(false) && p.testAgain(ctx, c) == nil {
+		c.recovery = recovery{}
+		return nil
 	}
-	return nil
+	if err != nil {
+		c.recovery.extend(p.now())
+	}
+	return err
 }
 
 // testAgain tests c, and again if a test that has failed may have been on a connection that
@@ -189,9 +216,10 @@ func (c *channel) otherConnection(start time.Duration) bool {
 }
 
 // leftToItself reports whether c, which has just failed its test, will recover by itself
-// if anything can: it has no connection, or one that it is about to find dead.
+// if anything can: it has no connection, or one that it is about to find dead. One for which
+// a server has begun a handshake keeps its place in the server's queue.
 func (c *channel) leftToItself(now time.Duration) bool {
-	if now >= c.recovery.until {
+	if now >= c.recovery.until && !c.recovery.queues(now, c.handshakeIsLate()) {
 		return false
 	}
 	switch c.conn.GetState() {
@@ -202,6 +230,14 @@ func (c *channel) leftToItself(now time.Duration) bool {
 	case connectivity.Shutdown:
 	}
 	return false
+}
+
+// handshakeIsLate reports whether c waits for a server that has begun a handshake.
+func (c *channel) handshakeIsLate() bool {
+	now := c.watcher.Snapshot()
+	return slices.ContainsFunc(now.Subchannels, func(s scale.Subchannel) bool {
+		return s.State == connectivity.TransientFailure && s.Dialling > 0 && told.SaysLate(s.LastError)
+	})
 }
 
 // demand tells a channel that has lost its connections that a caller was turned away: it

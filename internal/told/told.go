@@ -4,6 +4,7 @@ package told
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -40,4 +41,9 @@ func TellLate(ctx context.Context, err error) {
 // LateError is the error of a handshake that is late and goes on.
 type LateError struct{ Text string }
 
-func (e *LateError) Error() string { return e.Text + "; still waiting for it" }
+func (e *LateError) Error() string { return e.Text + stillWaiting }
+
+const stillWaiting = "; still waiting for it"
+
+// SaysLate reports whether text is that of a LateError, or of an error that wraps one.
+func SaysLate(text string) bool { return strings.Contains(text, stillWaiting) }
