@@ -51,7 +51,8 @@ type PingFunc func(ctx context.Context, conn *grpc.ClientConn) (time.Duration, e
 // its own connections (see Supervisor) has proved that it lives since the ping was sent, a
 // ping without an answer says nothing about it either, as only the health service may hang.
 // That is found out after half a second, or half of the time that there is if that is less,
-// or as soon as there is such a proof; the channel is kept, and the log has a warning.
+// or as soon as there is such a proof; the channel is kept, and the log has a warning. Until
+// the health service answers again, a proof of the last 5 s is enough, as it is for a call.
 //
 // The call is not compressed, is encoded as protobuf and does not wait for a connection,
 // whatever the program has set as the default for its calls.

@@ -36,6 +36,11 @@ const (
 	// which is gRPC's own patience with a dial.
 	queueRecovery = 20 * time.Second
 
+	// Before another channel is dialled, this one dials once more. It takes mostOwnDial at
+	// most, in which a handshake becomes late.
+	mostOwnDial = 3 * time.Second
+	ownDialPoll = 20 * time.Millisecond
+
 	// A test that has failed is made again, furtherTest long: when that is over, the channel
 	// has ejected a connection that was dead, and has another where one can be had. The
 	// last of mostTests comes when the second was on such a connection too.
@@ -169,6 +174,15 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}
+	switch {
+	case !c.getsThrough(ctx):
+	case c.regained.Swap(false) && p.testAgain(ctx, c) == nil:
+		c.recovery = recovery{}
+		return nil
+	default:
+		p.postponeTry(pause.Refused(p.now() - c.recovery.since))
+		return err
+	}
 	if p.postponeDial(c) {
 		return err
 	}
@@ -230,6 +244,35 @@ func (c *channel) leftToItself(now time.Duration) bool {
 	case connectivity.Shutdown:
 	}
 	return false
+}
+
+// getsThrough has c dial once more, as another channel is about to be dialled in its place,
+// and reports whether it reaches a server: two handshakes would be more than one client's
+// share of a server that has just come back.
+func (c *channel) getsThrough(ctx context.Context) bool {
+	if c.conn.GetState() == connectivity.Ready {
+		return false // it lives, and fails its test
+	}
+	c.inspector.RetryNow()
+	timer := time.NewTimer(mostOwnDial)
+	defer timer.Stop()
+	poll := time.NewTicker(ownDialPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-poll.C:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		if c.regained.Load() || c.handshakeIsLate() {
+			return true
+		}
+		if !slices.ContainsFunc(c.watcher.Snapshot().Subchannels, func(s scale.Subchannel) bool { return s.Dialling > 0 }) {
+			return false
+		}
+	}
 }
 
 // handshakeIsLate reports whether c waits for a server that has begun a handshake.
