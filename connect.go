@@ -3,6 +3,7 @@ package grpcpool
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -25,13 +27,20 @@ const firstPatience = 1500 * time.Millisecond
 // firstPing pings conn until one ping ends. It sends a further ping after firstPatience,
 // and another each time that twice as long has passed. The channel is kept if the ping
 // said nothing about the connection although there was time for it.
-func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn) error {
+func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn, observer *scale.Observer) error {
 	pings, cancel := context.WithCancel(ctx)
+	if observer.Supervised() {
+		pings = told.WithProof(pings, observer.LastProof)
+	}
 	first := firstAnswer{ping: func() error { return f.ConnectionOk(pings, conn) }, cancel: cancel}
 	first.further(firstPatience)
 	first.run() // on this goroutine: its stack has grown, and usually no other is needed
 	err := first.wait()
-	if ctx.Err() == nil && errors.As(err, new(*answer.NoVerdictError)) {
+	var unsure *answer.NoVerdictError
+	if ctx.Err() == nil && errors.As(err, &unsure) {
+		if unsure.Alive {
+			return nil // noteMute has logged it
+		}
 		f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
 		return nil
 	}
@@ -89,7 +98,9 @@ func (a *firstAnswer) wait() error {
 	return a.err
 }
 
-// connect waits until conn is READY.
+// connect waits until conn is READY, or until every address has been tried once and no
+// handshake is late. One that is late keeps its place in the server's queue: callers who do
+// not wait are told by way of the context, and the dial goes on.
 func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *handshake.Progress, observer *scale.Observer) error {
 	conn.Connect()
 	for {
@@ -99,7 +110,15 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 			return nil
 		case connectivity.TransientFailure:
 			if err := lastConnectionError(ctx, conn, observer); err != nil {
-				return f.notConnected(progress, asMet(err, observer.LastErrors()))
+				err = f.notConnected(progress, asMet(err, observer.LastErrors()))
+				if !handshakeIsLate(observer) {
+					return err
+				}
+				told.TellLate(ctx, err)
+				waitForHandshake(ctx, conn, observer)
+			}
+			if ctx.Err() == nil {
+				continue
 			}
 		case connectivity.Idle:
 			if !progress.Reached() {
@@ -117,6 +136,28 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 		}
 	}
 }
+
+// handshakeIsLate reports whether a handshake is late and goes on.
+func handshakeIsLate(observer *scale.Observer) bool {
+	return slices.ContainsFunc(observer.LastErrors(), func(err error) bool {
+		return errors.As(err, new(*told.LateError))
+	})
+}
+
+// waitForHandshake waits while conn has no connection and a handshake is late. It asks for
+// one, like a call that waits: package scale dials beside the handshake in the end.
+func waitForHandshake(ctx context.Context, conn *grpc.ClientConn, observer *scale.Observer) {
+	for changed := false; !changed && ctx.Err() == nil && handshakeIsLate(observer); {
+		conn.Connect()
+		look, cancel := context.WithTimeout(ctx, lateLook)
+		changed = conn.WaitForStateChange(look, connectivity.TransientFailure)
+		cancel()
+	}
+}
+
+// lateLook is how often it is asked whether a handshake that is late has failed: the
+// channel stays in TRANSIENT_FAILURE then.
+const lateLook = 250 * time.Millisecond
 
 // notConnected is the error of a dial that has failed for the given reason.
 func (f *Factory) notConnected(progress *handshake.Progress, why error) error {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/identity"
+	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
@@ -40,6 +42,7 @@ type Factory struct {
 	memory       scale.Memory       // what its channels learn about the server
 	provider     *identity.Provider // nil: the credentials are the caller's
 	ownsProvider bool               // Close closes it
+	mute         atomic.Bool        // the latest ping had no answer though the connection lived
 }
 
 var errNotMade = errors.New("the Factory is nil or empty; make one with NewFactory, NewMutualTLSFactory or NewIdentityFactory")
@@ -70,6 +73,9 @@ func newFactory(serverAddress string, creds credentials.TransportCredentials, cf
 		return nil, errors.New(`grpcpool: serverAddress is empty, want "host:port" or a gRPC target`)
 	}
 	f := &Factory{target: serverAddress, creds: creds, serverName: cfg.serverName, ping: cfg.ping, logger: cfg.logger}
+	if f.ping == nil {
+		f.ping = f.pingOrProof
+	}
 	f.dialOptions = append(f.dialOptions, grpc.WithMaxHeaderListSize(maxHeaderListSize))
 	if cfg.keepalive != nil {
 		f.dialOptions = append(f.dialOptions, grpc.WithKeepaliveParams(*cfg.keepalive))
@@ -162,7 +168,9 @@ func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *s
 
 // NewConnection returns a channel that is connected and has answered its ping, or
 // whose ping says nothing about the connection (see HealthPing). Like a fail-fast RPC, it
-// gives up when every address of the target has been tried once, or when ctx ends. The
+// gives up when every address of the target has been tried once, or when ctx ends. But a
+// handshake that a server has begun and not finished is waited for until ctx ends, for 20 s
+// at most: who gives it up and dials again goes to the end of a busy server's queue. The
 // error matches ErrConnectionNotOK with errors.Is, names the last connection error, and
 // wraps ctx's error if ctx has ended.
 //
@@ -186,7 +194,7 @@ func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn,
 		return nil, nil, &connectionError{doing: connecting, target: f.target, cause: err}
 	}
 	if err = f.connect(ctx, conn, progress, observer); err == nil {
-		err = f.firstPing(ctx, conn)
+		err = f.firstPing(ctx, conn, observer)
 	}
 	if err != nil {
 		_ = conn.Close() // the error of the dial or ping matters more
@@ -209,9 +217,22 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 	}
 	ctx = metadata.NewOutgoingContext(ctx, nil) // that of a caller's is for its own calls
 	took, err := f.ping(scale.ContextWithPriority(ctx), conn)
+	f.noteMute(ctx, err)
 	if err != nil {
 		return &connectionError{doing: pinging, target: f.target, cause: err}
 	}
 	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
 	return nil
+}
+
+// noteMute logs that the health service has stopped answering though the connection lives.
+func (f *Factory) noteMute(ctx context.Context, err error) {
+	var unsure *answer.NoVerdictError
+	mute := errors.As(err, &unsure) && unsure.Alive
+	if !mute && err != nil || mute == f.mute.Load() {
+		return
+	}
+	if !f.mute.Swap(mute) && mute {
+		f.logger.WarnContext(ctx, "connected, but the health service is silent", "target", f.target, "error", err)
+	}
 }

@@ -20,7 +20,7 @@ type FactoryOption func(*factoryConfig) error
 
 type factoryConfig struct {
 	dialOptions []grpc.DialOption
-	ping        PingFunc // of WithPing; in the end the one to use
+	ping        PingFunc // of WithPing; in the end the one to use, nil: the factory's own
 	healthCheck PingFunc // of WithHealthCheck
 	keepalive   *keepalive.ClientParameters
 	logger      *slog.Logger
@@ -42,8 +42,6 @@ func newFactoryConfig(opts []FactoryOption) (*factoryConfig, error) {
 		return nil, errors.New("grpcpool: both a PingFunc and WithHealthCheck are given; leave one of them out")
 	case cfg.healthCheck != nil:
 		cfg.ping = cfg.healthCheck
-	case cfg.ping == nil:
-		cfg.ping = HealthPing
 	}
 	return cfg, nil
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/jitter"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
 // What follows when a dial has reached the server, and the server does not finish the
@@ -110,7 +111,7 @@ func (s *subchannel) becomeLateLocked(c *connection, e *effects) {
 
 // lateError says that the handshake of c is late.
 func (s *subchannel) lateError(c *connection) error {
-	return s.explain(fmt.Errorf("%s; still waiting for it", c.waitedFor()))
+	return s.explain(&told.LateError{Text: c.waitedFor()})
 }
 
 // waitedFor says what the server of c, which has been reached, has not done. Package reason

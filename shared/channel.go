@@ -1,6 +1,7 @@
 package shared
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -36,9 +37,10 @@ type channel struct {
 	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
 	// What the channel says about itself; see supervised.go.
-	supervised atomic.Bool // it watches its own connections, as last asked
-	lost       atomic.Bool // a connection of it has ended since its last test began
-	regained   atomic.Bool // it has a new connection since then
+	supervised atomic.Bool                        // it watches its own connections, as last asked
+	lost       atomic.Bool                        // a connection of it has ended since its last test began
+	regained   atomic.Bool                        // it has a new connection since then
+	onRegained atomic.Pointer[context.CancelFunc] // called when it has; nil: nobody waits for it
 
 	recovery recovery // owned by the attempt under way
 	judged   bool     // postponeDial has counted it; guarded by Pool.mu

@@ -113,7 +113,9 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
 // that all callers share. If it fails, Get returns its error, unless WithWaitForReady is
 // set. The next one begins with a Get after a pause: 25 ms to a second, and up to ten
-// seconds where dials reach the server and fail. Until one succeeds, other calls of Get return the same error at once.
+// seconds where dials reach the server and fail. Until one succeeds, other calls of Get
+// return the same error at once. A dial whose handshake the server does not finish in about
+// 2.5 s goes on, within its timeout; for callers who do not wait it counts as failed.
 //
 // The error matches one of these with errors.Is: grpcpool.ErrClosed;
 // grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries
@@ -237,8 +239,14 @@ func (p *Pool) waitForLease(ctx context.Context, wait bool) (c *channel, tally u
 		if err != nil {
 			return nil, 0, err
 		}
+		var late <-chan struct{}
+		if !wait {
+			late = a.late
+		}
 		select {
 		case <-a.done:
+		case <-late:
+			return nil, 0, a.lateErr
 		case <-ctx.Done():
 			return nil, 0, newWaitError(ctx, p.cfg.name, p.lastError())
 		}

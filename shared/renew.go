@@ -11,6 +11,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -20,6 +21,10 @@ import (
 type attempt struct {
 	done chan struct{} // closed when the attempt is over
 	err  error         // readable once done is closed
+
+	// Callers who do not wait until there is a channel are told when it takes long.
+	late    chan struct{} // closed then
+	lateErr error         // readable once late is closed
 }
 
 // join returns the attempt under way, or begins one. After a failed dial there is none
@@ -77,7 +82,7 @@ func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, pause time.Du
 			return nil, pause, nil
 		}
 	}
-	p.attempt = &attempt{done: make(chan struct{})}
+	p.attempt = &attempt{done: make(chan struct{}), late: make(chan struct{})}
 	p.live++
 	go p.runAttempt(ctx, p.attempt, c)
 	return p.attempt, 0, nil
@@ -99,6 +104,7 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	defer p.finished()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ctx = metadata.NewOutgoingContext(ctx, nil)
+	ctx = told.WithLate(ctx, func(err error) { p.noteLate(a, asNotOK(err)) })
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // ends the attempt with the pool
 
@@ -117,6 +123,24 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	a.err = err
 	close(a.done)
 	p.wakeWatchdog()
+}
+
+// noteLate is told why a, which goes on, has no channel yet. It counts as failed for those
+// who do not wait.
+func (p *Pool) noteLate(a *attempt, err error) {
+	p.mu.Lock()
+	if p.attempt != a || p.closing {
+		p.mu.Unlock()
+		return
+	}
+	before := p.lastErr
+	p.lastErr = err
+	if a.lateErr == nil {
+		a.lateErr = err
+		close(a.late)
+	}
+	p.mu.Unlock()
+	p.reportChange(before, err)
 }
 
 // reportChange reports the begin or the end of a time without a connection.
@@ -146,9 +170,9 @@ func (p *Pool) renew(ctx context.Context, c *channel) error {
 		if p.postponeDial(c) {
 			return err
 		}
-		return p.dial(ctx)
+		return p.dialBeside(ctx, c)
 	}
-	err := p.dial(ctx)
+	err := p.dialBeside(ctx, c)
 	if err != nil && c != nil && c.conn.GetState() == connectivity.Ready && p.test(ctx, c, p.testTimeout()) == nil {
 		return nil // no other channel could be dialled, but this one works again
 	}
@@ -160,6 +184,9 @@ func (p *Pool) test(ctx context.Context, c *channel, atMost time.Duration) error
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	ctx, end := p.trace(ctx, OpTest)
+	if c.watcher != nil && c.supervised.Load() {
+		ctx = told.WithProof(ctx, c.watcher.LastProof)
+	}
 	start := p.now()
 	var answer error
 	err := p.callFactory(ctx, testCall, func() { answer = p.factory.ConnectionOk(ctx, c.conn) }, func() {})
@@ -182,7 +209,7 @@ func (p *Pool) test(ctx context.Context, c *channel, atMost time.Duration) error
 		c.prove(max(start, time.Duration(c.provenAt.Load()))) // the test was too slow, but RPCs were answered meanwhile
 		return nil
 	}
-	if c.testInconclusive(ctx, err) {
+	if provedAlive(err) || c.testInconclusive(ctx, err) {
 		c.prove(p.now()) // so that it is lent on
 		return nil
 	}
@@ -205,6 +232,13 @@ func (c *channel) testInconclusive(ctx context.Context, err error) bool {
 		return unsent
 	}
 	return c.inspector != nil && (unsent || full(c.inspector.Snapshot()))
+}
+
+// provedAlive reports whether a test ended with err, without an answer, as the channel itself
+// has proved meanwhile that it lives.
+func provedAlive(err error) bool {
+	var unsure *answer.NoVerdictError
+	return errors.As(err, &unsure) && unsure.Alive
 }
 
 // full reports whether calls use every stream of every connection.
@@ -257,6 +291,24 @@ func (p *Pool) dial(ctx context.Context) error {
 	p.noteAnswer(took)
 	watcher, _ := inspector.(grpcpool.Supervisor)
 	return p.install(&channel{pool: p, conn: conn, inspector: inspector, watcher: watcher, ledger: l, id: l.channel, born: p.now()}, took)
+}
+
+// dialBeside dials in the place of c, which has failed. A handshake that is late is given up
+// when c may work again.
+func (p *Pool) dialBeside(ctx context.Context, c *channel) error {
+	if c == nil {
+		return p.dial(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer c.onRegained.Store(nil)
+	return p.dial(told.WithLate(ctx, func(err error) {
+		told.TellLate(ctx, err)
+		c.onRegained.Store(&cancel)
+		if c.regained.Load() || !c.supervised.Load() && c.conn.GetState() == connectivity.Ready {
+			cancel()
+		}
+	}))
 }
 
 // newConnection asks the factory for a channel, and for its inspector if the factory

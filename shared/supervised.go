@@ -2,11 +2,14 @@ package shared
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/internal/pause"
+	"github.com/davidwartell/go-grpcpool/internal/told"
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // A channel is supervised if it watches its own connections, as those of package scale do.
@@ -29,6 +32,15 @@ const (
 	ownRecovery     = 10 * time.Second
 	longestRecovery = time.Minute
 
+	// While a handshake is late, the channel is left to itself for queueRecovery at least,
+	// which is gRPC's own patience with a dial.
+	queueRecovery = 20 * time.Second
+
+	// Before another channel is dialled, this one dials once more. It takes mostOwnDial at
+	// most, in which a handshake becomes late.
+	mostOwnDial = 3 * time.Second
+	ownDialPoll = 20 * time.Millisecond
+
 	// A test that has failed is made again, furtherTest long: when that is over, the channel
 	// has ejected a connection that was dead, and has another where one can be had. The
 	// last of mostTests comes when the second was on such a connection too.
@@ -46,6 +58,19 @@ type recovery struct {
 	patience time.Duration // how long it is left to itself
 	until    time.Duration // it is left to itself until then
 	silent   bool          // its last test had no answer
+	queued   time.Duration // on the pool's clock, when it was first seen to wait for a handshake; 0: it does not
+}
+
+// queues reports whether the channel keeps its place in a server's queue, late being whether
+// a handshake is late now.
+func (r *recovery) queues(now time.Duration, late bool) bool {
+	switch {
+	case !late:
+		r.queued = 0
+	case r.queued == 0:
+		r.queued = now
+	}
+	return late && now < r.queued+queueRecovery
 }
 
 // begin notes that the channel has failed its test.
@@ -109,6 +134,9 @@ func (c *channel) noteEvent(kind EventKind) {
 	switch kind {
 	case EventDialled:
 		c.regained.Store(true)
+		if f := c.onRegained.Load(); f != nil {
+			(*f)()
+		}
 		if c.health.Load() == failed {
 			c.pool.tryNow()
 		}
@@ -146,14 +174,27 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}
+	switch {
+	case !c.getsThrough(ctx):
+	case c.regained.Swap(false) && p.testAgain(ctx, c) == nil:
+		c.recovery = recovery{}
+		return nil
+	default:
+		p.postponeTry(pause.Refused(p.now() - c.recovery.since))
+		return err
+	}
 	if p.postponeDial(c) {
 		return err
 	}
-	if dialErr := p.dial(ctx); dialErr != nil {
-		c.recovery.extend(p.now())
-		return dialErr
+	err = p.dialBeside(ctx, c)
+	if err != nil && ctx.Err() == nil && c.regained.Swap(false) && p.testAgain(ctx, c) == nil {
+		c.recovery = recovery{}
+		return nil
 	}
-	return nil
+	if err != nil {
+		c.recovery.extend(p.now())
+	}
+	return err
 }
 
 // testAgain tests c, and again if a test that has failed may have been on a connection that
@@ -189,9 +230,10 @@ func (c *channel) otherConnection(start time.Duration) bool {
 }
 
 // leftToItself reports whether c, which has just failed its test, will recover by itself
-// if anything can: it has no connection, or one that it is about to find dead.
+// if anything can: it has no connection, or one that it is about to find dead. One for which
+// a server has begun a handshake keeps its place in the server's queue.
 func (c *channel) leftToItself(now time.Duration) bool {
-	if now >= c.recovery.until {
+	if now >= c.recovery.until && !c.recovery.queues(now, c.handshakeIsLate()) {
 		return false
 	}
 	switch c.conn.GetState() {
@@ -202,6 +244,43 @@ func (c *channel) leftToItself(now time.Duration) bool {
 	case connectivity.Shutdown:
 	}
 	return false
+}
+
+// getsThrough has c dial once more, as another channel is about to be dialled in its place,
+// and reports whether it reaches a server: two handshakes would be more than one client's
+// share of a server that has just come back.
+func (c *channel) getsThrough(ctx context.Context) bool {
+	if c.conn.GetState() == connectivity.Ready {
+		return false // it lives, and fails its test
+	}
+	c.inspector.RetryNow()
+	timer := time.NewTimer(mostOwnDial)
+	defer timer.Stop()
+	poll := time.NewTicker(ownDialPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-poll.C:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		if c.regained.Load() || c.handshakeIsLate() {
+			return true
+		}
+		if !slices.ContainsFunc(c.watcher.Snapshot().Subchannels, func(s scale.Subchannel) bool { return s.Dialling > 0 }) {
+			return false
+		}
+	}
+}
+
+// handshakeIsLate reports whether c waits for a server that has begun a handshake.
+func (c *channel) handshakeIsLate() bool {
+	now := c.watcher.Snapshot()
+	return slices.ContainsFunc(now.Subchannels, func(s scale.Subchannel) bool {
+		return s.State == connectivity.TransientFailure && s.Dialling > 0 && told.SaysLate(s.LastError)
+	})
 }
 
 // demand tells a channel that has lost its connections that a caller was turned away: it

@@ -219,8 +219,9 @@ func (plain) Unmarshal(data mem.BufferSlice, v any) error {
 // NoVerdictError is the error of a test that could not tell whether its connection works.
 // The connection is kept, and calls on it go on.
 type NoVerdictError struct {
-	Text string // the text of the error
-	Err  error  // what ended the test
+	Text  string // the text of the error
+	Err   error  // what ended the test
+	Alive bool   // the channel has proved meanwhile that it lives
 }
 
 func (e *NoVerdictError) Error() string { return e.Text }

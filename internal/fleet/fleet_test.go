@@ -32,6 +32,21 @@ func TestEveryClientComesBackAfterAnOutageAndNothingIsWasted(t *testing.T) {
 	}
 }
 
+// A pool dials no other channel while its own keeps its place in the server's queue.
+func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
+	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
+		m := smallStorm(t, pooled, n, outage, refuses)
+		m.allBack(t, outage)
+		m.dialsAreBounded(t, outage)
+		if last, most := m.quantile(1), ownTime*11/10; last > most {
+			t.Errorf("seed %d, outage %v: the last pool was back after %v, want %v at most", *seedFlag, outage, last, most)
+		}
+		if most := n * 5 / 100; m.wasted() > most {
+			t.Errorf("seed %d, outage %v: the server worked on %d connections for nothing, want %d at most", *seedFlag, outage, m.wasted(), most)
+		}
+	}
+}
+
 // More clients than the server's backlog holds, by far: 20,000 on 500 connections a second
 // are to be back within 1.35 times the server's own time, and to waste less than 5 %.
 func TestAFleetFarBeyondTheBacklogComesBack(t *testing.T) {

@@ -1,0 +1,49 @@
+// Package told has what a pool and a factory tell each other by the context of a call,
+// about a channel that watches its own connections.
+package told
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+type (
+	proofKey struct{}
+	lateKey  struct{}
+)
+
+// WithProof returns a context for a test of a channel. lastProof is the latest time at which
+// the channel is known to have been alive.
+func WithProof(ctx context.Context, lastProof func() time.Time) context.Context {
+	return context.WithValue(ctx, proofKey{}, lastProof)
+}
+
+// Proof returns the func that WithProof was given, or nil.
+func Proof(ctx context.Context) func() time.Time {
+	lastProof, _ := ctx.Value(proofKey{}).(func() time.Time)
+	return lastProof
+}
+
+// WithLate returns a context for making a channel. tell is called with the reason when it
+// takes so long that callers who do not wait should be told, and the dial goes on.
+func WithLate(ctx context.Context, tell func(error)) context.Context {
+	return context.WithValue(ctx, lateKey{}, tell)
+}
+
+// TellLate calls the func that WithLate was given, if there is one.
+func TellLate(ctx context.Context, err error) {
+	if tell, ok := ctx.Value(lateKey{}).(func(error)); ok {
+		tell(err)
+	}
+}
+
+// LateError is the error of a handshake that is late and goes on.
+type LateError struct{ Text string }
+
+func (e *LateError) Error() string { return e.Text + stillWaiting }
+
+const stillWaiting = "; still waiting for it"
+
+// SaysLate reports whether text is that of a LateError, or of an error that wraps one.
+func SaysLate(text string) bool { return strings.Contains(text, stillWaiting) }
