@@ -75,6 +75,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 	c.longDial, c.late, c.unheard = false, false, false // of an earlier dial
 	c.sideDial = s.longDialLocked() != nil
 	c.spread = leastPatience + jitter.UpTo(dialSpread)
+	c.dialledAt = time.Now()
 	if c.takePlaceLocked() {
 		s.connectLocked(c, e)
 	}
@@ -84,6 +85,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 func (s *subchannel) connectLocked(c *connection, e *effects) {
 	now := time.Now()
 	c.dialledAt, s.begunAt = now, now
+	c.patience = s.handshakePatience()
 	if s.downSince.IsZero() && s.oldest() == nil {
 		s.downSince = now
 	}
@@ -142,7 +144,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.Ready || !s.wanted {
 			return time.Now().Add(leastPatience) // see then how far it has come
 		}
-		if c.longDial && s.countLocked()[phaseDialling] > 1 {
+		if c.longDial && s.countLocked()[phaseDialling]-s.inLineLocked() > 1 {
 			return time.Now().Add(reachedWithin) // the side dials decide, unless one has got through
 		}
 		return s.overdueAtLocked(c)
@@ -193,8 +195,8 @@ func (s *subchannel) superviseDials() {
 	})
 }
 
-// retryNow ends a backoff: the child hears IDLE, and whatever then connects is a new
-// SubConn. Beside a late handshake it begins another dial.
+// retryNow ends a backoff or a hold: the child hears IDLE, and whatever then connects is a
+// new SubConn. Beside a late handshake it begins another dial.
 func (s *subchannel) retryNow() {
 	s.update(func(e *effects) {
 		if s.closed || s.state != connectivity.TransientFailure {
@@ -203,8 +205,10 @@ func (s *subchannel) retryNow() {
 		if s.allLateLocked() {
 			s.dialBesideLocked(e)
 		}
+		s.heldUntil = time.Time{}
 		for c := range s.all {
-			if c.phase == phaseBackoff {
+			if c.phase == phaseBackoff || c.phase == phaseHeld {
+				s.held.stop()
 				s.resumeOnGRPCLocked(c, e)
 			}
 		}
@@ -250,6 +254,9 @@ func (s *subchannel) overdueAtLocked(c *connection) time.Time {
 		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.spread))
 	}
 	next, last := s.begunAt.Add(max(each, c.spread)), first.dialledAt.Add(all)
+	if s.inLineLocked() > 0 { // the next side dial waits for the budget
+		return last
+	}
 	if last.Before(next) {
 		return latest(last, s.begunAt.Add(leastPatience))
 	}
@@ -303,6 +310,7 @@ func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
 	c.givenUp = err
+	s.leaveLineLocked(err, e)
 	s.resumeOnGRPCLocked(c, e)
 }
 
