@@ -21,7 +21,9 @@ import (
 // A dial that has not reached the server after leastPatience, when the address is known to
 // connect faster, is given up while there is demand: the packet that asked for the
 // connection was lost, and TCP asks again ever more seldom. An address that never was
-// reached gets firstConnect.
+// reached gets firstConnect. One that took longer the last time gets three times as long,
+// and after firstConnect others are begun beside the first dial, as below: it may be near
+// again, and the packet lost.
 //
 // The network may also have become slow. So when such dials have failed briefOutage times
 // in a row, which takes some ten seconds, the child is told later that they failed, and
@@ -227,11 +229,11 @@ func (c *connection) reached() time.Time {
 // it is tried with all that are begun beside it.
 func (s *subchannel) connectPatience() (each, all time.Duration) {
 	known := s.policy.channel.memory.recall(s.addr())
-	each = firstConnect
+	all = firstConnect
 	if known.connect > 0 {
-		each = min(max(leastPatience, connectFactor*known.connect), longestConnect)
+		all = max(leastPatience, connectFactor*known.connect)
 	}
-	return each, min(each<<connectDoublings(known), longestConnect)
+	return min(all, firstConnect), min(all<<connectDoublings(known), longestConnect)
 }
 
 // connectDoublings is how many times the time for a dial is doubled.
@@ -286,7 +288,7 @@ func (s *subchannel) overdueLocked(c *connection, e *effects) {
 			s.giveUpDialLocked(first, e)
 		}
 		if s.countLocked()[phaseDialling] == 0 {
-			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.unanswered++ })
+			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.noteFailedDial(&l.unanswered) })
 		}
 		return
 	}

@@ -39,11 +39,12 @@ const (
 
 // handshakePatience is how long callers wait for a handshake. Where the last one took long,
 // they wait longer, and after one that was late, twice as long: a pool that gives a channel
-// up then, and makes another, would otherwise never get through to a busy server.
+// up then, and makes another, would otherwise never get through to a busy server. What was
+// learned ten minutes ago does not count, see slowLasts.
 func (s *subchannel) handshakePatience() time.Duration {
 	known := s.policy.channel.memory.recall(s.addr())
 	patience := max(patientHandshake, connectFactor*known.connect, connectFactor*known.handshake) << min(known.timeouts, mostDoublings)
-	return min(patience, max(besideAfter, connectFactor*known.connect))
+	return min(patience, besideAfter)
 }
 
 // handshakeDecisionLocked is when something has to be decided about the handshake of c.
@@ -142,7 +143,7 @@ func (s *subchannel) noteTimeoutLocked(c *connection) {
 		return
 	}
 	s.timedOutAt = time.Now()
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.noteFailedDial(&l.timeouts) })
 }
 
 // lateLocked is a dial that is late, nil if none is.

@@ -223,3 +223,32 @@ func TestHandshakesThatAreLateTogetherCountOnce(t *testing.T) {
 		}
 	})
 }
+
+// A server that was slow once, and then hangs an hour later: callers are told as soon as if
+// it had never been slow.
+func TestASlowHandshakeDoesNotCountForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		serverTLS, clientTLS := certificates(t)
+		clientTLS.ServerName = "localhost"
+		var slow atomic.Int64
+		slow.Store(int64(9 * time.Second))
+		serverTLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			time.Sleep(time.Duration(slow.Load()))
+			return nil, nil //nolint:nilnil // crypto/tls goes on with the config that it has
+		}
+		network, _ := strictInMemory(t, h2test.WithTLS(serverTLS))
+		link := grpcpooltest.NewLink(network.dial)
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0),
+			grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))
+		mustWait(t, c)
+		elapse(time.Hour)
+		slow.Store(int64(time.Minute))
+		link.Reset()
+		synctest.Wait()
+		begun := time.Now()
+		_, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{})
+		if took := time.Since(begun); took > 3*time.Second || status.Code(err) != codes.Unavailable {
+			t.Errorf("a call was told after %v: %v", took, err)
+		}
+	})
+}
