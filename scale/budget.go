@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 )
 
 // DialBudget bounds the dials of any number of channels: how many are under way at once,
@@ -239,6 +240,27 @@ func (c *connection) placeGranted() {
 			s.connectLocked(c, e)
 		}
 	})
+}
+
+// inLineLocked is how many of the dials wait for a place.
+func (s *subchannel) inLineLocked() (n int) {
+	for c := range s.all {
+		n += boolToInt(c.phase == phaseDialling && c.inLine)
+	}
+	return n
+}
+
+// leaveLineLocked drops the dials that wait for a place, as one that did not has told how
+// the address is. Otherwise callers would hear of it only when all of them have had their
+// turns. Once callers have been told, such a dial keeps its turn. givenUp is not nil if that
+// other dial was given up: whichever of them reports its end first brings the child the news.
+func (s *subchannel) leaveLineLocked(givenUp error, e *effects) {
+	for c := range s.all {
+		if s.state == connectivity.Connecting && c.phase == phaseDialling && c.inLine {
+			c.givenUp = givenUp
+			s.retireLocked(c, e)
+		}
+	}
 }
 
 // leavePlaceLocked gives back the place of c's dial.

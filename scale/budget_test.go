@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
@@ -298,5 +299,79 @@ func TestSuccessorsWaitForTheBudget(t *testing.T) {
 		if n := c.observer.Snapshot().Subchannels[0].Replaced; n != 1 {
 			t.Errorf("%d connections were replaced", n)
 		}
+	})
+}
+
+// Ten calls want ten connections of a server whose limit is known to be 1. However few of
+// the dials may begin, callers are told how the first ones have ended.
+func TestCallersAreToldThoughDialsWaitForTheBudget(t *testing.T) {
+	for name, tc := range map[string]struct {
+		underWay  int
+		perSecond float64
+		most      time.Duration // for the server that is silent
+	}{
+		"no bound":                {0, 0, 3 * time.Second},
+		"one dial under way":      {1, 0, 3 * time.Second},
+		"three dials under way":   {3, 0, 3 * time.Second},
+		"one dial in each second": {0, 1, 5 * time.Second}, // the one begun last is late, too
+	} {
+		for fault, most := range map[string]time.Duration{"silent": tc.most, "dark": time.Second, "refused": time.Second} {
+			t.Run(name+", "+fault, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					network, s := strictInMemory(t, h2test.WithLimit(1))
+					link := grpcpooltest.NewLink(network.dial)
+					b := newBudget(t, tc.underWay, tc.perSecond)
+					c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial), scale.WithDialBudget(b))
+					mustHammer(t, c.stub, 1, 1)
+					elapse(time.Minute)
+					s.SetFault(h2test.Silent)
+					network.refuse.Store(fault == "refused")
+					link.Drop(fault == "dark", fault == "dark")
+					link.Reset()
+					begun := time.Now()
+					var calls sync.WaitGroup
+					for range 10 {
+						calls.Go(func() {
+							if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}); err == nil {
+								t.Error("a call succeeded")
+							}
+						})
+					}
+					calls.Wait()
+					if took := time.Since(begun); took > most {
+						t.Errorf("the last call was told after %v, want %v at most", took, most)
+					}
+					_ = c.Close()
+					synctest.Wait()
+					if b.UnderWay() != 0 || b.Waiting() != 0 {
+						t.Errorf("%d dials are under way and %d wait", b.UnderWay(), b.Waiting())
+					}
+				})
+			})
+		}
+	}
+}
+
+// A dial that goes on because the network may be slow, and the one beside it, which waits
+// for the only place: the first is given up when its time is over, as ever.
+func TestADialThatGoesOnIsGivenUpThoughTheOneBesideItHasNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newInMemory()
+		startServer(t, serverConfig{listener: network})
+		link := grpcpooltest.NewLink(network.dial)
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0),
+			scale.WithDialBudget(newBudget(t, 1, 0)))
+		mustHammer(t, c.stub, 1, 1)
+		link.Drop(true, true)
+		link.Reset()
+		stop := callers(t, c.stub, 1)
+		elapse(15 * time.Second) // twelve dials have got no answer, and more are tried for longer
+		before := c.observer.Snapshot().Subchannels[0].Failed
+		elapse(12 * time.Second)
+		if n := c.observer.Snapshot().Subchannels[0].Failed - before; n < 1 {
+			t.Errorf("%d dials were given up in 12 s", n)
+		}
+		stop()
+		link.Heal()
 	})
 }

@@ -65,6 +65,7 @@ type connection struct {
 	late      bool           // its handshake goes on, and callers were told that they need not wait for it: see handshakes.go
 	beside    bool           // it was dialled beside a late one
 	unheard   bool           // the server has not acknowledged what was sent
+	patience  time.Duration  // how long callers wait for its handshake
 	errand    func(*effects) // it only brings this to gRPC's goroutine: see runOnGRPC
 	readyAt   time.Time      // zero if it never was READY
 	opened    bool           // it was put to use

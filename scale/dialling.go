@@ -21,7 +21,9 @@ import (
 // A dial that has not reached the server after leastPatience, when the address is known to
 // connect faster, is given up while there is demand: the packet that asked for the
 // connection was lost, and TCP asks again ever more seldom. An address that never was
-// reached gets firstConnect.
+// reached gets firstConnect. One that took longer the last time gets three times as long,
+// and after firstConnect others are begun beside the first dial, as below: it may be near
+// again, and the packet lost.
 //
 // The network may also have become slow. So when such dials have failed briefOutage times
 // in a row, which takes some ten seconds, the child is told later that they failed, and
@@ -75,6 +77,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 	c.longDial, c.late, c.unheard = false, false, false // of an earlier dial
 	c.sideDial = s.longDialLocked() != nil
 	c.spread = leastPatience + jitter.UpTo(dialSpread)
+	c.dialledAt = time.Now()
 	if c.takePlaceLocked() {
 		s.connectLocked(c, e)
 	}
@@ -84,6 +87,7 @@ func (s *subchannel) beginDialLocked(c *connection, e *effects) {
 func (s *subchannel) connectLocked(c *connection, e *effects) {
 	now := time.Now()
 	c.dialledAt, s.begunAt = now, now
+	c.patience = s.handshakePatience()
 	if s.downSince.IsZero() && s.oldest() == nil {
 		s.downSince = now
 	}
@@ -142,7 +146,7 @@ func (s *subchannel) decisionLocked(c *connection) time.Time {
 		if s.state == connectivity.Ready || !s.wanted {
 			return time.Now().Add(leastPatience) // see then how far it has come
 		}
-		if c.longDial && s.countLocked()[phaseDialling] > 1 {
+		if c.longDial && s.countLocked()[phaseDialling]-s.inLineLocked() > 1 {
 			return time.Now().Add(reachedWithin) // the side dials decide, unless one has got through
 		}
 		return s.overdueAtLocked(c)
@@ -193,8 +197,8 @@ func (s *subchannel) superviseDials() {
 	})
 }
 
-// retryNow ends a backoff: the child hears IDLE, and whatever then connects is a new
-// SubConn. Beside a late handshake it begins another dial.
+// retryNow ends a backoff or a hold: the child hears IDLE, and whatever then connects is a
+// new SubConn. Beside a late handshake it begins another dial.
 func (s *subchannel) retryNow() {
 	s.update(func(e *effects) {
 		if s.closed || s.state != connectivity.TransientFailure {
@@ -203,8 +207,10 @@ func (s *subchannel) retryNow() {
 		if s.allLateLocked() {
 			s.dialBesideLocked(e)
 		}
+		s.heldUntil = time.Time{}
 		for c := range s.all {
-			if c.phase == phaseBackoff {
+			if c.phase == phaseBackoff || c.phase == phaseHeld {
+				s.held.stop()
 				s.resumeOnGRPCLocked(c, e)
 			}
 		}
@@ -223,11 +229,11 @@ func (c *connection) reached() time.Time {
 // it is tried with all that are begun beside it.
 func (s *subchannel) connectPatience() (each, all time.Duration) {
 	known := s.policy.channel.memory.recall(s.addr())
-	each = firstConnect
+	all = firstConnect
 	if known.connect > 0 {
-		each = min(max(leastPatience, connectFactor*known.connect), longestConnect)
+		all = max(leastPatience, connectFactor*known.connect)
 	}
-	return each, min(each<<connectDoublings(known), longestConnect)
+	return min(all, firstConnect), min(all<<connectDoublings(known), longestConnect)
 }
 
 // connectDoublings is how many times the time for a dial is doubled.
@@ -250,6 +256,9 @@ func (s *subchannel) overdueAtLocked(c *connection) time.Time {
 		return c.dialledAt.Add(max(each, time.Duration(boolToInt(all > each))*c.spread))
 	}
 	next, last := s.begunAt.Add(max(each, c.spread)), first.dialledAt.Add(all)
+	if s.inLineLocked() > 0 { // the next side dial waits for the budget
+		return last
+	}
 	if last.Before(next) {
 		return latest(last, s.begunAt.Add(leastPatience))
 	}
@@ -279,7 +288,7 @@ func (s *subchannel) overdueLocked(c *connection, e *effects) {
 			s.giveUpDialLocked(first, e)
 		}
 		if s.countLocked()[phaseDialling] == 0 {
-			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.unanswered++ })
+			s.policy.channel.memory.note(s.addr(), func(l *learned) { l.noteFailedDial(&l.unanswered) })
 		}
 		return
 	}
@@ -303,6 +312,7 @@ func (s *subchannel) giveUpDialLocked(c *connection, e *effects) {
 	s.dialFails++
 	s.event(EventDialFailed, c, took, err.Error())
 	c.givenUp = err
+	s.leaveLineLocked(err, e)
 	s.resumeOnGRPCLocked(c, e)
 }
 

@@ -219,3 +219,37 @@ func TestCallsWaitWhileADialIsHeldBackForAMoment(t *testing.T) {
 		})
 	}
 }
+
+// Connecting took long once, and the network is near again. The end of an outage is noticed
+// sooner than by TCP, which asks again after 1, 3, 7 and 15 seconds.
+func TestASlowDialDoesNotDelayTheWayBackMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tn := newTunnel(t)
+		tn.far.Store(int64(9 * time.Second))
+		var dark atomic.Bool
+		c := newChannel(t, "passthrough:///memory", grpc.WithIdleTimeout(0), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			for again := time.Second; dark.Load(); again *= 2 {
+				select {
+				case <-time.After(again):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			return tn.dial(ctx, addr)
+		}))
+		mustWait(t, c)
+		tn.far.Store(0)
+		elapse(time.Hour)
+		dark.Store(true)
+		tn.link.Reset()
+		stop := callers(t, c.stub, 1)
+		elapse(8 * time.Second)
+		stop()
+		healed := time.Now()
+		dark.Store(false)
+		mustWait(t, c)
+		if took, most := time.Since(healed), 3200*time.Millisecond; took > most {
+			t.Errorf("the call went through %v after the outage, want %v at most", took, most)
+		}
+	})
+}

@@ -40,18 +40,21 @@ const (
 
 // handshakePatience is how long callers wait for a handshake. Where the last one took long,
 // they wait longer, and after one that was late, twice as long: a pool that gives a channel
-// up then, and makes another, would otherwise never get through to a busy server.
+// up then, and makes another, would otherwise never get through to a busy server. What was
+// learned ten minutes ago does not count, see slowLasts.
 func (s *subchannel) handshakePatience() time.Duration {
 	known := s.policy.channel.memory.recall(s.addr())
 	patience := max(patientHandshake, connectFactor*known.connect, connectFactor*known.handshake) << min(known.timeouts, mostDoublings)
-	return min(patience, max(besideAfter, connectFactor*known.connect))
+	return min(patience, besideAfter)
 }
 
 // handshakeDecisionLocked is when something has to be decided about the handshake of c.
 func (s *subchannel) handshakeDecisionLocked(c *connection, reached time.Time) time.Time {
 	switch {
+	case c.unheard: // its end follows
+		return time.Time{}
 	case !c.late:
-		return reached.Add(s.handshakePatience())
+		return reached.Add(c.patience)
 	case s.besideIsDueLocked():
 		return s.besideAt
 	default:
@@ -98,7 +101,8 @@ func (s *subchannel) dialBesideLocked(e *effects) {
 // way.
 func (s *subchannel) becomeLateLocked(c *connection, e *effects) {
 	c.late = true
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
+	s.noteTimeoutLocked(c)
+	s.leaveLineLocked(nil, e)
 	s.besideAt = c.reached().Add(besideAfter<<min(s.besides, mostDoublings) + jitter.UpTo(besideSpread))
 	if s.besides < len(*s.addrs.Load())-1 {
 		s.besideAt = time.Now()
@@ -128,9 +132,19 @@ func (c *connection) waitedFor() string {
 // that the dial failed.
 func (s *subchannel) giveUpHandshakeLocked(c *connection, e *effects) {
 	why := errors.New("scale: " + c.waitedFor())
-	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.timeouts++ })
+	s.noteTimeoutLocked(c)
 	c.unheard = true
 	e.kill = append(e.kill, killing{c, why})
+}
+
+// noteTimeoutLocked notes that the handshake of c took too long. Dials that were begun
+// together tell the same, once.
+func (s *subchannel) noteTimeoutLocked(c *connection) {
+	if c.dialledAt.Before(s.timedOutAt) {
+		return
+	}
+	s.timedOutAt = time.Now()
+	s.policy.channel.memory.note(s.addr(), func(l *learned) { l.noteFailedDial(&l.timeouts) })
 }
 
 // lateLocked is a dial that is late, nil if none is.

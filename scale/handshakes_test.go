@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest/h2test"
 )
 
@@ -191,4 +193,62 @@ func TestAHandshakeThatTheServerHasNotAcknowledgedIsGivenUp(t *testing.T) {
 	if sub := c.observer.Snapshot().Subchannels[0]; sub.Failed != 1 {
 		t.Errorf("the dial has not failed: %+v", sub)
 	}
+}
+
+// Ten dials that were begun together and are late tell no more of the server than one: the
+// callers of the last are told as soon as those of the first.
+func TestHandshakesThatAreLateTogetherCountOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, s := strictInMemory(t, h2test.WithLimit(1))
+		link := grpcpooltest.NewLink(network.dial)
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial))
+		mustHammer(t, c.stub, 1, 1)
+		elapse(time.Minute)
+		s.SetFault(h2test.Silent)
+		link.Reset()
+		before := s.Counts().Connections
+		begun := time.Now()
+		var calls sync.WaitGroup
+		for range 10 {
+			calls.Go(func() {
+				_, _ = c.stub.EmptyCall(t.Context(), &testpb.Empty{})
+			})
+		}
+		calls.Wait()
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("the last call was told after %v", took)
+		}
+		if n := s.Counts().Connections - before; n != 10 {
+			t.Errorf("%d connections, want one for each call", n)
+		}
+	})
+}
+
+// A server that was slow once, and then hangs an hour later: callers are told as soon as if
+// it had never been slow.
+func TestASlowHandshakeDoesNotCountForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		serverTLS, clientTLS := certificates(t)
+		clientTLS.ServerName = "localhost"
+		var slow atomic.Int64
+		slow.Store(int64(9 * time.Second))
+		serverTLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			time.Sleep(time.Duration(slow.Load()))
+			return nil, nil //nolint:nilnil // crypto/tls goes on with the config that it has
+		}
+		network, _ := strictInMemory(t, h2test.WithTLS(serverTLS))
+		link := grpcpooltest.NewLink(network.dial)
+		c := newChannel(t, "passthrough:///memory", grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0),
+			grpc.WithTransportCredentials(credentials.NewTLS(clientTLS)))
+		mustWait(t, c)
+		elapse(time.Hour)
+		slow.Store(int64(time.Minute))
+		link.Reset()
+		synctest.Wait()
+		begun := time.Now()
+		_, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{})
+		if took := time.Since(begun); took > 3*time.Second || status.Code(err) != codes.Unavailable {
+			t.Errorf("a call was told after %v: %v", took, err)
+		}
+	})
 }

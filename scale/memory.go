@@ -42,6 +42,7 @@ type learned struct {
 	handshake  time.Duration // from there to READY, the last time
 	timeouts   int           // handshakes in a row that were late, or that the server did not acknowledge
 	unanswered int           // dials in a row that did not reach it in time
+	dialEnded  time.Time     // when the last of these was noted
 
 	ejected int // connections in a row that were ejected, none having answered a probe soon
 
@@ -54,6 +55,10 @@ type learned struct {
 // troubleLasts is for how long failures that reached the server slow down the dials of
 // another channel to the same address. It is longer than the longest pause.
 const troubleLasts = 15 * time.Second
+
+// slowLasts is for how long a handshake that took long, or dials that got no answer, have
+// callers wait longer the next time.
+const slowLasts = 10 * time.Minute
 
 // maxRemembered limits the addresses in a Memory, for channels whose addresses change
 // all the time. Beyond it one of them, any, is forgotten for each new one.
@@ -99,7 +104,7 @@ func (c *connection) rememberDialLocked() {
 	p, told := c.tap.Progress()
 	c.sub.policy.channel.memory.note(c.sub.addr(), func(l *learned) {
 		l.noteConnect(connect, p, told)
-		l.handshake, l.timeouts, l.unanswered = c.readyAt.Sub(reached), 0, 0
+		l.handshake, l.timeouts, l.unanswered, l.dialEnded = c.readyAt.Sub(reached), 0, 0, c.readyAt
 	})
 }
 
@@ -107,22 +112,37 @@ func (c *connection) rememberDialLocked() {
 // TCP's wait before it sends again, which does not help to predict the next dial: then
 // the round trip is noted instead, if it is longer than what is known. Where the
 // platform does not report lost packets, a second or more is taken for such a wait,
-// unless nothing better is known.
+// unless nothing better is known. A dial never needs longer than it took.
 func (l *learned) noteConnect(took time.Duration, p tap.Progress, told bool) {
 	switch {
 	case p.Resent > 0:
-		l.connect = max(l.connect, min(took, p.RoundTrip))
-	case told || l.connect == 0 || took < asksAgain:
+		l.connect = min(max(l.connect, p.RoundTrip), took)
+	case told || l.connect == 0 || took < max(asksAgain, l.connect):
 		l.connect = took
 	}
 }
 
+// noteFailedDial is told of a dial that was not READY in time, which *count counts.
+func (l *learned) noteFailedDial(count *int) {
+	l.forgetSlow()
+	*count++
+	l.dialEnded = time.Now()
+}
+
+// forgetSlow forgets that the address was slow, if that is long ago.
+func (l *learned) forgetSlow() {
+	if time.Since(l.dialEnded) > slowLasts {
+		l.handshake, l.timeouts, l.unanswered = 0, 0, 0
+	}
+}
+
 // recall returns a copy of what is known about addr.
-func (m *Memory) recall(addr string) learned {
+func (m *Memory) recall(addr string) (known learned) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l := m.byAddr[addr]; l != nil {
-		return *l
+		known = *l
 	}
-	return learned{}
+	known.forgetSlow()
+	return known
 }

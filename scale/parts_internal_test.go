@@ -194,6 +194,8 @@ func TestALostPacketSaysNothingOfTheTimeThatADialNeeds(t *testing.T) {
 		"nobody tells":                         {20 * ms, 900 * ms, tap.Progress{}, false, 900 * ms},
 		"nobody tells, and a packet is missed": {20 * ms, 1020 * ms, tap.Progress{}, false, 20 * ms},
 		"nobody tells, of a first dial":        {0, 1020 * ms, tap.Progress{}, false, 1020 * ms},
+		"it was far, and a packet was lost":    {9000 * ms, 1020 * ms, tap.Progress{RoundTrip: 10 * ms, Resent: 1}, true, 1020 * ms},
+		"it was far, and nobody tells":         {9000 * ms, 2000 * ms, tap.Progress{}, false, 2000 * ms},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := learned{connect: tc.known}

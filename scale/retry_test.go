@@ -53,3 +53,25 @@ func TestRetryNowLeavesAChannelThatIsUpAlone(t *testing.T) {
 		}
 	})
 }
+
+// A server that ends every connection at once is dialled ever more seldom. That too is a
+// pause that need not be sat out.
+func TestRetryNowEndsAHold(t *testing.T) {
+	for _, child := range []string{"pick_first", "round_robin"} {
+		t.Run(child, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network, s := strictInMemory(t, h2test.WithFault(h2test.CloseAtOnce))
+				c := network.channel(t, scale.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"`+child+`":{}}]}`))
+				stop := callers(t, c.stub, 3)
+				elapse(30 * time.Second)
+				stop()
+				s.SetFault(h2test.NoFault)
+				c.observer.RetryNow()
+				begun := time.Now()
+				if _, err := c.stub.EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true)); err != nil || time.Since(begun) > 0 {
+					t.Errorf("the call went through %v after the retry, want at once: %v", time.Since(begun), err)
+				}
+			})
+		})
+	}
+}

@@ -110,6 +110,7 @@ func (s *subchannel) onFailureLocked(c *connection, err error, e *effects) {
 		return
 	}
 	s.dropDialsLocked(c, e)
+	s.leaveLineLocked(nil, e)
 	if s.countLocked()[phaseDialling] > 0 { // it did not decide anything
 		s.retireLocked(c, e)
 		s.besideAt = latest(s.besideAt, latest(c.retryAt, s.heldUntil))

@@ -105,6 +105,7 @@ type subchannel struct {
 	downSince     time.Time // when the first dial without a connection began; zero: there has been one since
 	dialFails     int       // failed dials since the last connection
 	besideAt      time.Time // when a dial may begin beside a late handshake
+	timedOutAt    time.Time // when a handshake last was found to take too long
 	besides       int       // how many have, since the last connection
 	superviseTick timer     // looks at dials
 
