@@ -57,7 +57,7 @@ var elsewhere = []struct {
 	{"shared", "TestAnHourOfFaultsLeavesNothingBehind", faultresult.Result{
 		Row: 24, Client: "pool", Injected: "one hour of random faults, virtual time", Promised: "0 leaked goroutines, leases",
 	}},
-	{"internal/fleet", "TestEveryClientComesBackAfterAnOutage", faultresult.Result{
+	{"internal/fleet", "TestEveryClientComesBackAfterAnOutageAndNothingIsWasted", faultresult.Result{
 		Row: 30, Client: "scale", Injected: "fleets of clients on one server, virtual time", Promised: "all come back in the time that the server needs, little of it wasted; figures in docs/fleet.md",
 	}},
 	{"internal/fleet", "TestAFleetComesBackFromBehindABalancerThatAccepts", faultresult.Result{

@@ -63,8 +63,8 @@ func TestAUselessResultIsRefused(t *testing.T) {
 		spoil func(*faultresult.Result)
 		want  string
 	}{
-		{func(r *faultresult.Result) { r.Row = 0 }, "faultresult: row 0: want 1 to 24"},
-		{func(r *faultresult.Result) { r.Row = 25 }, "faultresult: row 25: want 1 to 24"},
+		{func(r *faultresult.Result) { r.Row = 0 }, "faultresult: row 0: want 1 to 35"},
+		{func(r *faultresult.Result) { r.Row = 36 }, "faultresult: row 36: want 1 to 35"},
 		{func(r *faultresult.Result) { r.Client = "" }, `client ""`},
 		{func(r *faultresult.Result) { r.Detection = -1 }, "no negative time"},
 		{func(r *faultresult.Result) { r.Note = "a\nb" }, "longer than one line"},
