@@ -62,9 +62,9 @@ func (w *twoServers) ejected() (n uint64) {
 	return n
 }
 
-// timedCall makes a call that has d, and says how long it took.
-func timedCall(stub testpb.TestServiceClient, d time.Duration) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+// timedCall makes a call that has ten seconds, and says how long it took.
+func timedCall(stub testpb.TestServiceClient) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	begun := time.Now()
 	_, err := stub.EmptyCall(ctx, &testpb.Empty{})
@@ -90,13 +90,13 @@ func TestTheFirstCallsAfterAQuietHourGoToTheOtherServerIfTheFirstIsDead(t *testi
 						elapse(later)
 						var calls sync.WaitGroup
 						calls.Go(func() {
-							if _, err := timedCall(w.plain, 10*time.Second); err == nil {
+							if _, err := timedCall(w.plain); err == nil {
 								t.Error("the plain channel's call went well: this test shows nothing")
 							}
 						})
 						for range 50 {
 							calls.Go(func() {
-								if took, err := timedCall(w.stub, 10*time.Second); err != nil || took > fault.most {
+								if took, err := timedCall(w.stub); err != nil || took > fault.most {
 									t.Errorf("a call ended after %v with %v", took, err)
 								}
 							})
@@ -138,7 +138,7 @@ func TestAnUnusedConnectionToAServerThatStopsForAWhileCostsNoCall(t *testing.T) 
 					if called {
 						for _, stub := range []testpb.TestServiceClient{w.plain, w.stub} {
 							calls.Go(func() {
-								if took, err := timedCall(stub, 10*time.Second); err != nil {
+								if took, err := timedCall(stub); err != nil {
 									t.Errorf("a call %v after the begin of the stop ended after %v with %v (plain: %v)", call, took, err, stub == w.plain)
 								}
 							})
@@ -172,7 +172,7 @@ func TestAConnectionWithStreamsIsNotGivenUpForACallThatCouldGoElsewhere(t *testi
 		var calls sync.WaitGroup
 		for range 5 {
 			calls.Go(func() {
-				if took, err := timedCall(w.stub, 10*time.Second); err != nil {
+				if took, err := timedCall(w.stub); err != nil {
 					t.Errorf("a call ended after %v with %v", took, err)
 				}
 			})
@@ -195,7 +195,7 @@ func TestCallsGoElsewhereAfterTheVerdictOnAConnectionWithStreams(t *testing.T) {
 		elapse(13 * time.Second)
 		w.first.Blackhole()
 		elapse(6 * time.Second)
-		if took, err := timedCall(w.stub, 10*time.Second); err != nil || took > 4*time.Second {
+		if took, err := timedCall(w.stub); err != nil || took > 4*time.Second {
 			t.Errorf("the call ended after %v with %v", took, err)
 		}
 		if countLost(held) != 1 {
@@ -216,7 +216,7 @@ func TestACallThatWaitsForASilentConnectionGetsAQuietOne(t *testing.T) {
 		p.links[0].Blackhole()
 		elapse(5001 * time.Millisecond)
 		dials := len(p.links)
-		if took, err := timedCall(p.stub, 10*time.Second); err != nil || took > 1100*time.Millisecond {
+		if took, err := timedCall(p.stub); err != nil || took > 1100*time.Millisecond {
 			t.Errorf("the call ended after %v with %v", took, err)
 		}
 		if n := len(p.links) - dials; n > 1 {

@@ -107,7 +107,7 @@ func TestCallsThatAreAnsweredBesideADownloadNeedNoProbes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, seen, _ := newFed(t, tc.takes)
 				stop := traffic(l.stub, tc.pace)
-				elapse(20 * time.Second)
+				elapse(40 * time.Second)
 				before, _ := seen.counts()
 				elapse(20 * time.Second)
 				after, _ := seen.counts()
