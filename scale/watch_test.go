@@ -30,11 +30,15 @@ func newLinked(t *testing.T, cfg serverConfig, opts ...grpc.DialOption) *linked 
 	t.Helper()
 	network := newInMemory()
 	cfg.listener = network
-	s := startServer(t, cfg)
+	return newLinkedTo(t, network, startServer(t, cfg), "passthrough:///memory", opts...)
+}
+
+// newLinkedTo is newLinked with a server that is there, and another target.
+func newLinkedTo(t *testing.T, network *inMemory, s *server, target string, opts ...grpc.DialOption) *linked {
+	t.Helper()
 	link := grpcpooltest.NewLink(network.dial)
 	opts = append([]grpc.DialOption{grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0)}, opts...)
-	c := newChannel(t, "passthrough:///memory", opts...)
-	return &linked{c, link, s}
+	return &linked{newChannel(t, target, opts...), link, s}
 }
 
 // call makes one RPC that has a minute.
