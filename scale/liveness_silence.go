@@ -45,7 +45,7 @@ func (i *inquiry) fallSilent() {
 			return
 		}
 		i.silent = true
-		e.serve = true // quiet connections take the calls that wait
+		e.serve = true // a quiet connection may serve the calls that have waited for c
 		c.doubtLocked(doubtSilent)
 		if c.nudge == nil {
 			c.nudge = make(chan struct{}, 1)

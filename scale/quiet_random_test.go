@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -70,7 +71,9 @@ func TestNothingStaysInDoubtWhateverHappens(t *testing.T) {
 			}
 			network := newInMemory()
 			s := startServer(t, serverConfig{listener: network, limit: uint32(1 + rng.IntN(15))})
-			l := newLinkedTo(t, network, s, "random:///x", opts...)
+			link := grpcpooltest.NewLink(network.dial)
+			opts = append(opts, link.DialOption(), grpc.WithIdleTimeout(0))
+			l := &linked{newChannel(t, "random:///x", opts...), link, s}
 			ctx, stop := context.WithCancel(context.Background())
 			var wg sync.WaitGroup
 			for caller := range uint64(12) {

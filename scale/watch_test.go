@@ -30,15 +30,11 @@ func newLinked(t *testing.T, cfg serverConfig, opts ...grpc.DialOption) *linked 
 	t.Helper()
 	network := newInMemory()
 	cfg.listener = network
-	return newLinkedTo(t, network, startServer(t, cfg), "passthrough:///memory", opts...)
-}
-
-// newLinkedTo is newLinked with a server that is there, and another target.
-func newLinkedTo(t *testing.T, network *inMemory, s *server, target string, opts ...grpc.DialOption) *linked {
-	t.Helper()
+	s := startServer(t, cfg)
 	link := grpcpooltest.NewLink(network.dial)
 	opts = append([]grpc.DialOption{grpc.WithContextDialer(link.Dial), grpc.WithIdleTimeout(0)}, opts...)
-	return &linked{newChannel(t, target, opts...), link, s}
+	c := newChannel(t, "passthrough:///memory", opts...)
+	return &linked{c, link, s}
 }
 
 // call makes one RPC that has a minute.
