@@ -184,7 +184,7 @@ func (i *inquiry) look(stood bool) (found finding, done bool) {
 		i.askHTTP2()
 	case i.question == nil:
 		i.askHTTP2()
-	case i.hurried && i.acknowledged && c.now()-i.askedAt >= provedEnough: // too long ago for the call
+	case i.outdated():
 		i.begin(c.now())
 		i.askHTTP2()
 	case i.acknowledged && i.silent: // the probe gets its time anew
@@ -196,6 +196,12 @@ func (i *inquiry) look(stood bool) (found finding, done bool) {
 		return i.conclude()
 	}
 	return findingDead, false
+}
+
+// outdated reports whether a call has come that waits for an answer, and the one that came
+// is too old for it.
+func (i *inquiry) outdated() bool {
+	return i.hurried && i.acknowledged && i.conn.now()-i.askedAt >= provedEnough
 }
 
 // untilLook is the time until the next look at what has come.

@@ -224,8 +224,9 @@ func WithIdleProbeInterval(d time.Duration) grpc.DialOption {
 }
 
 // WithProbeTimeout sets how long the answer to a probe may take. d must be more than 0;
-// the default is one second. Where recent answers were slow a probe gets more time, up
-// to six times d, so that a slow network is not mistaken for a dead one.
+// the default is one second. Where recent answers were slow, or the last one came so late
+// that the connection took no new calls meanwhile, a probe gets more time, up to six times
+// d, so that a slow network is not mistaken for a dead one.
 func WithProbeTimeout(d time.Duration) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if d <= 0 {
@@ -309,7 +310,9 @@ func WithHoldGoAway() grpc.DialOption {
 // WithQueueInTransport makes a call that finds every connection full wait in the
 // transport of the least loaded one, as on a channel of grpc.NewClient: bound to that
 // connection and in no particular order. By default it waits in this package's queue,
-// inside the Pick of the LB policy. Use this option if a call must not wait inside Pick.
+// inside the Pick of the LB policy. Use this option if a call must not wait inside Pick
+// for a stream. It still does while no connection may take calls: while every one of them is
+// silent (see [WithProbeInterval]), or ended and its successor is being dialled.
 func WithQueueInTransport() grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		o.queueInTransport = true

@@ -3,6 +3,7 @@ package scale_test
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,12 +31,12 @@ func TestTheFirstCallAfterAPauseIsMadeHoweverSlowTheNetworkIs(t *testing.T) {
 			startServer(t, serverConfig{listener: network})
 			links := [2]*grpcpooltest.Link{grpcpooltest.NewLink(network.dial), grpcpooltest.NewLink(network.dial)}
 			opts := []grpc.DialOption{grpc.WithIdleTimeout(0), grpc.WithTransportCredentials(insecure.NewCredentials())}
-			plain, err := grpc.NewClient("passthrough:///memory", append(opts, links[0].DialOption())...)
+			plain, err := grpc.NewClient("passthrough:///memory", slices.Concat(opts, []grpc.DialOption{links[0].DialOption()})...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer plain.Close()
-			ours := newChannel(t, "passthrough:///memory", append(opts, links[1].DialOption())...)
+			ours := newChannel(t, "passthrough:///memory", slices.Concat(opts, []grpc.DialOption{links[1].DialOption()})...)
 			for i, stub := range []testpb.TestServiceClient{testpb.NewTestServiceClient(plain), ours.stub} {
 				mustHammer(t, stub, 1, 1)
 				links[i].Delay(time.Second)
@@ -99,7 +100,7 @@ func TestACallThatWaitsForADeadConnectionGoesToAnotherQuietOne(t *testing.T) {
 				}
 			}))
 		l := &linked{channel: c, link: link}
-		var streams []testpb.TestService_FullDuplexCallClient
+		streams := make([]testpb.TestService_FullDuplexCallClient, 0, 20)
 		for range 20 {
 			streams = append(streams, l.stream(t))
 		}

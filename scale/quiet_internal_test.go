@@ -31,7 +31,7 @@ func TestAfterTheMachineSleptACallWaitsUntilTheConnectionIsProved(t *testing.T) 
 			play(t, `{}`, func(st *stage) {
 				var answers atomic.Bool
 				answers.Store(true)
-				st.policy.channel.ask = func(ctx context.Context, cc grpc.ClientConnInterface) error {
+				st.policy.channel.ask = func(ctx context.Context, _ grpc.ClientConnInterface) error {
 					if answers.Load() {
 						return nil
 					}
