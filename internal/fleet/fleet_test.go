@@ -32,7 +32,8 @@ func TestEveryClientComesBackAfterAnOutageAndNothingIsWasted(t *testing.T) {
 	}
 }
 
-// A pool dials no other channel while its own keeps its place in the server's queue.
+// A pool dials no other channel while its own keeps its place in the server's queue, but for
+// those that were on their way when the server came back.
 func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
 	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
 		m := smallStorm(t, pooled, n, outage, refuses)
