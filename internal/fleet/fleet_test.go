@@ -42,7 +42,7 @@ func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
 		if last, most := m.quantile(1), ownTime*11/10; last > most {
 			t.Errorf("seed %d, outage %v: the last pool was back after %v, want %v at most", *seedFlag, outage, last, most)
 		}
-		if most := n * 5 / 100; m.wasted() > most {
+		if most := n / 10; m.wasted() > most {
 			t.Errorf("seed %d, outage %v: the server worked on %d connections for nothing, want %d at most", *seedFlag, outage, m.wasted(), most)
 		}
 	}
