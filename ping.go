@@ -133,15 +133,11 @@ func mute(took time.Duration, err error) error {
 // awaitProof waits until the channel has proved that it was alive after start, and until
 // patience has passed since then, or until ctx ends. Another call, which has no priority,
 // makes the channel prove a connection that was quiet.
-func awaitProof(ctx context.Context, conn *grpc.ClientConn, lastProof func() time.Time, start time.Time, patience time.Duration) bool {
+func awaitProof(ctx context.Context, conn *grpc.ClientConn, lastProof func() time.Time, start time.Time, patience time.Duration) bool { //nolint:contextcheck // see asking
 	asking, end := context.WithCancel(context.Background()) // without the ping's priority
 	defer context.AfterFunc(ctx, end)()
 	var asked sync.WaitGroup
-	asked.Add(1)
-	go func() {
-		defer asked.Done()
-		_, _ = HealthPing(asking, conn) // what counts is that it was sent
-	}()
+	asked.Go(func() { _, _ = HealthPing(asking, conn) }) // what counts is that it was sent
 	defer asked.Wait()
 	defer end()
 	poll := time.NewTicker(proofPoll)

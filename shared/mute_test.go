@@ -39,6 +39,7 @@ func newMute(t *testing.T, hangs bool) *mute {
 				m.asked.Add(1)
 				if m.hangs.Load() {
 					<-ctx.Done()
+					time.Sleep(time.Second) // virtual: or its answer might come at the very end of the client's patience
 				}
 			}
 			return handler(ctx, request)

@@ -174,27 +174,33 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}
-	switch {
-	case !c.getsThrough(ctx):
-	case c.regained.Swap(false) && p.testAgain(ctx, c) == nil:
-		c.recovery = recovery{}
+	if c.getsThrough(ctx) && p.testRegained(ctx, c) {
 		return nil
-	default:
-		p.postponeTry(pause.Refused(p.now() - c.recovery.since))
+	}
+	if now = p.now(); c.recovery.queues(now, c.handshakeIsLate()) {
+		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}
 	if p.postponeDial(c) {
 		return err
 	}
-	err = p.dialBeside(ctx, c)
-	if err != nil && ctx.Err() == nil && c.regained.Swap(false) && p.testAgain(ctx, c) == nil {
-		c.recovery = recovery{}
+	if err = p.dialBeside(ctx, c); err == nil {
 		return nil
 	}
-	if err != nil {
-		c.recovery.extend(p.now())
+	c.recovery.extend(p.now())
+	if p.testRegained(ctx, c) {
+		return nil
 	}
 	return err
+}
+
+// testRegained tests c once more if it has a new connection, and reports whether it is well.
+func (p *Pool) testRegained(ctx context.Context, c *channel) bool {
+	well := ctx.Err() == nil && c.regained.Swap(false) && p.testAgain(ctx, c) == nil
+	if well {
+		c.recovery = recovery{}
+	}
+	return well
 }
 
 // testAgain tests c, and again if a test that has failed may have been on a connection that

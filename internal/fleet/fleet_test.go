@@ -32,7 +32,8 @@ func TestEveryClientComesBackAfterAnOutageAndNothingIsWasted(t *testing.T) {
 	}
 }
 
-// A pool dials no other channel while its own keeps its place in the server's queue.
+// A pool dials no other channel while its own keeps its place in the server's queue, but for
+// those that were on their way when the server came back.
 func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
 	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
 		m := smallStorm(t, pooled, n, outage, refuses)
@@ -41,7 +42,7 @@ func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
 		if last, most := m.quantile(1), ownTime*11/10; last > most {
 			t.Errorf("seed %d, outage %v: the last pool was back after %v, want %v at most", *seedFlag, outage, last, most)
 		}
-		if most := n * 5 / 100; m.wasted() > most {
+		if most := n / 10; m.wasted() > most {
 			t.Errorf("seed %d, outage %v: the server worked on %d connections for nothing, want %d at most", *seedFlag, outage, m.wasted(), most)
 		}
 	}
