@@ -151,3 +151,25 @@ func TestAnErrandForAClosedSubchannelTellsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A GOAWAY that is seen before gRPC reports that the SubConn connects, while dials are held
+// back: the child hears of the end.
+func TestTheChildHearsOfAConnectionThatWasSentAwayBeforeItConnected(t *testing.T) {
+	play(t, `{}`, func(st *stage) {
+		for _, c := range []int{0, 1} { // after the second the next dial is held back
+			st.conns[c].handshakes(5)
+			st.conns[c].goesAway()
+		}
+		time.Sleep(time.Second)
+		for _, c := range []int{0, 1} {
+			st.conns[c].becomes(connectivity.Connecting)
+			st.conns[c].becomes(connectivity.Idle)
+			st.conns[c].becomes(connectivity.Shutdown)
+		}
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if want := []connectivity.State{connectivity.Connecting, connectivity.Idle}; len(st.told) < 2 || !slices.Equal(st.told[:2], want) {
+			t.Errorf("the child is told %v, want %v", st.told, want)
+		}
+	})
+}

@@ -22,7 +22,10 @@ func (c *connection) onState(state balancer.SubConnState) {
 			s.onShutdownLocked(c, e)
 		case s.closed:
 		case state.ConnectivityState == connectivity.Connecting:
-			if c.phase == phaseDialling && s.state == connectivity.Idle { // in TRANSIENT_FAILURE another handshake is late, and callers need not wait
+			// A GOAWAY may have been here first. The child has to hear this all the same, or it
+			// would hear nothing of the connection's end. In TRANSIENT_FAILURE another handshake
+			// is late, and callers need not wait.
+			if (c.phase == phaseDialling || c.phase == phaseDraining) && s.state == connectivity.Idle {
 				s.tellLocked(e, connectivity.Connecting, nil)
 			}
 		case state.ConnectivityState == connectivity.Ready:

@@ -88,3 +88,20 @@ func TestAnUnsupervisedChannelDialsAsAPlainOneDoes(t *testing.T) {
 		})
 	}
 }
+
+// The GOAWAY may come before the channel's own report that it connects.
+func TestAnUnsupervisedChannelGoesOnAfterGoAwaysAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, s := strictInMemory(t, h2test.WithFault(h2test.GoAwayAtOnce))
+		c := network.channel(t, scale.WithUnsupervised(), grpc.WithIdleTimeout(0))
+		stop := callers(t, c.stub, 2)
+		elapse(2 * time.Minute)
+		stop()
+		s.SetFault(h2test.NoFault)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // gRPC's longest backoff, and a half
+		defer cancel()
+		if _, err := c.stub.EmptyCall(ctx, &testpb.Empty{}, grpc.WaitForReady(true)); err != nil {
+			t.Errorf("when the server is well: %v", err)
+		}
+	})
+}
