@@ -80,6 +80,7 @@ type connection struct {
 	usedAt     time.Duration   // when it was last known to be used, on its clock
 	called     bool            // a call has found it quiet since the last look
 	awaited    bool            // calls wait until it is proved
+	urgent     bool            // HTTP/2 is to be asked at the next look
 	awaitedAt  time.Duration   // since when, on its clock
 	unanswered int             // probes in a row that have no answer
 	wokeAt     time.Duration   // when the machine was last seen to have slept, on its clock

@@ -188,7 +188,7 @@ func (c *connection) doubled(d time.Duration) time.Duration {
 func (c *connection) probeTick() {
 	s := c.sub
 	var window *probeWindow
-	var due, awaited bool
+	var due, urgent bool
 	var patience time.Duration
 	s.update(func(*effects) {
 		last := c.window.Load()
@@ -201,15 +201,16 @@ func (c *connection) probeTick() {
 		if c.phase != phaseReady || set.probeInterval <= 0 {
 			return
 		}
-		awaited = c.awaited
+		urgent = c.awaited || c.urgent
+		c.urgent = false
 		if c.wokeAt == window.at && c.doubt == doubtNone { // what was proved before counts no more
 			c.doubtLocked(doubtQuiet)
 		}
-		due = awaited || c.wokeAt == window.at || c.now() >= c.probeDueLocked(set)
+		due = urgent || c.wokeAt == window.at || c.now() >= c.probeDueLocked(set)
 		patience = c.patienceLocked(set.probeTimeout)
 		c.noteUseLocked(last, set)
 	})
-	if due && !c.inquire(window, awaited, patience) {
+	if due && !c.inquire(window, urgent, patience) {
 		return
 	}
 	s.update(func(e *effects) {

@@ -59,7 +59,7 @@ type inquiry struct {
 	conn     *connection
 	window   *probeWindow // begun with it
 	opened   int64
-	awaited  bool // calls wait for the answer
+	urgent   bool // HTTP/2 is asked first: a call waits for the answer, or is on its way already
 	patience time.Duration
 	since    time.Duration // when it was begun, or begun anew, on the connection's clock
 	deadline time.Duration // no conclusion before it
@@ -87,8 +87,8 @@ type inquiry struct {
 
 // inquire finds out whether c is alive and does what follows. It reports whether c is to
 // be probed again later.
-func (c *connection) inquire(window *probeWindow, awaited bool, patience time.Duration) bool {
-	i := &inquiry{conn: c, window: window, opened: c.tap.Opened(), awaited: awaited, patience: patience, takenAt: -1}
+func (c *connection) inquire(window *probeWindow, urgent bool, patience time.Duration) bool {
+	i := &inquiry{conn: c, window: window, opened: c.tap.Opened(), urgent: urgent, patience: patience, takenAt: -1}
 	i.begin(i.window.at)
 	found := i.find()
 	i.note(found)
@@ -111,7 +111,7 @@ func (i *inquiry) begin(now time.Duration) {
 // find probes, if there is a stream for it, and waits for what comes of it.
 func (i *inquiry) find() finding {
 	c := i.conn
-	if i.awaited && i.askFirst() {
+	if i.urgent && i.askFirst() {
 		return findingAcknowledged
 	}
 	if c.probing.Load() || !c.takeForProbe() { // the last probe has not come back, or there is no stream
@@ -141,7 +141,7 @@ func (i *inquiry) find() finding {
 	return i.await()
 }
 
-// askFirst asks HTTP/2 before it comes to a probe, for calls that wait, and reports whether it
+// askFirst asks HTTP/2 before it comes to a probe, as a call needs to know, and reports whether it
 // was answered within half of the time.
 func (i *inquiry) askFirst() bool {
 	c := i.conn

@@ -200,6 +200,12 @@ func (c *connection) splitWindowLocked() {
 // proveLocked has c asked now whether it is alive, as a call waits for it.
 func (c *connection) proveLocked() {
 	c.awaited, c.awaitedAt = true, c.now()
+	c.askLocked()
+}
+
+// askLocked has the server's HTTP/2 asked now.
+func (c *connection) askLocked() {
+	c.urgent = true
 	select {
 	case c.hurry <- struct{}{}: // for the inquiry that is going on, if there is one
 	default:

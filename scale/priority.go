@@ -25,22 +25,28 @@ func hasPriority(ctx context.Context) bool {
 
 // takeReserved takes a stream, the one that is kept free for probes included. It takes one
 // on a quiet connection too, which it leaves quiet: what is answered proves as much as a
-// probe, and is no more use than a probe.
+// probe, and is no more use than a probe. The server's HTTP/2 is asked beside it, if the last
+// proof is old: a connection that has died is found out while the call waits for its answer.
 func (s *subchannel) takeReserved() *connection {
 	for _, c := range *s.ready.Load() {
 		if c.take(c.serverLimit.Load()) {
 			return c
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range *s.ready.Load() {
-		if c.doubt == doubtQuiet && c.takeForProbe() {
-			c.splitWindowLocked()
-			return c
+	var taken *connection
+	s.update(func(*effects) {
+		for _, c := range *s.ready.Load() {
+			if c.doubt == doubtQuiet && c.takeForProbe() {
+				c.splitWindowLocked()
+				if !c.awaited && !c.provedLatelyLocked() {
+					c.askLocked()
+				}
+				taken = c
+				return
+			}
 		}
-	}
-	return nil
+	})
+	return taken
 }
 
 // lendReservedLocked lets a waiting call use a stream that is kept free for probes, if
