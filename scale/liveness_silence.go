@@ -17,8 +17,8 @@ import (
 //     dropped.
 //   - If somebody else has answered what was sent later (the successor on its trial, or
 //     another connection to the same address) and the silent connection does not within
-//     a graceShare of its patience from then, it is the connection that is dead, and it is
-//     ejected.
+//     a graceShare of its patience more, it is the connection that is dead, and it is
+//     ejected. This does not count if the process itself ran late.
 //   - If nobody answers, it is ejected when it has been silent for silentTimeouts probe
 //     timeouts.
 //   - If calls wait, no connection of the subchannel has a call to lose, and there are other
@@ -133,8 +133,8 @@ func (c *connection) sharesAddress(other *connection) bool {
 // verdictAt is when a silent connection is to be ejected, as things stand.
 func (i *inquiry) verdictAt() time.Duration {
 	at := i.since + i.patience + silentTimeouts*i.conn.sub.policy.settings.Load().probeTimeout
-	if i.outdoneAt >= 0 {
-		at = min(at, i.outdoneAt+scaled(i.patience, graceShare))
+	if i.outdoneAt >= 0 && !i.ranLate { // a process that ran late may have the answer and not know it yet
+		at = min(at, max(i.outdoneAt, i.since+i.patience)+scaled(i.patience, graceShare))
 	}
 	if i.silent && i.conn.sub.hasNothingToLose() {
 		at = 0
