@@ -92,9 +92,13 @@ func (f *Factory) pingOrProof(ctx context.Context, conn *grpc.ClientConn) (time.
 	if lastProof == nil {
 		return HealthPing(ctx, conn)
 	}
-	start, patience := time.Now(), proofPatience
+	start, before, patience := time.Now(), lastProof(), proofPatience
+	alive := func() bool { // by something that was sent after start
+		at := lastProof()
+		return at.After(before) && !at.Before(start)
+	}
 	if f.mute.Load() {
-		if start.Sub(lastProof()) < provedEnough {
+		if start.Sub(before) < provedEnough {
 			return 0, mute(0, errAlive)
 		}
 		patience = mutePatience
@@ -108,7 +112,7 @@ func (f *Factory) pingOrProof(ctx context.Context, conn *grpc.ClientConn) (time.
 	looking.Add(1)
 	timer := time.AfterFunc(patience/2, func() {
 		defer looking.Done()
-		if awaitProof(ctx, conn, lastProof, start, patience) {
+		if awaitProof(ctx, conn, alive, start.Add(patience)) {
 			cancel(errAlive)
 		}
 	})
@@ -118,7 +122,7 @@ func (f *Factory) pingOrProof(ctx context.Context, conn *grpc.ClientConn) (time.
 	}
 	cancel(nil) // unless it has been ended
 	looking.Wait()
-	if ended := ctx.Err() != nil && (status.Code(err) == codes.Canceled || status.Code(err) == codes.DeadlineExceeded); ended && lastProof().After(start) {
+	if ended := ctx.Err() != nil && (status.Code(err) == codes.Canceled || status.Code(err) == codes.DeadlineExceeded); ended && alive() {
 		return took, mute(took, err)
 	}
 	return took, err
@@ -130,10 +134,9 @@ func mute(took time.Duration, err error) error {
 		"the health check has no answer after %v, though the connection lives; have the server answer it (with any status), or ping by a method of its own (WithPing)", took.Round(time.Millisecond))}
 }
 
-// awaitProof waits until the channel has proved that it was alive after start, and until
-// patience has passed since then, or until ctx ends. Another call, which has no priority,
+// awaitProof waits until alive and until the given time, or until ctx ends. Another call, which has no priority,
 // makes the channel prove a connection that was quiet.
-func awaitProof(ctx context.Context, conn *grpc.ClientConn, lastProof func() time.Time, start time.Time, patience time.Duration) bool { //nolint:contextcheck // see asking
+func awaitProof(ctx context.Context, conn *grpc.ClientConn, alive func() bool, until time.Time) bool { //nolint:contextcheck // see asking
 	asking, end := context.WithCancel(context.Background()) // without the ping's priority
 	defer context.AfterFunc(ctx, end)()
 	var asked sync.WaitGroup
@@ -142,7 +145,7 @@ func awaitProof(ctx context.Context, conn *grpc.ClientConn, lastProof func() tim
 	defer end()
 	poll := time.NewTicker(proofPoll)
 	defer poll.Stop()
-	for time.Since(start) < patience || !lastProof().After(start) {
+	for time.Now().Before(until) || !alive() {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
