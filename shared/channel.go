@@ -150,13 +150,13 @@ func (c *channel) closeOnce() {
 func (c *channel) leasesOut() int { return int(c.tally.Load() & leases) }
 
 // lendable reports whether c may be lent without a test, by its health and by whether
-// other leases are out.
+// other leases are out: then it is tested in the background, unless it is supervised.
 func (c *channel) lendable() bool {
 	switch c.health.Load() {
 	case proven:
 		return true
 	case unproven:
-		return c.tally.Load()&leases != 0
+		return !c.supervised.Load() && c.tally.Load()&leases != 0
 	default:
 		return false
 	}

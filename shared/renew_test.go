@@ -101,8 +101,8 @@ func TestRPCsOnThePoolSpareTheBackgroundTest(t *testing.T) {
 }
 
 // The harm that the background test must not do: a channel that watches its connections
-// is not asked what it knows.
-func TestAChannelThatWatchesItsConnectionsIsNotTestedWhileLeasesAreOut(t *testing.T) {
+// is not asked what it knows. A Get that finds the last proof too old is.
+func TestAChannelThatWatchesItsConnectionsIsNotTestedInTheBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _ := inMemory(t, 0)
 		l := get(t, p)
@@ -110,8 +110,8 @@ func TestAChannelThatWatchesItsConnectionsIsNotTestedWhileLeasesAreOut(t *testin
 			time.Sleep(5 * time.Minute)
 			borrow(t, p)
 		}
-		if n := p.Stats().Tests; n != 0 {
-			t.Errorf("%d tests of a channel that watches its connections", n)
+		if n := p.Stats().Tests; n != 7 {
+			t.Errorf("%d tests of a channel that watches its connections, want one for each Get", n)
 		}
 		l.Return()
 	})
