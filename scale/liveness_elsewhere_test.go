@@ -213,13 +213,13 @@ func TestACallThatWaitsForASilentConnectionGetsAQuietOne(t *testing.T) {
 			end(s)
 		}
 		elapse(time.Hour)
-		p.links[0].Blackhole()
+		p.link(0).Blackhole()
 		elapse(5001 * time.Millisecond)
-		dials := len(p.links)
+		dials := p.dials()
 		if took, err := timedCall(p.stub); err != nil || took > 1100*time.Millisecond {
 			t.Errorf("the call ended after %v with %v", took, err)
 		}
-		if n := len(p.links) - dials; n > 1 {
+		if n := p.dials() - dials; n > 1 {
 			t.Errorf("%d dials", n)
 		}
 	})

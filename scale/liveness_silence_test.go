@@ -153,7 +153,20 @@ type paths struct {
 	*linked
 
 	mu    sync.Mutex
-	links []*grpcpooltest.Link
+	links []*grpcpooltest.Link // guarded by mu
+}
+
+// link is that of the nth dial, from 0.
+func (p *paths) link(n int) *grpcpooltest.Link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.links[n]
+}
+
+func (p *paths) dials() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
 }
 
 func newPaths(t *testing.T, cfg serverConfig, opts ...grpc.DialOption) *paths {
@@ -186,7 +199,7 @@ func TestCallsOnADeadConnectionAreToldWhenItsSuccessorHasAnswered(t *testing.T) 
 					stop = traffic(p.stub, 20*time.Millisecond)
 				}
 				elapse(after)
-				p.links[0].Drop(true, true)
+				p.link(0).Drop(true, true)
 				dropped := time.Now()
 				elapse(noNewCall)
 				begun := time.Now()
@@ -200,8 +213,8 @@ func TestCallsOnADeadConnectionAreToldWhenItsSuccessorHasAnswered(t *testing.T) 
 				}
 				elapse(time.Second)
 				stop()
-				if sub := p.subchannel(); sub.Ejected != 1 || sub.Opened != 2 || len(p.links) != 2 {
-					t.Errorf("after %d dials: %+v", len(p.links), sub)
+				if sub := p.subchannel(); sub.Ejected != 1 || sub.Opened != 2 || p.dials() != 2 {
+					t.Errorf("after %d dials: %+v", p.dials(), sub)
 				}
 			})
 		}
@@ -215,7 +228,7 @@ func TestAConnectionIsNotWaitedForWhileAnotherOneAnswers(t *testing.T) {
 		held := streams(t, p.stub, 19) // and one stream is kept free
 		stop := traffic(p.stub, 5*time.Millisecond)
 		elapse(5 * time.Second)
-		p.links[0].Drop(true, true)
+		p.link(0).Drop(true, true)
 		dropped := time.Now()
 		_, err := held[0].Recv()
 		if took := time.Since(dropped); took > 1650*time.Millisecond || status.Code(err) != codes.Unavailable {
