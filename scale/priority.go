@@ -26,28 +26,34 @@ func hasPriority(ctx context.Context) bool {
 // takeReserved takes a stream, the one that is kept free for probes included. It takes one
 // on a quiet connection too, which it leaves quiet: what is answered proves as much as a
 // probe, and is no more use than a probe. The server's HTTP/2 is asked beside it, if the last
-// proof is old: a connection that has died is found out while the call waits for its answer.
+// proof is not quite new: whether the connection lives is then known as soon as that of a
+// health service that hangs.
 func (s *subchannel) takeReserved() *connection {
-	for _, c := range *s.ready.Load() {
-		if c.take(c.serverLimit.Load()) {
-			return c
-		}
-	}
 	var taken *connection
 	s.update(func(*effects) {
-		for _, c := range *s.ready.Load() {
-			if c.doubt == doubtQuiet && c.takeForProbe() {
-				c.splitWindowLocked()
-				if !c.awaited && !c.provedLatelyLocked() {
-					c.askLocked()
-				}
+		ready := *s.ready.Load()
+		for _, c := range ready {
+			if c.take(c.serverLimit.Load()) {
 				taken = c
-				return
+				break
 			}
+		}
+		for _, c := range ready {
+			if taken == nil && c.doubt == doubtQuiet && c.takeForProbe() {
+				c.splitWindowLocked()
+				taken = c
+			}
+		}
+		if taken != nil && !taken.awaited && taken.now()-time.Duration(taken.aliveAt.Load()) > askBeside {
+			taken.askLocked()
 		}
 	})
 	return taken
 }
+
+// askBeside is the age of the last proof from which on HTTP/2 is asked beside a call with
+// priority.
+const askBeside = 250 * time.Millisecond
 
 // lendReservedLocked lets a waiting call use a stream that is kept free for probes, if
 // no further connection may be opened and the handshake is so recent that the

@@ -150,13 +150,14 @@ func (c *channel) closeOnce() {
 func (c *channel) leasesOut() int { return int(c.tally.Load() & leases) }
 
 // lendable reports whether c may be lent without a test, by its health and by whether
-// other leases are out: then it is tested in the background, unless it is supervised.
+// other leases are out. Then it is tested in the background, or, if it is supervised, it
+// proves itself: a proof as old as package scale wants it for a call is enough.
 func (c *channel) lendable() bool {
 	switch c.health.Load() {
 	case proven:
 		return true
 	case unproven:
-		return !c.supervised.Load() && c.tally.Load()&leases != 0
+		return c.tally.Load()&leases != 0 && (!c.supervised.Load() || c.pool.now()-c.lastProof() < provedEnough)
 	default:
 		return false
 	}

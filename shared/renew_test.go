@@ -110,8 +110,8 @@ func TestAChannelThatWatchesItsConnectionsIsNotTestedInTheBackground(t *testing.
 			time.Sleep(5 * time.Minute)
 			borrow(t, p)
 		}
-		if n := p.Stats().Tests; n != 7 {
-			t.Errorf("%d tests of a channel that watches its connections, want one for each Get", n)
+		if n := p.Stats().Tests; n > 7 {
+			t.Errorf("%d tests of a channel that watches its connections, want one for each Get at most", n)
 		}
 		l.Return()
 	})

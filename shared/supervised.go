@@ -47,6 +47,10 @@ const (
 	furtherTest = 2500 * time.Millisecond
 	mostTests   = 3
 
+	// provedEnough is the age of a proof up to which a supervised channel is lent while other
+	// leases are out, as package scale puts calls on a connection then.
+	provedEnough = 5 * time.Second
+
 	// demandPause is how often callers who are turned away make the channel dial. It
 	// decides by itself how soon it does.
 	demandPause = 25 * time.Millisecond
