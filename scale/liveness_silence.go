@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/balancer"
+
+	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
 // A connection that answers neither a probe nor the question to its HTTP/2 in time is
@@ -175,7 +177,7 @@ func (i *inquiry) convict() {
 	if i.outdoneAt >= 0 {
 		others = ", while another connection was answered"
 	}
-	why := fmt.Errorf("scale: connection to %s ejected: no answer to a probe within %v, nor from its HTTP/2%s (last byte heard %v ago, limit %d, %d streams in flight)",
+	why := fmt.Errorf("scale: connection to %s "+told.Ejected+" within %v, nor from its HTTP/2%s (last byte heard %v ago, limit %d, %d streams in flight)",
 		s.addr(), (c.now() - i.since).Round(time.Millisecond), others, (c.now() - c.heardAt()).Round(time.Millisecond), c.tap.Limit(), c.inFlight())
 	s.update(func(e *effects) {
 		if s.closed || c.phase != phaseReady {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
 // Ping asks for the health of the whole server, and takes any answer of the server as a
@@ -83,7 +84,7 @@ func ask(ctx context.Context, conn *grpc.ClientConn, service string) (said reply
 		}
 		return said, took, notGRPC(how, err)
 	case answer.Unsent:
-		if conn.GetState() == connectivity.Ready {
+		if conn.GetState() == connectivity.Ready && !told.SaysEjected(err.Error()) { // it waited for a connection that was dead
 			return said, took, &answer.NoVerdictError{Err: err, Text: "the health check was not sent, which says nothing about the connection: " + Describe(err)}
 		}
 	case answer.None:

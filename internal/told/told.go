@@ -47,3 +47,10 @@ const stillWaiting = "; still waiting for it"
 
 // SaysLate reports whether text is that of a LateError, or of an error that wraps one.
 func SaysLate(text string) bool { return strings.Contains(text, stillWaiting) }
+
+// Ejected is in the error of calls whose connection was ejected, and of those that waited
+// for it.
+const Ejected = "ejected: no answer to a probe"
+
+// SaysEjected reports whether text is that of such an error.
+func SaysEjected(text string) bool { return strings.Contains(text, Ejected) }
