@@ -95,11 +95,12 @@ func (s *subchannel) connectLocked(c *connection, e *effects) {
 	e.connect = append(e.connect, c)
 }
 
-// planRetryLocked decides when the next dial may begin after c's, which has failed.
+// planRetryLocked decides when the next dial may begin after c's, which has failed. The pause
+// counts from the beginning of the last dial: one that had no answer has taken long already.
 func (s *subchannel) planRetryLocked(c *connection) {
 	c.retryAt = time.Now()
 	if c.reached().IsZero() || c.unheard {
-		c.retryAt = c.retryAt.Add(pause.Refused(time.Since(s.downSince)))
+		c.retryAt = latest(c.retryAt, s.begunAt.Add(pause.Refused(time.Since(s.downSince))))
 	}
 }
 

@@ -45,7 +45,8 @@ func (o *Observer) LastErrors() (errs []error) {
 // picker while the channel is in TRANSIENT_FAILURE, or that of the resolver before there
 // is a policy. It is nil if the channel is in another state or gives no reason. An RPC
 // would give the same error, but only after the program's interceptors, its retry policy
-// and wait-for-ready. A nil ctx counts as context.Background().
+// and wait-for-ready. To ask is demand, as such an RPC is: the channel dials for it at its own
+// pace. A nil ctx counts as context.Background().
 func (o *Observer) PickError(ctx context.Context, method string) error { //nolint:contextcheck // a nil ctx is none to inherit from
 	ch := o.channel.Load()
 	if ch == nil {
@@ -81,6 +82,7 @@ func (p *policy) pickError(info balancer.PickInfo) error {
 	if errors.Is(err, balancer.ErrNoSubConnAvailable) {
 		return nil
 	}
+	p.noteDemand()
 	return err
 }
 

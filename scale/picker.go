@@ -143,6 +143,10 @@ func (s *subchannel) enqueue(priority bool) (c *connection, w *waiter) {
 		}
 		s.waiting.Add(1) // before the next take: see connection.release
 		s.stats.waited++
+		if s.oldest() == nil { // it has picked while the last connection ended, and will not pick again
+			s.wanted = true
+			s.superviseAnewLocked()
+		}
 		s.serveLocked(e)
 	})
 	return c, w

@@ -302,6 +302,11 @@ func (p *Pool) demand() {
 	}
 	last, now := p.demandedAt.Load(), int64(p.now())
 	if now-last >= int64(demandPause) && p.demandedAt.CompareAndSwap(last, now) {
-		c.conn.Connect()
+		c.conn.Connect() // if it is idle
+		if asks, ok := c.watcher.(interface {
+			PickError(ctx context.Context, method string) error
+		}); ok {
+			_ = asks.PickError(context.Background(), "") // if it fails: to ask is demand
+		}
 	}
 }

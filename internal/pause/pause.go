@@ -16,7 +16,7 @@ import (
 
 const (
 	least        = 50 * time.Millisecond
-	most         = time.Second
+	most         = 900 * time.Millisecond // and a tenth of a second for the next caller to come
 	costlyFirst  = 100 * time.Millisecond
 	costlySecond = 750 * time.Millisecond
 	costlyMost   = 10 * time.Second
@@ -25,7 +25,7 @@ const (
 
 // Refused returns the pause after a dial that did not reach the server, when there has been
 // no connection for the given time: between a half and the whole of half that time, at
-// least 25 ms and at most a second, so that the end of any outage is seen within a second.
+// least 25 ms and at most 0.9 s, so that the end of any outage is seen within a second.
 func Refused(outage time.Duration) time.Duration {
 	d := min(max(outage/2, least), most)
 	return jitter.Between(d/2, d)

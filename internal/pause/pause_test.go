@@ -22,8 +22,8 @@ func TestAPauseAfterARefusedDialGrowsWithTheOutage(t *testing.T) {
 		0:                      50 * time.Millisecond,
 		100 * time.Millisecond: 50 * time.Millisecond,
 		time.Second:            500 * time.Millisecond,
-		30 * time.Second:       time.Second,
-		10 * time.Minute:       time.Second,
+		30 * time.Second:       900 * time.Millisecond,
+		10 * time.Minute:       900 * time.Millisecond,
 	} {
 		shortest, longest := bounds(func() time.Duration { return pause.Refused(outage) })
 		if shortest < most/2 || shortest > most*6/10 || longest > most || longest < most*9/10 {
