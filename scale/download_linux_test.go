@@ -1,6 +1,7 @@
 package scale_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -31,36 +32,9 @@ func (downloads) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, out 
 // throttled relays connections to addr, and what comes back at the given rate.
 func throttled(t *testing.T, addr string, bytesPerSecond int) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
-			go func() {
-				defer func() { _ = client.Close() }()
-				tick := time.NewTicker(10 * time.Millisecond)
-				defer tick.Stop()
-				for range tick.C {
-					if _, err := io.CopyN(client, server, int64(bytesPerSecond/100)); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return relayed(t, addr, func(ctx context.Context, client, server net.Conn) {
+		bothWays(func() { pass(server, client) }, func() { passSlowly(ctx, client, server, bytesPerSecond, nil) })
+	})
 }
 
 // Row 18 of the fault matrix: an answer to a probe comes behind what the server has

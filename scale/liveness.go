@@ -27,7 +27,8 @@ import (
 // busyShare of the probe interval; otherwise after leastIdle of it, and up to idleSpread
 // more. If bytes are heard, of a download perhaps, and more than fewStreams streams have
 // been opened since anything was last answered, that is after unansweredShare. So a
-// connection in use that dies is found within half a probe interval and the probe timeout. One that nobody uses is probed less often, see liveness_quiet.go.
+// connection in use that dies is found within half a probe interval and the probe timeout.
+// One that nobody uses is probed less often, see liveness_quiet.go.
 //
 // A probe without an answer does not end a connection; see liveness_inquiry.go.
 const (

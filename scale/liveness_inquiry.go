@@ -141,8 +141,8 @@ func (i *inquiry) find() finding {
 	return i.await()
 }
 
-// askFirst asks HTTP/2 before it comes to a probe, as a call needs to know, and reports whether it
-// was answered within half of the time.
+// askFirst asks HTTP/2 before it comes to a probe, as a call needs to know, and reports
+// whether it was answered within half of the time.
 func (i *inquiry) askFirst() bool {
 	c := i.conn
 	i.askHTTP2()

@@ -311,7 +311,7 @@ func TestADeadHopIsFoundOut(t *testing.T) {
 			s := startServer(t, serverConfig{})
 			hop := newHop(t, s.addr)
 			ejected := make(chan scale.Event, 100)
-			c := newChannel(t, hop.Addr().String(), scale.WithEvents(func(e scale.Event) {
+			c := newChannel(t, hop.addr, scale.WithEvents(func(e scale.Event) {
 				if e.Kind == scale.EventEjected {
 					ejected <- e
 				}
@@ -344,7 +344,7 @@ func TestADeadHopIsFoundOut(t *testing.T) {
 
 // hop relays connections to a server until it drops what they send.
 type hop struct {
-	net.Listener
+	addr string
 
 	mu      sync.Mutex // guards dropped and relays
 	dropped bool       // of new connections too
@@ -352,47 +352,18 @@ type hop struct {
 }
 
 // relay is a connection through a hop. What is sent on it is read, and lost once it drops.
-type relay struct {
-	client, server net.Conn
-	drops          atomic.Bool
-}
+type relay struct{ drops atomic.Bool }
 
 func newHop(t *testing.T, addr string) *hop {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hop{Listener: l}
-	var running sync.WaitGroup
-	t.Cleanup(func() {
-		_ = l.Close()
+	h := new(hop)
+	h.addr = relayed(t, addr, func(_ context.Context, client, server net.Conn) {
+		r := new(relay)
 		h.mu.Lock()
-		for _, r := range h.relays {
-			_, _ = r.client.Close(), r.server.Close()
-		}
+		r.drops.Store(h.dropped)
+		h.relays = append(h.relays, r)
 		h.mu.Unlock()
-		running.Wait()
-	})
-	running.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = client.Close()
-				return
-			}
-			r := &relay{client: client, server: server}
-			h.mu.Lock()
-			r.drops.Store(h.dropped)
-			h.relays = append(h.relays, r)
-			h.mu.Unlock()
-			running.Go(func() { r.copy(server, client) })
-			running.Go(func() { r.copy(client, server) })
-		}
+		bothWays(func() { r.copy(server, client) }, func() { r.copy(client, server) })
 	})
 	return h
 }

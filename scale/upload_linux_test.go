@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,48 +36,9 @@ func (uploads) StreamingInputCall(stream testpb.TestService_StreamingInputCallSe
 // takes megabytes at once. While stopped it takes nothing out of there.
 func slowUp(t *testing.T, addr string, bytesPerSecond int, stopped *atomic.Bool) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended, end := context.WithCancel(context.Background())
-	var relays sync.WaitGroup
-	t.Cleanup(func() {
-		_ = l.Close()
-		end()
-		relays.Wait()
+	return relayed(t, addr, func(ctx context.Context, client, server net.Conn) {
+		bothWays(func() { passSlowly(ctx, server, client, bytesPerSecond, stopped) }, func() { pass(client, server) })
 	})
-	relay := func(client, server net.Conn) {
-		context.AfterFunc(ended, func() { _, _ = client.Close(), server.Close() })
-		relays.Go(func() { _, _ = io.Copy(client, server); _ = client.Close() })
-		defer func() { _ = server.Close() }()
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for ended.Err() == nil {
-			<-tick.C
-			if stopped.Load() {
-				continue
-			}
-			if _, err := io.CopyN(server, client, int64(bytesPerSecond/100)); err != nil {
-				return
-			}
-		}
-	}
-	relays.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			relays.Go(func() { relay(client, server) })
-		}
-	})
-	return l.Addr().String()
 }
 
 // newUpload makes a channel to a server with large windows behind slowUp, and a stream.

@@ -112,7 +112,7 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // Get borrows the channel. It returns at once, even if ctx has ended, while the channel
 // is known to be alive. Otherwise it waits, as long as ctx allows, for a test or a dial
 // that all callers share. If it fails, Get returns its error, unless WithWaitForReady is
-// set. The next one begins with a Get after a pause: 25 ms to a second, and up to ten
+// set. The next one begins with a Get after a pause: 25 ms to 0.9 s, and up to ten
 // seconds where dials reach the server and fail. Until one succeeds, other calls of Get
 // return the same error at once. A dial whose handshake the server does not finish in about
 // 2.5 s goes on, within its timeout; for callers who do not wait it counts as failed.

@@ -195,7 +195,7 @@ func TestAFailedChannelThatHealsIsUsedWhenNoOtherCanBeHad(t *testing.T) {
 	})
 }
 
-// The pauses are those of internal/pause: short at first, and up to a second.
+// The pauses are those of internal/pause: short at first, and up to 0.9 s.
 func TestAServerThatRefusesIsDialledSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeFactory{onDial: refuseDial}
