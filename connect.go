@@ -139,9 +139,7 @@ func (f *Factory) connect(ctx context.Context, conn *grpc.ClientConn, progress *
 
 // handshakeIsLate reports whether a handshake is late and goes on.
 func handshakeIsLate(observer *scale.Observer) bool {
-	return slices.ContainsFunc(observer.LastErrors(), func(err error) bool {
-		return errors.As(err, new(*told.LateError))
-	})
+	return slices.ContainsFunc(observer.Snapshot().Subchannels, func(s scale.Subchannel) bool { return s.Late > 0 })
 }
 
 // waitForHandshake waits while conn has no connection and a handshake is late. It asks for

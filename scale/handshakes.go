@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/jitter"
-	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
 // What follows when a dial has reached the server, and the server does not finish the
@@ -115,7 +114,7 @@ func (s *subchannel) becomeLateLocked(c *connection, e *effects) {
 
 // lateError says that the handshake of c is late.
 func (s *subchannel) lateError(c *connection) error {
-	return s.explain(&told.LateError{Text: c.waitedFor()})
+	return s.explain(errors.New(c.waitedFor() + "; still waiting for it"))
 }
 
 // waitedFor says what the server of c, which has been reached, has not done. Package reason
@@ -159,11 +158,16 @@ func (s *subchannel) lateLocked() *connection {
 
 // allLateLocked reports whether dials are under way and all of them are late.
 func (s *subchannel) allLateLocked() bool {
-	late := 0
+	late := s.countLateLocked()
+	return late > 0 && late == s.countLocked()[phaseDialling]
+}
+
+// countLateLocked is how many dials are late.
+func (s *subchannel) countLateLocked() (late int) {
 	for c := range s.all {
 		late += boolToInt(c.phase == phaseDialling && c.late)
 	}
-	return late > 0 && late == s.countLocked()[phaseDialling]
+	return late
 }
 
 // tellLateLocked tells the child that it need not wait, if every dial is late. It runs on

@@ -51,6 +51,7 @@ type Subchannel struct {
 	State          connectivity.State `json:"state"`          // as the LB policy sees it
 	MaxConnections int                `json:"maxConnections"` // the most that may be open
 	Dialling       int                `json:"dialling"`       // dials in progress, except one that is long overdue
+	Late           int                `json:"late"`           // of these, dials whose server has not finished the handshake in time; they go on, and calls do not wait for them
 	Waiters        int                `json:"waiters"`        // calls waiting for a stream
 	LastError      string             `json:"lastError"`      // why the last dial failed or the last connection was lost; "" if neither happened
 	Opened         uint64             `json:"opened"`         // connections that became READY
@@ -186,6 +187,7 @@ func (s *subchannel) snapshot() Subchannel {
 		State:          s.state,
 		MaxConnections: s.policy.settings.Load().maxConnections,
 		Dialling:       s.countLocked()[phaseDialling] - boolToInt(s.longDialLocked() != nil),
+		Late:           s.countLateLocked(),
 		Waiters:        s.queue.length,
 		Opened:         s.stats.opened,
 		Failed:         s.stats.failed,

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/internal/pause"
-	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -289,7 +288,7 @@ func (c *channel) getsThrough(ctx context.Context) bool {
 func (c *channel) handshakeIsLate() bool {
 	now := c.watcher.Snapshot()
 	return slices.ContainsFunc(now.Subchannels, func(s scale.Subchannel) bool {
-		return s.State == connectivity.TransientFailure && s.Dialling > 0 && told.SaysLate(s.LastError)
+		return s.State == connectivity.TransientFailure && s.Late > 0
 	})
 }
 

@@ -1,5 +1,6 @@
-// Package told has what a pool and a factory tell each other by the context of a call,
-// about a channel that watches its own connections.
+// Package told has what a pool, a factory and package scale tell each other about a channel
+// that watches its own connections: by the context of a call, and by the words of an error,
+// as gRPC keeps nothing else of the error of a call that was not sent.
 package told
 
 import (
@@ -37,16 +38,6 @@ func TellLate(ctx context.Context, err error) {
 		tell(err)
 	}
 }
-
-// LateError is the error of a handshake that is late and goes on.
-type LateError struct{ Text string }
-
-func (e *LateError) Error() string { return e.Text + stillWaiting }
-
-const stillWaiting = "; still waiting for it"
-
-// SaysLate reports whether text is that of a LateError, or of an error that wraps one.
-func SaysLate(text string) bool { return strings.Contains(text, stillWaiting) }
 
 // Ejected is in the error of calls whose connection was ejected, and of those that waited
 // for it.
