@@ -184,25 +184,59 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 
 // NewInspectedConnection is NewConnection, and returns an inspector of the channel as well.
 func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
+	conn, inspector, err := f.NewChannel(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.Connect(ctx, conn, inspector); err != nil {
+		_ = conn.Close() // the error of the dial or ping matters more
+		return nil, nil, err
+	}
+	return conn, inspector, nil
+}
+
+// watched is the inspector of a channel, which also knows how far its dials have come.
+type watched struct {
+	*scale.Observer
+
+	progress handshake.Progress
+}
+
+// NewChannel returns a channel that is not connected, and its inspector. It does not
+// dial: the first RPC does, or Connect.
+func (f *Factory) NewChannel(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
 	if !f.made() {
 		return nil, nil, notMade()
 	}
-	start := time.Now()
-	progress, observer := new(handshake.Progress), new(scale.Observer)
-	conn, err := f.newChannel(progress.Watch(f.creds, f.serverName), observer, eventOptions(ctx)...)
+	w := &watched{Observer: new(scale.Observer)}
+	conn, err := f.newChannel(w.progress.Watch(f.creds, f.serverName), w.Observer, eventOptions(ctx)...)
 	if err != nil {
 		return nil, nil, &connectionError{doing: connecting, target: f.target, cause: err}
 	}
-	if err = f.connect(ctx, conn, progress, observer); err == nil {
-		err = f.firstPing(ctx, conn, observer)
+	return conn, w, nil
+}
+
+// Connect connects a channel of NewChannel, and pings it. How long it waits, and its error,
+// are NewConnection's. It does not close the channel.
+func (f *Factory) Connect(ctx context.Context, conn *grpc.ClientConn, inspector Inspector) error {
+	if !f.made() {
+		return notMade()
+	}
+	w, ok := inspector.(*watched)
+	if conn == nil || !ok {
+		return &connectionError{doing: connecting, target: f.target, cause: errors.New("Connect was given a channel that is not from NewChannel of a Factory")}
+	}
+	start := time.Now()
+	err := f.connect(ctx, conn, &w.progress, w.Observer)
+	if err == nil {
+		err = f.firstPing(ctx, conn, w.Observer)
 	}
 	if err != nil {
-		_ = conn.Close() // the error of the dial or ping matters more
 		f.logger.DebugContext(ctx, "connection failed", "target", f.target, "after", time.Since(start), "error", err)
-		return nil, nil, err
+		return err
 	}
 	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
-	return conn, observer, nil
+	return nil
 }
 
 // ConnectionOk pings conn with the factory's PingFunc, whose RPCs are sent before those

@@ -24,6 +24,27 @@ type InspectableFactory interface {
 	NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error)
 }
 
+// ChannelFactory is an InspectableFactory that can make a channel before it connects it. A
+// pool over one makes its RPCs on the channel, connected or not: gRPC decides whether they
+// wait, fail, are retried, or time out, and the channel's interceptors and stats handlers see
+// each of them. *Factory is a ChannelFactory.
+//
+// Only those who write a ConnectionFactory need this interface. One that embeds a *Factory
+// has its methods, so it has to have its own NewChannel and Connect to take part in how
+// channels are made: pools call these instead of NewConnection, except for a channel that
+// replaces another.
+type ChannelFactory interface {
+	InspectableFactory
+
+	// NewChannel returns a channel that is not connected, at once, and its Inspector. The
+	// channel reports its events to the func of EventsFromContext, if there is one.
+	NewChannel(ctx context.Context) (*grpc.ClientConn, Inspector, error)
+
+	// Connect connects a channel of NewChannel and tests it, as NewConnection does. RPCs may
+	// run on the channel meanwhile. If it fails, the channel is as usable as before.
+	Connect(ctx context.Context, conn *grpc.ClientConn, inspector Inspector) error
+}
+
 // Inspector shows the subchannels and connections of one channel. Its methods may be
 // called concurrently, and after the channel has been closed. They must not block.
 // *scale.Observer is an Inspector.
@@ -55,6 +76,7 @@ type Supervisor interface {
 }
 
 var (
-	_ InspectableFactory = (*Factory)(nil)
-	_ Supervisor         = (*scale.Observer)(nil)
+	_ ChannelFactory = (*Factory)(nil)
+	_ Supervisor     = (*scale.Observer)(nil)
+	_ Supervisor     = (*watched)(nil)
 )

@@ -36,6 +36,11 @@ type channel struct {
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
 	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
+	connected atomic.Bool  // it has had a connection
+	opened    atomic.Bool  // that has been reported
+	called    atomic.Bool  // an RPC of the pool has been made on it, or a lease taken that was not tested
+	awaySince atomic.Int64 // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
+
 	// What the channel says about itself; see supervised.go.
 	supervised atomic.Bool                        // it watches its own connections, as last asked
 	lost       atomic.Bool                        // a connection of it has ended since its last test began
@@ -64,9 +69,10 @@ const (
 type health = int32
 
 const (
-	unproven health = iota // lend it if leases are out; otherwise test it first
-	proven                 // lend it
-	failed                 // it failed its test: do not lend it
+	unproven    health = iota // lend it if leases are out; otherwise test it first
+	proven                    // lend it
+	failed                    // it failed its test: do not lend it
+	unconnected               // it has not been connected: connect and test it first
 )
 
 // acquire takes a lease and returns the tally with it. It returns false if the channel
@@ -183,6 +189,9 @@ func (c *channel) noteResult(err error) {
 	case err == nil:
 		if !c.heard.Load() {
 			c.heard.Store(true)
+		}
+		if c.pool.away.Load() {
+			c.pool.noteBack(c)
 		}
 	case status.Code(err) == codes.Unavailable:
 		c.doubt()

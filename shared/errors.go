@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // misuseError names the mistakes in the arguments of New. It matches
@@ -64,6 +67,81 @@ func (e *waitError) Unwrap() []error {
 func (e *waitError) GRPCStatus() *status.Status {
 	return status.New(status.FromContextError(e.end).Code(), e.Error())
 }
+
+// callError is the error of an RPC that has ended while its channel had no connection.
+type callError struct {
+	target string
+	away   time.Duration // for how long there has been no connection; 0: it is not known
+	rpc    error         // gRPC's
+	ends   []error       // of the context, if it has ended
+}
+
+// explain adds to the error of an RPC on c what the pool knows better than gRPC.
+func (c *channel) explain(ctx context.Context, err error) error {
+	p := c.pool
+	if err == nil || p.channels == nil {
+		return err
+	}
+	c.seekOther()
+	switch status.Code(err) {
+	case codes.Canceled:
+		if p.ctx.Err() != nil && ctx.Err() == nil {
+			return &closedCallError{err}
+		}
+		return err
+	case codes.Unavailable, codes.DeadlineExceeded:
+		if now := c.conn.GetState(); now != connectivity.TransientFailure && now != connectivity.Connecting {
+			return err // the server's answer, or an interceptor's
+		}
+	default:
+		return err
+	}
+	p.noteAway(c, err)
+	e := &callError{target: c.conn.Target(), rpc: err}
+	if since := time.Duration(c.awaySince.Load()); since > 0 {
+		e.away = p.now() - since
+	}
+	if ctx.Err() != nil {
+		e.ends = []error{ctx.Err(), context.Cause(ctx)}
+	}
+	return e
+}
+
+func (e *callError) Error() string {
+	return fmt.Sprintf("grpcpool: calling %q, %s: %s", e.target, e.describe(), reason.OneLine(e.rpc.Error()))
+}
+
+func (e *callError) describe() string {
+	if e.away < time.Millisecond {
+		return "to which there is no connection"
+	}
+	round := time.Second
+	if e.away < 10*time.Second {
+		round = time.Millisecond
+	}
+	return fmt.Sprintf("to which there has been no connection for %v", e.away.Round(round))
+}
+
+func (e *callError) Unwrap() []error { return append([]error{e.rpc}, e.ends...) }
+
+func (*callError) Is(target error) bool { return target == grpcpool.ErrConnectionNotOK }
+
+// GRPCStatus is gRPC's, with its code, details and words, and the pool's after them.
+func (e *callError) GRPCStatus() *status.Status {
+	s := status.Convert(e.rpc).Proto()
+	s.Message += fmt.Sprintf(" (grpcpool: calling %q, %s)", e.target, e.describe())
+	return status.FromProto(s)
+}
+
+// closedCallError is the error of an RPC that has ended as the pool is closed.
+type closedCallError struct{ rpc error }
+
+func (e *closedCallError) Error() string {
+	return grpcpool.ErrClosed.Error() + ": " + e.rpc.Error()
+}
+
+func (e *closedCallError) Unwrap() []error            { return []error{grpcpool.ErrClosed, e.rpc} }
+func (e *closedCallError) GRPCStatus() *status.Status { return status.Convert(e.rpc) }
 
 // asNotOK makes an error of the factory match ErrConnectionNotOK.
 func asNotOK(err error) error {

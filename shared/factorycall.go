@@ -40,6 +40,8 @@ func (e *stuckError) Unwrap() error { return e.end }
 const (
 	testCall = "the factory's ConnectionOk, or the PingFunc that it calls,"
 	dialCall = "the factory's NewConnection, or the PingFunc that it calls,"
+
+	connectCall = "the factory's Connect, or the PingFunc that it calls,"
 )
 
 // notAskedError says that the factory was not called, as so many calls of it are stuck.

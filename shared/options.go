@@ -53,6 +53,7 @@ type config struct {
 	drainTimeout time.Duration
 	leakAfter    time.Duration // 0: off
 	waitForReady bool
+	lazy         bool
 
 	mistakes []string // in the arguments of New: what, and what to do
 }
@@ -75,6 +76,9 @@ func newConfig(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, op
 			continue
 		}
 		opt(&cfg)
+	}
+	if _, ok := factory.(grpcpool.ChannelFactory); cfg.lazy && !ok && !isNil(factory) {
+		cfg.mistake("WithLazy: the factory has to be a grpcpool.ChannelFactory, such as grpcpool.NewFactory returns; leave the option out")
 	}
 	if cfg.name != "" {
 		cfg.logger = cfg.logger.With("pool", cfg.name)
@@ -156,12 +160,20 @@ func WithTracer(tracer Tracer) Option {
 	}
 }
 
-// WithWaitForReady makes Get, and RPCs made on the pool, try again until their context
-// ends, as gRPC's wait-for-ready does (wait-for-ready.md in grpc/grpc's doc). Without it
-// they return the error of a dial that fails. The call option grpc.WaitForReady decides
-// for one RPC made on the pool.
+// WithWaitForReady makes Get try again until its context ends, as gRPC's wait-for-ready
+// does (wait-for-ready.md in grpc/grpc's doc). Without it, Get returns the error of a dial that
+// fails. RPCs made on the pool are made as with grpc.WaitForReady(true), whatever the service
+// config says, unless they have the call option themselves.
 func WithWaitForReady() Option {
 	return func(cfg *config) { cfg.waitForReady = true }
+}
+
+// WithLazy makes Get lend the channel at once, connected or not, and leave the rest to gRPC:
+// RPCs on the lease wait, fail or are tried again by its rules, as those made on the pool
+// are. It is for callers that hold a lease for long, and so can do nothing with the proof of a
+// moment. The factory has to be a grpcpool.ChannelFactory.
+func WithLazy() Option {
+	return func(cfg *config) { cfg.lazy = true }
 }
 
 // WithDialTimeout bounds one call of the factory's NewConnection. d must be above 0.

@@ -96,14 +96,27 @@ func (p *Pool) postponeTry(d time.Duration) {
 
 // tryNow begins an attempt now, or the pause before it ends.
 func (p *Pool) tryNow() {
+	p.endPause()
+	p.renewInBackground()
+}
+
+// endPauses ends the pauses before an attempt and before a dial.
+func (p *Pool) endPauses() {
 	p.mu.Lock()
+	p.nextDial = time.Time{}
+	p.mu.Unlock()
+	p.endPause()
+}
+
+// endPause ends the pause before an attempt.
+func (p *Pool) endPause() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.nextTry = time.Time{}
 	if p.sooner != nil {
 		close(p.sooner)
 		p.sooner = nil
 	}
-	p.mu.Unlock()
-	p.renewInBackground()
 }
 
 // soonerLocked returns a channel that is closed when a pause before an attempt has ended

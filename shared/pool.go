@@ -17,14 +17,17 @@ import (
 // Make one with New.
 //
 // It is a grpc.ClientConnInterface: a generated client works on it, and each of its
-// calls holds a lease while it runs.
+// calls holds a lease while it runs. It also has the methods of a *grpc.ClientConn that tell
+// its state, so that it can take the place of one.
 type Pool struct {
 	factory  grpcpool.ConnectionFactory // nil if New was given none
+	channels grpcpool.ChannelFactory    // factory, if it can make channels that are not connected
 	cfg      config
 	mistakes error     // in the arguments of New, nil if there are none
 	epoch    time.Time // the pool's clock counts from here
 
-	current atomic.Pointer[channel] // written under mu
+	current atomic.Pointer[channel] // written by setCurrentLocked
+	away    atomic.Bool             // lastErr is set; written under mu
 	borrows borrows                 // empty without leak detection
 	counts  counts
 	hooks   hooks // not written after New
@@ -34,6 +37,7 @@ type Pool struct {
 
 	lastAnswer atomic.Int64 // nanoseconds that the last successful dial or test took
 	demandedAt atomic.Int64 // on the pool's clock, when demand last made the channel dial
+	askedAt    atomic.Int64 // on the pool's clock, when a Get last found no channel that may be lent
 
 	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
 	cancel context.CancelFunc
@@ -43,7 +47,9 @@ type Pool struct {
 	// two of Pool.mu, borrows.mu, event.Queue.mu and ledger.mu are held together.
 	mu        sync.Mutex
 	attempt   *attempt      // the test and dial under way, or nil
-	lastErr   error         // of the last attempt, nil if it succeeded
+	making    *making       // of a channel, or nil
+	lastErr   error         // of the last attempt, or of the RPC that first found no connection; nil if there is one
+	switched  *switching    // ends when current changes; nil while nobody waits
 	nextTry   time.Time     // no attempt before, while no channel may be lent
 	nextDial  time.Time     // no dial before
 	sooner    chan struct{} // closed when nextTry is brought forward; nil while nobody waits
@@ -56,6 +62,9 @@ type Pool struct {
 	ended     bool          // the last event is reported, or about to be
 	live      int           // open channels and running goroutines: what Shutdown waits for
 	drained   chan struct{} // closed when closing is set and live is 0
+
+	closedOnce sync.Once
+	closed     *channel // for RPCs on the closed pool; not written after closedOnce
 
 	drainTimedOutOnce sync.Once
 	drainTimedOut     chan struct{} // closed when Close has waited for the drain timeout
@@ -92,6 +101,7 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 	p.lastErr = p.mistakes
 	if !isNil(factory) {
 		p.factory = factory
+		p.channels, _ = factory.(grpcpool.ChannelFactory)
 	}
 	if f, ok := p.factory.(interface{ Target() string }); ok {
 		p.target = f.Target()
@@ -120,8 +130,16 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 // The error matches one of these with errors.Is: grpcpool.ErrClosed;
 // grpcpool.ErrConnectionNotOK, and then it wraps the cause; or ctx's error. It carries
 // a gRPC status.
+//
+// With WithLazy, Get tests nothing and waits for nothing.
 func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 	c, tally := p.tryLease()
+	if c == nil && p.cfg.lazy {
+		var err error
+		if c, tally, err = p.leaseUntested(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if c == nil {
 		c, tally = p.tryProvenLease()
 	}
@@ -135,61 +153,6 @@ func (p *Pool) Get(ctx context.Context) (grpcpool.PoolClientConn, error) {
 		return p.newTrackedLease(c), nil
 	}
 	return c.newLease(tally), nil
-}
-
-// Invoke makes a unary RPC, and holds a lease while it runs. If there is no lease to be
-// had, its error is Get's. A channel that watches its own connections (see
-// grpcpool.Supervisor) is not tested before, unless WithWaitForReady is set.
-func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	c, err := p.leaseFor(ctx, opts)
-	if err != nil {
-		return err
-	}
-	defer c.release()
-	if len(p.hooks.used) > 0 {
-		defer p.noteUse(p.now())
-	}
-	err = c.conn.Invoke(ctx, method, args, reply, opts...)
-	c.noteResult(err)
-	return err
-}
-
-// leaseFor takes a lease for an RPC with the given options.
-func (p *Pool) leaseFor(ctx context.Context, opts []grpc.CallOption) (*channel, error) {
-	if c, _ := p.tryLease(); c != nil {
-		return c, nil
-	}
-	wait, own := p.cfg.waitForReady, false
-	for _, opt := range opts {
-		if o, ok := opt.(grpc.FailFastCallOption); ok {
-			wait, own = !o.FailFast, true
-		}
-	}
-	if own || !wait {
-		if c := p.trySupervised(); c != nil {
-			return c, nil
-		}
-	}
-	if c, _ := p.tryProvenLease(); c != nil {
-		return c, nil
-	}
-	c, _, err := p.waitForLease(ctx, wait)
-	return c, err
-}
-
-// trySupervised takes a lease for an RPC of a supervised channel that has not failed: the
-// channel proves a connection that was quiet before it sends a call there, and has calls
-// wait while it makes a connection. It does not do for WithWaitForReady: the RPC itself
-// might fail fast.
-func (p *Pool) trySupervised() *channel {
-	c := p.current.Load()
-	if c == nil || !c.supervised.Load() || c.health.Load() == failed {
-		return nil
-	}
-	if _, ok := c.acquire(); !ok {
-		return nil
-	}
-	return c
 }
 
 // tryProvenLease takes a lease if the channel itself can prove that it lives.
@@ -325,8 +288,9 @@ func (p *Pool) endLeases() (leases int) {
 
 func (p *Pool) stopLending() {
 	p.mu.Lock()
-	c := p.current.Swap(nil)
+	c := p.current.Load()
 	p.closing = true
+	p.setCurrentLocked(nil)
 	p.mu.Unlock()
 	p.cancel()
 	p.endWatchdog()

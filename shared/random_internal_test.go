@@ -37,18 +37,40 @@ type checkedFactory struct {
 }
 
 func (f *checkedFactory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
+	defer f.dial()()
+	conn, inspector, err := f.Factory.NewInspectedConnection(ctx)
+	if err == nil {
+		f.add(conn)
+	}
+	return conn, inspector, err
+}
+
+func (f *checkedFactory) NewChannel(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
+	conn, inspector, err := f.Factory.NewChannel(ctx)
+	if err == nil {
+		f.add(conn)
+	}
+	return conn, inspector, err
+}
+
+func (f *checkedFactory) Connect(ctx context.Context, conn *grpc.ClientConn, inspector grpcpool.Inspector) error {
+	defer f.dial()()
+	return f.Factory.Connect(ctx, conn, inspector)
+}
+
+// dial is called when a dial begins, and the func that it returns at its end.
+func (f *checkedFactory) dial() func() {
 	if n := f.dialing.Add(1); n != 1 {
 		f.t.Errorf("%d dials at a time", n)
 	}
-	defer f.dialing.Add(-1)
 	time.Sleep(rand.N(50 * time.Millisecond))
-	conn, inspector, err := f.Factory.NewInspectedConnection(ctx)
-	if err == nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.conns = append(f.conns, conn)
-	}
-	return conn, inspector, err
+	return func() { f.dialing.Add(-1) }
+}
+
+func (f *checkedFactory) add(conn *grpc.ClientConn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = append(f.conns, conn)
 }
 
 func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error {

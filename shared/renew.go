@@ -11,6 +11,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/answer"
+	"github.com/davidwartell/go-grpcpool/internal/pause"
 	"github.com/davidwartell/go-grpcpool/internal/told"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
@@ -33,6 +34,7 @@ type attempt struct {
 // after a failed one: one caller at a time finds out whether an outage is over.
 func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	for {
+		raise(&p.askedAt, int64(p.now()))
 		p.mu.Lock()
 		running, last := p.attempt, p.lastErr
 		a, pause, err := p.joinOrBeginLocked(ctx)
@@ -66,8 +68,15 @@ func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	}
 }
 
+// attempting reports whether an attempt is under way.
+func (p *Pool) attempting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.attempt != nil
+}
+
 // joinOrBeginLocked returns an attempt, or how long to wait before one may begin.
-func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, pause time.Duration, _ error) {
+func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, wait time.Duration, _ error) {
 	switch {
 	case p.closing:
 		return nil, 0, grpcpool.ErrClosed
@@ -77,9 +86,9 @@ func (p *Pool) joinOrBeginLocked(ctx context.Context) (_ *attempt, pause time.Du
 		return p.attempt, 0, nil
 	}
 	c := p.current.Load()
-	if c == nil || c.health.Load() == failed {
-		if pause = time.Until(p.nextTry); pause > 0 {
-			return nil, pause, nil
+	if c == nil || c.health.Load() == failed || c.health.Load() == unconnected {
+		if wait = time.Until(p.nextTry); wait > 0 {
+			return nil, wait, nil
 		}
 	}
 	p.attempt = &attempt{done: make(chan struct{}), late: make(chan struct{})}
@@ -114,7 +123,8 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	}
 	p.mu.Lock()
 	before := p.lastErr
-	p.attempt, p.lastErr = nil, err
+	p.attempt = nil
+	p.setLastErrLocked(err)
 	if err == nil {
 		p.downSince = time.Time{}
 	}
@@ -134,7 +144,7 @@ func (p *Pool) noteLate(a *attempt, err error) {
 		return
 	}
 	before := p.lastErr
-	p.lastErr = err
+	p.setLastErrLocked(err)
 	if a.lateErr == nil {
 		a.lateErr = err
 		close(a.late)
@@ -158,16 +168,27 @@ func (p *Pool) reportChange(before, now error) {
 // tested again before the dial, as that could cost a test timeout each time; unless it is
 // supervised.
 func (p *Pool) renew(ctx context.Context, c *channel) error {
+	if p.channels != nil && (c == nil || !c.connected.Load()) {
+		err := p.connect(ctx)
+		if c = p.current.Load(); err != nil && c != nil && c.supervised.Load() && p.testRegained(ctx, c) {
+			return nil
+		}
+		return err
+	}
 	if c != nil && c.askSupervised() {
 		return p.renewSupervised(ctx, c)
 	}
-	if c != nil && c.health.Load() != failed {
+	if c != nil && (c.health.Load() != failed || !p.mayReplace(c)) {
 		err := p.test(ctx, c, p.testTimeout())
 		if err == nil {
 			return nil
 		}
 		c.health.Store(failed)
 		if p.postponeDial(c) {
+			return err
+		}
+		if !p.mayReplace(c) {
+			p.postponeTry(pause.Refused(p.now() - c.born))
 			return err
 		}
 		return p.dialBeside(ctx, c)
@@ -290,7 +311,92 @@ func (p *Pool) dial(ctx context.Context) error {
 	}
 	p.noteAnswer(took)
 	watcher, _ := inspector.(grpcpool.Supervisor)
-	return p.install(&channel{pool: p, conn: conn, inspector: inspector, watcher: watcher, ledger: l, id: l.channel, born: p.now()}, took)
+	c := &channel{pool: p, conn: conn, inspector: inspector, watcher: watcher, ledger: l, id: l.channel, born: p.now()}
+	c.connected.Store(true)
+	return p.install(c, took)
+}
+
+// connect connects the current channel, which has not been connected, or makes one and
+// connects it. One that cannot be connected is kept if it watches its connections, as it
+// dials again by itself, or if RPCs use it. Otherwise it is closed.
+func (p *Pool) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.dialTimeout)
+	defer cancel()
+	ctx, end := p.trace(ctx, OpDial)
+	start := time.Now()
+	c, err := p.makeChannel(ctx)
+	if err == nil {
+		c.regained.Store(false)
+		var answer error
+		err = p.callFactory(ctx, connectCall, func() { answer = p.channels.Connect(ctx, c.conn, c.inspector) }, func() {})
+		if err == nil {
+			err = answer
+		}
+	}
+	end(err)
+	took := time.Since(start)
+	p.counts.dials.Add(1)
+	if err == nil {
+		c.connected.Store(true)
+		p.noteAnswer(took)
+		c.prove(p.now())
+		p.endPauses()
+		c.noteOpened(took)
+		return nil
+	}
+	p.counts.dialsFailed.Add(1)
+	p.noteFailedDial(start, err)
+	failing := Event{Kind: EventOpenFailed, Took: took, Text: err.Error()}
+	if c != nil {
+		failing.Channel = c.id
+		if p.discard(c) {
+			if !errors.As(err, new(*stuckError)) { // its connections may still be open
+				failing.Connections = c.ledger.openConnections()
+			}
+		} else {
+			c.health.Store(failed)
+		}
+	}
+	p.emit(failing)
+	return asNotOK(err)
+}
+
+// discard closes a channel that could not be connected, unless it is to be kept, and
+// reports whether it did.
+func (p *Pool) discard(c *channel) bool {
+	seen := c.tally.Load()
+	if seen&leases != 0 || c.called.Load() || c.supervised.Load() {
+		return false
+	}
+	p.mu.Lock()
+	closed := c.tally.CompareAndSwap(seen, seen|retired|closing)
+	if closed {
+		if p.current.Load() == c {
+			p.setCurrentLocked(nil)
+		}
+		delete(p.open, c)
+	}
+	p.mu.Unlock()
+	if closed {
+		_ = c.conn.Close() // nobody else closes it
+		p.finished()
+	}
+	return closed
+}
+
+// noteOpened reports that c has been opened, once.
+func (c *channel) noteOpened(took time.Duration) {
+	if !c.opened.Swap(true) {
+		c.pool.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
+	}
+}
+
+// mayReplace reports whether another channel may be dialled in the place of c, which has
+// failed its test. For RPCs made on the pool none is while c has no connection: the pool
+// would dial more than they do by themselves. A Get may have another.
+func (p *Pool) mayReplace(c *channel) bool {
+	return p.channels == nil || p.counts.waiting.Load() > 0 || p.now()-time.Duration(p.askedAt.Load()) < ownRecovery ||
+		c.conn.GetState() == connectivity.Ready
 }
 
 // dialBeside dials in the place of c, which has failed. A handshake that is late is given up
@@ -365,7 +471,8 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 		p.emit(Event{Kind: EventClosedShutdown, Channel: c.id, Connections: c.ledger.openConnections()})
 		return grpcpool.ErrClosed
 	}
-	old := p.current.Swap(c)
+	old := p.current.Load()
+	p.setCurrentLocked(c)
 	p.open[c] = struct{}{}
 	p.live++
 	p.nextTry, p.nextDial = time.Time{}, time.Time{}
@@ -374,7 +481,7 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 	if c.supervised.Load() && c.lastProof() < 0 {
 		c.noteEvent(EventLost) // it was lost before events of c could be told to it
 	}
-	p.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
+	c.noteOpened(took)
 	if old != nil {
 		p.counts.replaced.Add(1)
 		p.emit(Event{Kind: EventRetired, Channel: old.id, Took: p.now() - old.born, Text: plural(old.leasesOut(), "lease") + " out"})

@@ -6,6 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/scale"
@@ -49,7 +52,11 @@ type Stats struct {
 	// renewal. It is zero if the factory is not a grpcpool.IdentityReporter.
 	Identity identity.Info
 
-	Dials       uint64 // calls of the factory's NewConnection that have ended
+	// Calls are the RPCs made on the pool that have ended, by their status. A stream ends
+	// when its lease does. Codes without a call are left out.
+	Calls map[codes.Code]uint64
+
+	Dials       uint64 // channels that were dialled, by the factory's NewConnection or Connect or for RPCs
 	DialsFailed uint64
 	Tests       uint64 // calls of the factory's ConnectionOk that have ended
 	TestsFailed uint64
@@ -69,6 +76,7 @@ type Settings struct {
 	DrainTimeout time.Duration
 	LeakAfter    time.Duration // 0: leak detection is off
 	WaitForReady bool
+	Lazy         bool
 }
 
 func (cfg *config) settings() Settings {
@@ -80,6 +88,7 @@ func (cfg *config) settings() Settings {
 		DrainTimeout: cfg.drainTimeout,
 		LeakAfter:    cfg.leakAfter,
 		WaitForReady: cfg.waitForReady,
+		Lazy:         cfg.lazy,
 	}
 }
 
@@ -87,6 +96,19 @@ func (cfg *config) settings() Settings {
 type counts struct {
 	waiting, stuck                                                                          atomic.Int64
 	dialled, dials, dialsFailed, tests, testsFailed, replaced, idleClosed, leaked, timedOut atomic.Uint64
+
+	calls [allCodes]atomic.Uint64
+}
+
+// ended returns the calls that have ended, by their status.
+func (c *counts) ended() map[codes.Code]uint64 {
+	calls := make(map[codes.Code]uint64)
+	for code := range allCodes {
+		if n := c.calls[code].Load(); n > 0 {
+			calls[code] = n
+		}
+	}
+	return calls
 }
 
 // Stats returns a snapshot. It may be called at any time, also after Close.
@@ -103,6 +125,7 @@ func (p *Pool) Stats() Stats {
 		IdleClosed:  p.counts.idleClosed.Load(),
 		Leaked:      p.counts.leaked.Load(),
 		TimedOut:    p.counts.timedOut.Load(),
+		Calls:       p.counts.ended(),
 	}
 	s.Events, s.Settings = p.events.Latest(), p.cfg.settings()
 	current, others := p.fill(&s)
@@ -146,7 +169,12 @@ func (p *Pool) stateLocked() State {
 	switch {
 	case p.closing:
 		return StateClosed
-	case c != nil && c.health.Load() != failed:
+	case p.channels != nil && c != nil && p.attempt == nil && c.health.Load() != failed && (c.health.Load() == unconnected || p.lastErr != nil):
+		if s := stateOf(c.conn.GetState()); s != StateIdle || p.lastErr == nil {
+			return s
+		}
+		return StateFailing
+	case c != nil && c.health.Load() != failed && c.health.Load() != unconnected:
 		return StateReady
 	case p.attempt != nil:
 		return StateConnecting
@@ -155,4 +183,18 @@ func (p *Pool) stateLocked() State {
 	default:
 		return StateIdle
 	}
+}
+
+// stateOf is the state of a pool whose channel decides.
+func stateOf(s connectivity.State) State {
+	switch s {
+	case connectivity.Ready:
+		return StateReady
+	case connectivity.Connecting:
+		return StateConnecting
+	case connectivity.TransientFailure:
+		return StateFailing
+	case connectivity.Idle, connectivity.Shutdown:
+	}
+	return StateIdle
 }

@@ -44,6 +44,9 @@ type stream struct {
 	ended atomic.Bool
 
 	stopOnCancel func() bool // undoes context.AfterFunc; nil if ctx cannot end
+
+	// outcome is the status with which gRPC has last ended a stream under this one.
+	outcome atomic.Uint32
 }
 
 // onFinish is called by gRPC when a stream has ended that was opened under s. gRPC may
@@ -52,17 +55,26 @@ func (s *stream) onFinish(err error) {
 	if status.Code(err) == codes.Unavailable {
 		s.lease.c.doubt()
 	}
+	s.outcome.Store(uint32(codeOf(err)))
 	s.ended.Store(true)
 	if s.calls.Load() == 0 {
 		s.checkEnded()
 	}
 }
 
+// codeOf is the status of a stream that has ended with err.
+func codeOf(err error) codes.Code {
+	if errors.Is(err, io.EOF) { // as RecvMsg has it
+		return codes.OK
+	}
+	return status.Code(err)
+}
+
 // callReturns is called when a call of the caller on s returns. *over is whether the
-// call shows that s has ended.
-func (s *stream) callReturns(over *bool) {
+// call shows that s has ended, and *err with what.
+func (s *stream) callReturns(over *bool, err *error) {
 	if *over {
-		s.end()
+		s.end(codeOf(*err))
 	}
 	if s.calls.Add(-1) == 0 && s.ended.Load() {
 		s.checkEnded()
@@ -79,9 +91,9 @@ func (s *stream) checkEnded() {
 	}
 	switch {
 	case s.ctx.Err() != nil:
-		s.end()
+		s.onEnd()
 	case isGRPCStream(s.ClientStream):
-		context.AfterFunc(s.Context(), s.end)
+		context.AfterFunc(s.Context(), s.onEnd)
 	}
 }
 
@@ -91,9 +103,16 @@ func isGRPCStream(s grpc.ClientStream) bool {
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == reflect.TypeFor[grpc.ClientConn]().PkgPath()
 }
 
-// end gives the lease back, once.
-func (s *stream) end() {
-	if s.lease.end() && s.stopOnCancel != nil {
+// onEnd ends s as gRPC has ended the stream under it.
+func (s *stream) onEnd() { s.end(codes.Code(s.outcome.Load())) }
+
+// end gives the lease back and counts the RPC, once.
+func (s *stream) end(outcome codes.Code) {
+	if !s.lease.end() {
+		return
+	}
+	s.lease.c.pool.countCall(outcome)
+	if s.stopOnCancel != nil {
 		s.stopOnCancel()
 	}
 }
@@ -102,36 +121,49 @@ func (s *stream) end() {
 // calls onFinish, which ends the lease. The channel may be closed next, so gRPC gets some
 // time for that. For a stream that is not gRPC's nothing is called, and the time ends
 // the lease.
-func (s *stream) onCancel() { time.AfterFunc(cancelGrace, s.lease.Return) }
+func (s *stream) onCancel() {
+	time.AfterFunc(cancelGrace, func() { s.end(status.FromContextError(s.ctx.Err()).Code()) })
+}
 
 // cancelGrace is how long a stream may take to end after its context has ended.
 const cancelGrace = 50 * time.Millisecond
 
 func (s *stream) RecvMsg(m any) error {
-	over := true // also if it panics
+	over, err := true, errPanicked
 	s.calls.Add(1)
-	defer s.callReturns(&over)
-	err := s.ClientStream.RecvMsg(m)
+	defer s.callReturns(&over, &err)
+	err = s.ClientStream.RecvMsg(m)
 	over = err != nil || s.singleResponse
-	return err
+	return s.explain(err)
 }
 
 func (s *stream) SendMsg(m any) error {
-	over := true
+	over, err := true, errPanicked
 	s.calls.Add(1)
-	defer s.callReturns(&over)
-	err := s.ClientStream.SendMsg(m)
+	defer s.callReturns(&over, &err)
+	err = s.ClientStream.SendMsg(m)
 	over = !errors.Is(err, io.EOF) && s.aborted(err) // after io.EOF, RecvMsg says how the stream has ended
-	return err
+	return s.explain(err)
 }
 
 func (s *stream) Header() (metadata.MD, error) {
-	over := true
+	over, err := true, errPanicked
 	s.calls.Add(1)
-	defer s.callReturns(&over)
+	defer s.callReturns(&over, &err)
 	md, err := s.ClientStream.Header()
 	over = s.aborted(err)
-	return md, err
+	return md, s.explain(err)
+}
+
+// errPanicked is what a call ends with that an interceptor's panic has ended.
+var errPanicked = errors.New("panicked")
+
+// explain is channel.explain for an error of s, which may be io.EOF.
+func (s *stream) explain(err error) error {
+	if err == nil || err == io.EOF { //nolint:errorlint // gRPC returns it as it is
+		return err
+	}
+	return s.lease.c.explain(s.ctx, err)
 }
 
 // aborted reports whether an error of SendMsg or Header has ended the stream.
@@ -144,9 +176,12 @@ func (s *stream) aborted(err error) bool {
 // has returned an error, ctx has ended, or the channel was closed; see
 // grpc.ClientConn.NewStream. It is one lease, however many streams the channel's
 // interceptors open for it. After ctx has ended, the lease may end 50 ms later than
-// RecvMsg. If there is no lease to be had, the error is Get's.
+// RecvMsg.
+//
+// It is an RPC on the channel in every way; see Invoke, also for the errors of the stream's
+// methods.
 func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	c, err := p.leaseFor(ctx, opts)
+	c, opts, err := p.leaseForCall(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -155,17 +190,19 @@ func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 		s.lease.at = p.now()
 	}
 	if err := s.open(desc, method, opts); err != nil || s.ClientStream == nil { //nolint:contextcheck // s has ctx
-		return nil, err
+		return nil, s.explain(err) //nolint:contextcheck // s has ctx
 	}
 	return s, nil
 }
 
 func (s *stream) open(desc *grpc.StreamDesc, method string, opts []grpc.CallOption) (err error) {
 	over := true // also if an interceptor panics
+	ended := errPanicked
 	s.calls.Add(1)
-	defer s.callReturns(&over)
+	defer s.callReturns(&over, &ended)
 	opts = append(slices.Clip(opts), grpc.OnFinish(s.onFinish))
 	s.ClientStream, err = s.lease.c.conn.NewStream(s.ctx, desc, method, opts...)
+	ended = err
 	if err != nil || s.ClientStream == nil {
 		return err
 	}

@@ -131,6 +131,7 @@ func (c *channel) proveByItself() bool {
 
 // noteEvent is told what happened to a connection of c.
 func (c *channel) noteEvent(kind EventKind) {
+	c.noteConnected(kind)
 	if c.watcher == nil {
 		return
 	}
@@ -150,6 +151,24 @@ func (c *channel) noteEvent(kind EventKind) {
 			c.pool.wakeWatchdog()
 		}
 	default: // a connection that ends in good order is no loss
+	}
+}
+
+// noteConnected is told what happened to a connection of c: whether it has one.
+func (c *channel) noteConnected(kind EventKind) {
+	switch kind {
+	case EventDialled:
+		c.awaySince.Store(0)
+		if !c.connected.Swap(true) && c.health.CompareAndSwap(unconnected, unproven) && !c.pool.attempting() {
+			c.pool.counts.dials.Add(1) // RPCs have connected it
+			c.noteOpened(c.pool.now() - c.born)
+		}
+		if c.pool.away.Load() {
+			c.pool.noteBack(c)
+		}
+	case EventLost, EventEjected:
+		c.awaySince.Store(int64(c.pool.now()))
+	default:
 	}
 }
 
@@ -173,7 +192,7 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	c.health.Store(failed)
 	now := p.now()
 	c.recovery.begin(now)
-	if c.leftToItself(now) {
+	if c.leftToItself(now) || !p.mayReplace(c) {
 		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}

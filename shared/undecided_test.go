@@ -157,6 +157,7 @@ func TestFailingCredentialsAreNotTheConnectionsFault(t *testing.T) {
 					if err := call(); status.Code(err) != codes.Unauthenticated && status.Code(err) != codes.DeadlineExceeded || errors.Is(err, grpcpool.ErrConnectionNotOK) {
 						t.Errorf("%v, want what the call itself ends with", err)
 					}
+					borrow(t, p)
 				}
 				token.fail.Store(nil)
 				if err := call(); err != nil || server.Accepted() != 1 {

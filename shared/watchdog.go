@@ -136,7 +136,7 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 		}
 		return next
 	}
-	if silent >= p.cfg.testInterval || doubted {
+	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected {
 		if pause := p.renewInBackground(); pause > 0 {
 			return min(pause, tickInterval)
 		}
@@ -176,6 +176,10 @@ func (p *Pool) checkIdle(c *channel, seen uint64, now time.Duration) time.Durati
 	if p.cfg.idleTimeout <= 0 {
 		return never
 	}
+	if p.wanted(c) {
+		c.idle.since = now
+		return p.cfg.idleTimeout
+	}
 	if left := c.idle.since + p.cfg.idleTimeout - now; left > 0 {
 		return left
 	}
@@ -185,11 +189,21 @@ func (p *Pool) checkIdle(c *channel, seen uint64, now time.Duration) time.Durati
 	return never
 }
 
+// wanted reports whether callers wait for c, which has no lease out.
+func (p *Pool) wanted(c *channel) bool {
+	if p.counts.waiting.Load() > 0 {
+		return true
+	}
+	return c.health.Load() == unconnected && p.attempting()
+}
+
 func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Lock()
-	closed := c.retireIfStill(seen)
+	closed := !(c.health.Load() == unconnected && p.attempt != nil) && c.retireIfStill(seen)
 	if closed {
-		p.current.CompareAndSwap(c, nil) // another may have replaced it
+		if p.current.Load() == c { // another may have replaced it
+			p.setCurrentLocked(nil)
+		}
 	}
 	p.mu.Unlock()
 	if closed {
