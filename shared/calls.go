@@ -70,7 +70,7 @@ func (p *Pool) leaseForCall(ctx context.Context, opts []grpc.CallOption) (*chann
 	c, _, err := p.leaseUntested(ctx)
 	switch {
 	case errors.Is(err, grpcpool.ErrClosed):
-		c, err = p.leaseClosed()
+		c, err = p.leaseClosed() //nolint:contextcheck // its channel serves all callers
 	case err == nil && p.cfg.waitForReady && len(opts) == 0:
 		opts = waiting
 	case err == nil && p.cfg.waitForReady:

@@ -82,6 +82,7 @@ func TestTheFirstDialKeepsItsPlaceWhileCallersAreTold(t *testing.T) {
 			t.Errorf("a call that waits ended after %v: %v", time.Since(begun), err)
 		}
 		borrow(t, p)
+		synctest.Wait()
 		if s := p.Stats(); handshakes.Load() != 1 || s.Dials != 1 || s.State != shared.StateReady {
 			t.Errorf("%d handshakes, %d dials, %s, want 1, 1, ready", handshakes.Load(), s.Dials, s.State)
 		}

@@ -64,7 +64,7 @@ func (p *Pool) WaitForStateChange(ctx context.Context, source connectivity.State
 			return true
 		}
 		one, cancel := context.WithCancel(ctx)
-		stop := context.AfterFunc(switched.ctx, cancel)
+		stop := context.AfterFunc(switched.ctx, cancel) //nolint:contextcheck // it is the pool's
 		if c == nil {
 			<-one.Done()
 		} else {

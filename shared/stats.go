@@ -169,13 +169,15 @@ func (p *Pool) stateLocked() State {
 	switch {
 	case p.closing:
 		return StateClosed
-	case p.channels != nil && c != nil && p.attempt == nil && c.health.Load() != failed && (c.health.Load() == unconnected || p.lastErr != nil):
-		if s := stateOf(c.conn.GetState()); s != StateIdle || p.lastErr == nil {
+	case c == nil || c.health.Load() == failed:
+	case p.channels == nil || c.health.Load() == proven || p.lastErr == nil && c.health.Load() != unconnected:
+		return StateReady
+	case p.attempt == nil:
+		if s := stateOf(c.conn.GetState()); s != StateIdle {
 			return s
 		}
-		return StateFailing
-	case c != nil && c.health.Load() != failed && c.health.Load() != unconnected:
-		return StateReady
+	}
+	switch {
 	case p.attempt != nil:
 		return StateConnecting
 	case p.lastErr != nil:

@@ -190,7 +190,7 @@ func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 		s.lease.at = p.now()
 	}
 	if err := s.open(desc, method, opts); err != nil || s.ClientStream == nil { //nolint:contextcheck // s has ctx
-		return nil, s.explain(err) //nolint:contextcheck // s has ctx
+		return nil, s.explain(err)
 	}
 	return s, nil
 }

@@ -199,7 +199,7 @@ func (p *Pool) wanted(c *channel) bool {
 
 func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Lock()
-	closed := !(c.health.Load() == unconnected && p.attempt != nil) && c.retireIfStill(seen)
+	closed := (c.health.Load() != unconnected || p.attempt == nil) && c.retireIfStill(seen)
 	if closed {
 		if p.current.Load() == c { // another may have replaced it
 			p.setCurrentLocked(nil)
