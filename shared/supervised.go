@@ -249,12 +249,21 @@ func (p *Pool) testAgain(ctx context.Context, c *channel) error {
 func (c *channel) otherConnection(start time.Duration) bool {
 	switch c.conn.GetState() {
 	case connectivity.Ready: // unless the channel has proved meanwhile that it lives, and only the test has no answer
-		return !c.recovery.silent || c.lastProof() < start
+		return !c.recovery.silent || c.lastProof() < start || c.connectedSince(start)
 	case connectivity.Idle, connectivity.Connecting: // unless the test has waited for it in vain
 		return !c.recovery.silent
 	case connectivity.TransientFailure, connectivity.Shutdown:
 	}
 	return false
+}
+
+// connectedSince reports whether c has a connection that has been READY only since the given
+// time, also if its event has not been told yet.
+func (c *channel) connectedSince(at time.Duration) bool {
+	since := c.pool.epoch.Add(at)
+	return slices.ContainsFunc(c.watcher.Snapshot().Subchannels, func(s scale.Subchannel) bool {
+		return slices.ContainsFunc(s.Connections, func(one scale.Connection) bool { return one.Since.After(since) })
+	})
 }
 
 // leftToItself reports whether c, which has just failed its test, will recover by itself
