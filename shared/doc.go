@@ -31,13 +31,17 @@
 // one from then on, and closes the old one when its last lease comes back. It never closes
 // a channel under a lease, except when Close has waited for the drain timeout.
 //
+// A call made on the pool is a call on the channel, connected or not: gRPC decides whether it
+// waits, fails or is tried again, and the channel's interceptors and stats handlers see it. The
+// pool tests nothing for it, and dials nothing that the channel does not dial.
+//
 // A channel of a [grpcpool.Factory] watches its own connections, and replaces those that
 // are dead (see package scale). The pool relies on that: it does not test what the channel
-// has proved, lends the channel to RPCs made on the pool without a test, and while the
-// channel makes a new connection it waits, ten seconds at first, before it dials another
-// channel. While nothing happens, such a pool costs nothing beyond its channel. Channels of
-// other factories (see [grpcpool.Supervisor]), and those whose probes are turned off, are
-// tested before RPCs too, and in the background while leases are out.
+// has proved, and while the channel makes a new connection Get waits, ten seconds at first,
+// before the pool dials another channel. While nothing happens, such a pool costs nothing
+// beyond its channel. Channels whose probes are turned off are tested in the background while
+// leases are out. Those of a factory that is no [grpcpool.ChannelFactory] are tested before
+// calls too.
 //
 // # What the pool reports
 //
