@@ -47,10 +47,11 @@ func (d *demo) setUp(ctx context.Context) error {
 	return nil
 }
 
-// load makes one traced call, which opens the connection, and then starts all callers.
+// load borrows the channel, which opens the connection, makes one call, traced with both, and
+// then starts all callers.
 func (d *demo) load(ctx context.Context) error {
 	traced, span := d.traces.begin(ctx)
-	err := d.callers.call(traced)
+	err := d.borrowed(traced)
 	span.End()
 	if err != nil {
 		return err
@@ -67,6 +68,15 @@ func (d *demo) load(ctx context.Context) error {
 	d.result.Load.Snappy = newSaving(after.MessageBytes-before.MessageBytes, after.WireBytes-before.WireBytes)
 	d.result.Trace, err = d.traces.of(ctx, span.SpanContext().TraceID())
 	return err
+}
+
+func (d *demo) borrowed(ctx context.Context) error {
+	lease, err := d.pool.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer lease.Return()
+	return d.callers.call(ctx)
 }
 
 // outage stops the server during the calls, and restarts it.
