@@ -37,7 +37,7 @@ type Pool struct {
 
 	lastAnswer atomic.Int64 // nanoseconds that the last successful dial or test took
 	demandedAt atomic.Int64 // on the pool's clock, when demand last made the channel dial
-	askedAt    atomic.Int64 // on the pool's clock, when a Get last found no channel that may be lent
+	askedAt    atomic.Int64 // on the pool's clock, when a Get last found no channel that may be lent; 0: never
 
 	ctx    context.Context //nolint:containedctx // the pool's life, not a call's: ends when closing begins
 	cancel context.CancelFunc

@@ -33,7 +33,7 @@ type attempt struct {
 // after a failed one: one caller at a time finds out whether an outage is over.
 func (p *Pool) join(ctx context.Context, wait bool) (*attempt, error) {
 	for {
-		raise(&p.askedAt, int64(p.now()))
+		raise(&p.askedAt, max(int64(p.now()), 1))
 		p.mu.Lock()
 		running, last := p.attempt, p.lastErr
 		a, pause, err := p.joinOrBeginLocked(ctx)
@@ -172,7 +172,7 @@ func (p *Pool) renew(ctx context.Context, c *channel) error {
 		return p.renewUnconnected(ctx)
 	case c != nil && c.askSupervised():
 		return p.renewSupervised(ctx, c)
-	case c != nil && (c.health.Load() != failed || !p.mayReplace(c)):
+	case c != nil && (c.health.Load() != failed || !p.mayReplace(c.conn.GetState())):
 		return p.renewTested(ctx, c)
 	}
 	err := p.dialBeside(ctx, c)
@@ -202,11 +202,22 @@ func (p *Pool) renewTested(ctx context.Context, c *channel) error {
 	if p.postponeDial(c) {
 		return err
 	}
-	if !p.mayReplace(c) {
+	if !p.mayReplace(c.conn.GetState()) {
 		p.postponeTry(pause.Refused(p.now() - c.born))
 		return err
 	}
 	return p.dialBeside(ctx, c)
+}
+
+// mayReplace reports whether another channel may be dialled in the place of one that has
+// failed its test in the given state. For RPCs made on the pool none is while it has no
+// connection: the pool would dial more than they do by themselves. A Get may have another.
+func (p *Pool) mayReplace(state connectivity.State) bool {
+	if p.channels == nil || p.counts.waiting.Load() > 0 || state == connectivity.Ready {
+		return true
+	}
+	asked := time.Duration(p.askedAt.Load())
+	return asked > 0 && p.now()-asked < ownRecovery
 }
 
 // test asks the factory whether c is alive.

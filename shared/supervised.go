@@ -180,11 +180,7 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	if c.health.Load() != failed {
 		c.recovery = recovery{}
 	}
-	c.regained.Store(false)
-	err := p.testAgain(ctx, c)
-	for err != nil && ctx.Err() == nil && c.regained.Swap(false) { // c has a connection that the test was not on
-		err = p.testAgain(ctx, c)
-	}
+	state, err := p.testConnected(ctx, c)
 	if err == nil {
 		c.recovery = recovery{}
 		return nil
@@ -192,11 +188,11 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	c.health.Store(failed)
 	now := p.now()
 	c.recovery.begin(now)
-	if c.leftToItself(now) || !p.mayReplace(c) {
+	if c.leftToItself(now, state) || !p.mayReplace(state) {
 		p.postponeTry(pause.Refused(now - c.recovery.since))
 		return err
 	}
-	if c.getsThrough(ctx) && p.testRegained(ctx, c) {
+	if state != connectivity.Ready && c.getsThrough(ctx) && p.testRegained(ctx, c) {
 		return nil
 	}
 	if now = p.now(); c.recovery.queues(now, c.handshakeIsLate()) {
@@ -214,6 +210,21 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 		return nil
 	}
 	return err
+}
+
+// testConnected tests c, and again if it has had a new connection since the test began. The
+// state is what c was in after the last test and before it was asked for its connections: so
+// one that is READY has failed its test on a connection that it still has.
+func (p *Pool) testConnected(ctx context.Context, c *channel) (state connectivity.State, err error) {
+	c.regained.Store(false)
+	for tests := 1; ; tests++ {
+		start := p.now()
+		err = p.testAgain(ctx, c)
+		state = c.conn.GetState()
+		if err == nil || ctx.Err() != nil || tests == mostTests || !c.regained.Swap(false) && !c.connectedSince(start) {
+			return state, err
+		}
+	}
 }
 
 // testRegained tests c once more if it has a new connection, and reports whether it is well.
@@ -262,18 +273,18 @@ func (c *channel) otherConnection(start time.Duration) bool {
 func (c *channel) connectedSince(at time.Duration) bool {
 	since := c.pool.epoch.Add(at)
 	return slices.ContainsFunc(c.watcher.Snapshot().Subchannels, func(s scale.Subchannel) bool {
-		return slices.ContainsFunc(s.Connections, func(one scale.Connection) bool { return one.Since.After(since) })
+		return slices.ContainsFunc(s.Connections, func(one scale.Connection) bool { return !one.Since.Before(since) })
 	})
 }
 
-// leftToItself reports whether c, which has just failed its test, will recover by itself
+// leftToItself reports whether c, which has just failed its test in the given state, will recover by itself
 // if anything can: it has no connection, or one that it is about to find dead. One for which
 // a server has begun a handshake keeps its place in the server's queue.
-func (c *channel) leftToItself(now time.Duration) bool {
+func (c *channel) leftToItself(now time.Duration, state connectivity.State) bool {
 	if now >= c.recovery.until && !c.recovery.queues(now, c.handshakeIsLate()) {
 		return false
 	}
-	switch c.conn.GetState() {
+	switch state {
 	case connectivity.Idle, connectivity.Connecting, connectivity.TransientFailure:
 		return true
 	case connectivity.Ready:
@@ -287,9 +298,6 @@ func (c *channel) leftToItself(now time.Duration) bool {
 // and reports whether it reaches a server: two handshakes would be more than one client's
 // share of a server that has just come back.
 func (c *channel) getsThrough(ctx context.Context) bool {
-	if c.conn.GetState() == connectivity.Ready {
-		return false // it lives, and fails its test
-	}
 	c.inspector.RetryNow()
 	timer := time.NewTimer(mostOwnDial)
 	defer timer.Stop()

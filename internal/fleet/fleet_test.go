@@ -17,38 +17,20 @@ func smallStorm(t *testing.T, k kind, n int, outage time.Duration, m mode) *meas
 }
 
 // The promises are those of 5,000 clients and 500 connections a second; "make fleet" shows
-// those.
+// those. A pool dials nothing that its channel does not dial.
 func TestEveryClientComesBackAfterAnOutageAndNothingIsWasted(t *testing.T) {
-	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
-		m := smallStorm(t, ours, n, outage, refuses)
-		m.allBack(t, outage)
-		m.dialsAreBounded(t, outage)
-		if last, most := m.quantile(1), ownTime*11/10; last > most {
-			t.Errorf("seed %d, outage %v: the last client was back after %v, want %v at most", *seedFlag, outage, last, most)
+	for _, k := range []kind{ours, pooled} {
+		for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
+			m := smallStorm(t, k, n, outage, refuses)
+			m.allBack(t, outage)
+			m.dialsAreBounded(t, outage)
+			if last, most := m.quantile(1), ownTime*11/10; last > most {
+				t.Errorf("seed %d, %s, outage %v: the last client was back after %v, want %v at most", *seedFlag, k.name, outage, last, most)
+			}
+			if m.wasted() > 0 {
+				t.Errorf("seed %d, %s, outage %v: the server worked on %d connections for nothing, want none", *seedFlag, k.name, outage, m.wasted())
+			}
 		}
-		if m.wasted() > 0 {
-			t.Errorf("seed %d, outage %v: the server worked on %d connections for nothing, want none", *seedFlag, outage, m.wasted())
-		}
-	}
-}
-
-// A pool dials no other channel while its own keeps its place in the server's queue, but for
-// those that were on their way when the server came back. Those are few, and the outages are
-// counted together: a tenth of one small fleet would be one or two.
-func TestEveryPoolComesBackAfterAnOutageAndLittleIsWasted(t *testing.T) {
-	pools, wasted := 0, 0
-	for outage, n := range map[time.Duration]int{0: smallFleet, time.Second: smallFleet, 30 * time.Second: smallFleet / 2} {
-		m := smallStorm(t, pooled, n, outage, refuses)
-		m.allBack(t, outage)
-		m.dialsAreBounded(t, outage)
-		if last, most := m.quantile(1), ownTime*11/10; last > most {
-			t.Errorf("seed %d, outage %v: the last pool was back after %v, want %v at most", *seedFlag, outage, last, most)
-		}
-		pools += n
-		wasted += m.wasted()
-	}
-	if most := pools / 10; wasted > most {
-		t.Errorf("seed %d: the servers worked on %d connections for nothing, want %d at most", *seedFlag, wasted, most)
 	}
 }
 
