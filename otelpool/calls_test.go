@@ -4,15 +4,22 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/otelpool"
+	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 const (
@@ -149,5 +156,146 @@ func TestAllWhoCountTheCallsOfAnOutageAgree(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// gRPC lets no call of a closed channel begin, so otelgrpc does not see one. The pool does.
+func TestCallsOnAClosedPoolAreCounted(t *testing.T) {
+	for name, connected := range map[string]bool{"that was connected": true, "that was never used": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+				pool, plain := newWatchedPool(t, server), newWatchedChannel(t, server)
+				before := outcomes{}
+				for _, w := range []*watched{pool, plain} {
+					if connected {
+						w.note(unaryCall(t.Context(), w))
+						before = outcomes{"OK": 1}
+					}
+					w.shutDown(t)
+					for range 10 {
+						w.note(unaryCall(t.Context(), w))
+						w.note(streamingCall(t.Context(), w))
+					}
+				}
+				synctest.Wait()
+				if diff := cmp.Diff(plain.seen, pool.seen); diff != "" || pool.seen["CANCELLED"] != 20 {
+					t.Errorf("callers of the plain channel have seen (-), of the pool (+):\n%s", diff)
+				}
+				for where, got := range map[string]outcomes{"grpcpool.call.count": pool.measured(t, "grpcpool.call.count"), "Stats": pool.counted()} {
+					if diff := cmp.Diff(pool.seen, got); diff != "" {
+						t.Errorf("want what the callers have seen (-), got in %s (+):\n%s", where, diff)
+					}
+				}
+				for who, w := range map[string]*watched{"the pool": pool, "the plain channel": plain} {
+					for where, got := range map[string]outcomes{"spans": w.traced(), "rpc.client.call.duration": w.measured(t, "rpc.client.call.duration")} {
+						if diff := cmp.Diff(before, got); diff != "" {
+							t.Errorf("%s: want only what was before Close (-), got in %s (+):\n%s", who, where, diff)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestCallsAreAllCountedWhenCloseReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithEmptyCall(takeAMoment))
+		pool := newWatchedPool(t, server)
+		var running sync.WaitGroup
+		for range callers {
+			running.Go(func() { pool.note(unaryCall(t.Context(), pool)) })
+			running.Go(func() { pool.note(streamingCall(t.Context(), pool)) })
+		}
+		synctest.Wait()
+		pool.shutDown(t) // waits for them
+		got := pool.measured(t, "grpcpool.call.count")
+		running.Wait()
+		if diff := cmp.Diff(pool.seen, got); diff != "" || pool.seen["OK"] != 2*callers {
+			t.Errorf("want what the callers have seen (-), got (+):\n%s", diff)
+		}
+	})
+}
+
+// The names are those that otelgrpc has for the same codes, as far as gRPC has them.
+func TestCallsAreCountedByTheNameOfTheirCode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next := codes.OK
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithEmptyCall(func(context.Context) error {
+			return status.Error(next, "as the test wants it")
+		}))
+		pool := newWatchedPool(t, server)
+		for ; next <= codes.Unauthenticated; next++ {
+			if got := status.Code(unaryCall(t.Context(), pool)); got != next {
+				t.Errorf("the call ended with %v, want %v", got, next)
+			}
+		}
+		got := pool.measured(t, "grpcpool.call.count")
+		if diff := cmp.Diff(pool.measured(t, "rpc.client.call.duration"), got); diff != "" || len(got) != 17 {
+			t.Errorf("otelgrpc has (-), the pool has (+):\n%s", diff)
+		}
+		for _, next = range []codes.Code{17, 99, 1 << 31} {
+			_ = unaryCall(t.Context(), pool) // its error is as the server has it
+		}
+		if got := pool.measured(t, "grpcpool.call.count"); len(got) != 17 || got["UNKNOWN"] != 1+3 {
+			t.Errorf("calls whose codes gRPC does not know made series of their own, or are not UNKNOWN: %v", got)
+		}
+		pool.shutDown(t)
+	})
+}
+
+// observedMeters tells when a pool is no longer observed.
+type observedMeters struct {
+	metric.MeterProvider
+
+	unregistered chan<- struct{}
+}
+
+type observedMeter struct {
+	metric.Meter
+
+	unregistered chan<- struct{}
+}
+
+type observation struct {
+	metric.Registration
+
+	unregistered chan<- struct{}
+}
+
+func (p observedMeters) Meter(name string, opts ...metric.MeterOption) metric.Meter {
+	return observedMeter{p.MeterProvider.Meter(name, opts...), p.unregistered}
+}
+
+func (m observedMeter) RegisterCallback(f metric.Callback, instruments ...metric.Observable) (metric.Registration, error) {
+	r, err := m.Meter.RegisterCallback(f, instruments...)
+	return observation{r, m.unregistered}, err
+}
+
+func (o observation) Unregister() error {
+	defer close(o.unregistered)
+	return o.Registration.Unregister()
+}
+
+// A program may make and close pools as long as it runs.
+func TestAMeterDoesNotKeepAPoolThatIsClosed(t *testing.T) {
+	m, unregistered := newMeters(), make(chan struct{})
+	p := shared.New(&scripted{}, 0, otelpool.WithMetrics(otelpool.WithMeterProvider(observedMeters{m, unregistered})))
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for late := time.After(10 * time.Second); ; {
+		runtime.GC()
+		select {
+		case <-unregistered:
+			m.figures(t) // still works
+			return
+		case <-again.C:
+		case <-late:
+			t.Fatal("the pool is observed for ever")
+		}
 	}
 }
