@@ -157,7 +157,7 @@ func withoutSpaces(s string) string { return strings.Join(strings.Fields(s), "")
 func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 	wantText(t, ask(handler(busy("orders:8443")), "").Body.String(),
 		"1 pool · grpcpool", "ready", "Leases out 12 345", "Callers waiting 7 + 84 for a stream", "Connections 6 of 20", "Streams 348 of 400",
-		"1 234 761 calls made on the pool · 1 234 567 OK · 1 NotFound · 5 ResourceExhausted · 188 Unavailable",
+		"1 234 761 calls on the pool ended · 1 234 567 OK · 1 NotFound · 5 ResourceExhausted · 188 Unavailable",
 		"9 dials ( 2 failed ) · 1 234 tests ( 3 failed ) · 1 channel replaced · 4 closed when idle · 2 leases leaked",
 		"READY · 3 of 10 connections, 1 dialling · 42 calls waiting for a stream", "retired, closes when its last lease is returned",
 		"6 opened · 1 dial failed · 1 lost · 1 ejected · 1 replaced · 1 closed as unused · 4 711 calls waited for a stream · 3 got no stream · 2 of 512 probes failed",
@@ -191,16 +191,18 @@ func TestCallsThatFailStandOut(t *testing.T) {
 
 func TestAnEmptyPageSaysSo(t *testing.T) {
 	for want, pools := range map[string][]poolz.Pool{
-		"There are no pools.":      {},
-		"unnamed pool idle":        {fakePool{stats: shared.Stats{State: shared.StateIdle}}},
-		"0 calls made on the pool": {fakePool{}},
-		"1 call made on the pool":  {fakePool{stats: shared.Stats{Calls: map[codes.Code]uint64{codes.OK: 1}}}},
-		"Nothing has happened":     {fakePool{}},
-		"leak detection is off":    {fakePool{}},
-		"None. Calls made on":      {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
-		"Idle timeout never":       {fakePool{}},
-		"2 pools · grpcpool":       {fakePool{}, fakePool{}},
-		"Leaks reported after off": {fakePool{}},
+		"There are no pools.":        {},
+		"unnamed pool idle":          {fakePool{stats: shared.Stats{State: shared.StateIdle}}},
+		"0 calls on the pool ended":  {fakePool{}},
+		"1 call on the pool ended":   {fakePool{stats: shared.Stats{Calls: map[codes.Code]uint64{codes.OK: 1}}}},
+		"Nothing has happened":       {fakePool{}},
+		"leak detection is off":      {fakePool{}},
+		"None. Calls made on":        {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
+		"Idle timeout never":         {fakePool{}},
+		"2 pools · grpcpool":         {fakePool{}, fakePool{}},
+		"Leaks reported after off":   {fakePool{}},
+		"Wait for ready no Lazy no":  {fakePool{}},
+		"Wait for ready no Lazy yes": {fakePool{stats: shared.Stats{Settings: shared.Settings{Lazy: true}}}},
 	} {
 		wantText(t, ask(handler(pools...), "").Body.String(), want)
 	}

@@ -177,6 +177,7 @@ type settingsView struct {
 	DrainTimeout seconds `json:"drainTimeoutSeconds"`
 	LeakAfter    seconds `json:"leakAfterSeconds"` // 0: leak detection is off
 	WaitForReady bool    `json:"waitForReady"`
+	Lazy         bool    `json:"lazy"` // Get lends channels that are not connected
 }
 
 func newView(pools []Pool, now time.Time) *view {
@@ -348,5 +349,6 @@ func newSettingsView(s shared.Settings) settingsView {
 		DrainTimeout: seconds(s.DrainTimeout),
 		LeakAfter:    seconds(s.LeakAfter),
 		WaitForReady: s.WaitForReady,
+		Lazy:         s.Lazy,
 	}
 }

@@ -104,7 +104,7 @@ func prometheusName(name string) string {
 	switch {
 	case strings.HasSuffix(base, "_time"), strings.HasSuffix(base, "_expiry"):
 		base += "_seconds"
-	case strings.HasSuffix(base, "_closed"), strings.HasSuffix(base, "_timeouts"), strings.HasSuffix(base, "_test"), strings.HasSuffix(base, "_failed"), strings.HasSuffix(base, "_leaked"):
+	case strings.HasSuffix(base, "_closed"), strings.HasSuffix(base, "_timeouts"), strings.HasSuffix(base, "_test"), strings.HasSuffix(base, "_failed"), strings.HasSuffix(base, "_leaked"), strings.HasSuffix(base, "_call_count"):
 		base += "_total"
 	}
 	if kind != "" {
