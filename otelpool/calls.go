@@ -34,8 +34,8 @@ var codeNames = [...]string{
 }
 
 // codeName is the value of StatusCodeKey for a code. A server may send any number as its
-// status; all that gRPC does not know share one name, so that no server can make series
-// without end.
+// status: those that gRPC does not know share one name, so that no server can make series
+// without end. (Stats has them as Unknown, too.)
 func codeName(code codes.Code) string {
 	if int(code) < len(codeNames) {
 		return codeNames[code]

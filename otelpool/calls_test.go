@@ -14,9 +14,11 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 	"github.com/davidwartell/go-grpcpool/otelpool"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -278,24 +280,37 @@ func (o observation) Unregister() error {
 	return o.Registration.Unregister()
 }
 
-// A program may make and close pools as long as it runs.
-func TestAMeterDoesNotKeepAPoolThatIsClosed(t *testing.T) {
+// A program may make and close pools as long as it runs. What they counted stays.
+func TestAMeterKeepsTheCountsOfAClosedPoolAndNotThePool(t *testing.T) {
 	m, unregistered := newMeters(), make(chan struct{})
-	p := shared.New(&scripted{}, 0, otelpool.WithMetrics(otelpool.WithMeterProvider(observedMeters{m, unregistered})))
-	if err := p.Close(); err != nil {
-		t.Error(err)
+	callAndClose := func() {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+		factory, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(server.DialOptions()...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := shared.New(factory, 0, otelpool.WithMetrics(otelpool.WithMeterProvider(observedMeters{m, unregistered})))
+		for range 3 {
+			if err := unaryCall(t.Context(), p); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 	}
+	callAndClose()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for late := time.After(10 * time.Second); ; {
 		runtime.GC()
 		select {
 		case <-unregistered:
-			m.figures(t) // still works
+			wantFigures(t, m.figures(t), map[string]int64{"grpcpool.call.count{OK}": 3})
 			return
 		case <-again.C:
 		case <-late:
-			t.Fatal("the pool is observed for ever")
+			t.Fatal("the meter still has the pool")
 		}
 	}
 }
