@@ -174,7 +174,7 @@ func TestTheDashboardNamesOnlyWhatIsThere(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"grpcpool_connection_count", "grpcpool_connection_max", "grpcpool_connection_pending_requests", "grpcpool_connection_create_time_seconds_bucket",
+		"grpcpool_call_count_total", "grpcpool_connection_count", "grpcpool_connection_max", "grpcpool_connection_pending_requests", "grpcpool_connection_create_time_seconds_bucket",
 		"grpcpool_connection_wait_time_seconds_bucket", "grpcpool_connection_use_time_seconds_bucket", "grpcpool_connection_timeouts_total",
 		"grpcpool_connection_closed_total", "grpcpool_connection_test_total", "grpcpool_stream_active", "grpcpool_stream_limit",
 		"grpcpool_lease_count", "grpcpool_certificate_expiry_seconds",
