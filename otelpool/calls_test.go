@@ -220,6 +220,37 @@ func TestCallsAreAllCountedWhenCloseReturns(t *testing.T) {
 	})
 }
 
+// A call that the pool has to fail is a call, too: over a factory that makes connected
+// channels only, or if the arguments of New were mistakes.
+func TestCallsThatGetNoChannelAreCounted(t *testing.T) {
+	for name, test := range map[string]struct {
+		factory grpcpool.ConnectionFactory
+		want    string
+	}{
+		"no connection": {&hanging{}, "DEADLINE_EXCEEDED"},
+		"no factory":    {nil, "FAILED_PRECONDITION"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, telemetry := newWatched()
+				w.pool = shared.New(test.factory, 0, otelpool.WithMetrics(telemetry...))
+				for _, call := range []callFunc{unaryCall, streamingCall} {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					w.note(call(ctx, w.pool))
+					cancel()
+				}
+				if err := w.pool.Close(); err != nil {
+					t.Error(err)
+				}
+				w.note(unaryCall(t.Context(), w.pool))
+				if diff := cmp.Diff(w.seen, w.measured(t, "grpcpool.call.count")); diff != "" || w.seen[test.want] < 2 {
+					t.Errorf("want what the callers have seen (-), got (+):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
 // The names are those that otelgrpc has for the same codes, as far as gRPC has them.
 func TestCallsAreCountedByTheNameOfTheirCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,6 +27,7 @@ type outcomes map[string]int64
 // codeNames are OpenTelemetry's names of the codes that calls end with in these tests.
 var codeNames = map[codes.Code]string{
 	codes.OK: "OK", codes.Canceled: "CANCELLED", codes.Unavailable: "UNAVAILABLE", codes.DeadlineExceeded: "DEADLINE_EXCEEDED",
+	codes.FailedPrecondition: "FAILED_PRECONDITION",
 }
 
 // watched is a client whose calls are counted by all who can: by their callers, by otelgrpc
