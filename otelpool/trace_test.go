@@ -55,33 +55,35 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 	}
 }
 
-// It waits in gRPC, in its own span, and a plain channel has no other.
+// It waits in gRPC, in its own span, as on a plain channel.
 func TestTheSpanOfACallOnThePoolIncludesItsWaitForAConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const away = 3 * time.Second
-		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
-		pool, plain := newWatchedPool(t, server), newWatchedChannel(t, server)
-		server.Stop()
-		time.AfterFunc(away, server.Start)
-		for name, w := range map[string]*watched{"the pool": pool, "the plain channel": plain} {
-			ctx, span := w.spans.begin(t.Context())
-			if _, err := testpb.NewBenchmarkServiceClient(w).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true)); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			span.End()
-			sent := w.spans.only(t, callSpan)
-			wantChild(t, sent, span.SpanContext())
-			if took := sent.EndTime().Sub(sent.StartTime()); w == pool && took < away {
-				t.Errorf("the span of a call that waited %v has %v", away, took)
-			}
-			if all := w.spans.recorder.Ended(); len(all) != 2 {
-				t.Errorf("%s: the spans are %q, want the caller's and the call's", name, names(all))
-			}
-			if err := w.close(); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	for name, client := range map[string]func(*testing.T, *grpcpooltest.Server, ...grpc.DialOption) *watched{
+		"the pool": newWatchedPool, "a plain channel": newWatchedChannel,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const away = 3 * time.Second
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+				w := client(t, server)
+				server.Stop()
+				time.AfterFunc(away, server.Start)
+				ctx, span := w.spans.begin(t.Context())
+				if _, err := testpb.NewBenchmarkServiceClient(w).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true)); err != nil {
+					t.Error(err)
+				}
+				span.End()
+				sent := w.spans.only(t, callSpan)
+				wantChild(t, sent, span.SpanContext())
+				if took := sent.EndTime().Sub(sent.StartTime()); took < away {
+					t.Errorf("the span of a call that waited %v has %v", away, took)
+				}
+				if all := w.spans.recorder.Ended(); len(all) != 2 {
+					t.Errorf("the spans are %q, want the caller's and the call's", names(all))
+				}
+				w.shutDown(t)
+			})
+		})
+	}
 }
 
 // connectedOnly hides that a factory can make channels that are not connected.
