@@ -1,7 +1,8 @@
 // Package otelpool adds OpenTelemetry traces and metrics to a pool. [WithInstrumentation], an
 // option of the factory, traces and measures RPCs. [WithTracing], an option of the pool, shows
-// in a caller's trace that a call had to wait for a connection, and for what. [WithMetrics],
-// another option of the pool, measures its connections, waits, leases and tests.
+// in a caller's trace that Get had to wait for a connection, and for what. [WithMetrics],
+// another option of the pool, counts the calls made on it, and measures its connections,
+// waits, leases and tests.
 //
 //	tracing := []otelpool.Option{otelpool.WithTracerProvider(tp), otelpool.WithMeterProvider(mp)}
 //	factory, err := grpcpool.NewFactory(address, credentials.NewTLS(nil),
@@ -13,16 +14,20 @@
 //		otelpool.WithTracing(tracing...), otelpool.WithMetrics(tracing...))
 //	defer pool.Close()
 //
-// The trace of the first call then looks like this:
+// The trace of the first Get, and of a call on its lease, then looks like this:
 //
 //	the caller's span
-//	├── grpcpool.wait                    the call waited for a connection
+//	├── grpcpool.wait                    Get waited for a connection
 //	│   └── grpcpool.dial                one was opened and tested
 //	└── shop.Orders/Place                the call, on the client
 //	    └── shop.Orders/Place            the call, on the server
 //
-// A call that finds the connection ready has no grpcpool span, and Get costs it no more
-// than without WithTracing.
+// A Get that finds the connection ready has no grpcpool span, and costs no more than
+// without WithTracing. A call made on the pool itself has none either: it is a call on the
+// channel, and its span includes its wait for a connection.
+//
+// Every call made on the pool has its span and its measurement, also one that fails since
+// the server is not there. They are those of a plain channel.
 //
 // # On the server
 //
@@ -37,8 +42,7 @@
 //
 // # Pings
 //
-// While leases are out, a pool pings its server about once a second. So that pings do not
-// fill a trace store:
+// A pool pings its server to test its channel. So that pings do not fill a trace store:
 //
 //   - RPCs of grpc.health.v1, which is the default ping, are neither traced nor measured,
 //     unless [WithHealthChecks] is given.

@@ -20,7 +20,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// The first call through a pool waits for a connection, and its trace says so.
+// The first Get of a pool waits for a connection, and its trace says so.
 func Example() {
 	// A program has one TracerProvider with an exporter; this one keeps spans.
 	spans := tracetest.NewSpanRecorder()
@@ -37,9 +37,14 @@ func Example() {
 	pool := shared.New(factory, 5*time.Minute, shared.WithName("orders"), otelpool.WithTracing(tracing))
 
 	ctx, span := provider.Tracer("shop").Start(context.Background(), "order")
-	if _, err := testpb.NewBenchmarkServiceClient(pool).UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
+	conn, err := pool.Get(ctx)
+	if err != nil {
 		log.Fatal(err)
 	}
+	if _, err := testpb.NewBenchmarkServiceClient(conn.Connection()).UnaryCall(ctx, &testpb.SimpleRequest{}); err != nil {
+		log.Fatal(err)
+	}
+	conn.Return()
 	span.End()
 	if err := pool.Close(); err != nil {
 		log.Fatal(err)

@@ -102,7 +102,12 @@ func headersOf(t *testing.T, opts ...otelpool.Option) (trace.TraceID, metadata.M
 	})
 	ctx, span := client.begin(t.Context())
 	defer span.End()
-	call(ctx, t, pool)
+	conn, err := pool.Get(ctx) // which pings
+	if err != nil {
+		t.Fatal(err)
+	}
+	call(ctx, t, conn.Connection())
+	conn.Return()
 	if err := server.Stop(); err != nil { // orders the read of got after its write
 		t.Fatal(err)
 	}
@@ -209,7 +214,11 @@ func TestHealthChecksAreInATraceOnlyWhenAskedFor(t *testing.T) {
 			opts := append([]otelpool.Option{otelpool.WithTracerProvider(client.provider)}, tt.opts...)
 			pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...)}, otelpool.WithTracing(opts...))
 			ctx, span := client.begin(t.Context())
-			call(ctx, t, pool)
+			conn, err := pool.Get(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Return()
 			span.End()
 			pings := client.named(healthSpan)
 			if len(pings) != tt.want {

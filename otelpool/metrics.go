@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"math"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+	"weak"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -36,10 +39,12 @@ const (
 // others. Give pools to the same server different names; otherwise their metrics are
 // merged.
 //
+//	grpcpool.call.count                   {call}        calls made on the pool that have ended, by rpc.response.status_code;
+//	                                                    a stream has ended when its lease has
 //	grpcpool.connection.count             {connection}  open now; grpcpool.connection.state is "idle" (no stream),
 //	                                                    "used", or "connecting" (not open yet)
 //	grpcpool.connection.max               {connection}  the most that may be open
-//	grpcpool.connection.pending_requests  {request}     callers waiting for a connection, and calls waiting for a stream
+//	grpcpool.connection.pending_requests  {request}     callers waiting in Get, and calls waiting for a stream
 //	grpcpool.connection.create_time       s             time to dial a connection; its count is the number opened
 //	grpcpool.connection.failed            {attempt}     dials that failed
 //	grpcpool.connection.closed            {connection}  grpcpool.close.reason is "shrunk" (unused), "replaced",
@@ -48,13 +53,14 @@ const (
 //	                                                    leases), "retired" (failed its test), "failed" (was never
 //	                                                    lent), "shutdown" (the pool was closed)
 //	grpcpool.connection.test              {test}        tests of channels; grpcpool.test.result is "ok" or "failed"
-//	grpcpool.connection.wait_time         s             time that callers waited, if they had to, for a connection;
+//	grpcpool.connection.wait_time         s             time that callers waited in Get, if they had to;
 //	                                                    grpcpool.wait.result is "ok" (they got one), "failed" (there
 //	                                                    was none to be had), "timeout" (their deadline passed),
 //	                                                    "canceled" (they gave up), or "shutdown" (the pool was closed)
-//	grpcpool.connection.use_time          s             time from a lease to its return, calls made on the pool included
-//	grpcpool.connection.timeouts          {timeout}     callers whose deadline passed before they had a connection,
-//	                                                    and calls that ended before they had a stream
+//	grpcpool.connection.use_time          s             time from a lease to its return; of a call made on the pool, how
+//	                                                    long it took
+//	grpcpool.connection.timeouts          {timeout}     callers whose deadline passed in Get, and calls that ended while
+//	                                                    they waited for a stream
 //	grpcpool.stream.active                {stream}      streams on open connections
 //	grpcpool.stream.limit                 {stream}      the most that those may have, without servers that set no
 //	                                                    limit; absent if no open connection has a limit
@@ -65,36 +71,49 @@ const (
 //	                                                    first to expire)
 //
 // The counters are there from the start, as 0 for every value of their attributes, and so
-// are the gauges, but for grpcpool.stream.limit and grpcpool.certificate.expiry. A
-// histogram appears with the first time that it measures.
+// are the gauges, but for grpcpool.stream.limit and grpcpool.certificate.expiry. Of the
+// values of rpc.response.status_code, OK, DEADLINE_EXCEEDED and UNAVAILABLE are; the others
+// appear with the first call that ends so. A histogram appears with the first time that it
+// measures.
 //
-// [WithInstrumentation] measures the RPCs themselves. Of the options, WithMetrics uses only
-// [WithMeterProvider]. When the pool is closed its gauges end; its counters and histograms
-// are complete once Close has returned. With it, Get and Return take about twice as
-// long as without.
+// A call made on the pool waits for a connection in gRPC, as on any channel, and not in the
+// pool: such a call is neither a pending request nor one of the timeouts, and has no
+// wait_time. How it ends is in grpcpool.call.count. While it waits it has a lease and no
+// stream. Over a factory that is not a grpcpool.ChannelFactory, calls wait as Get does, and
+// count as callers in Get.
+//
+// [WithInstrumentation] measures the RPCs themselves, by method. Unless gRPC retries some,
+// it counts as many as the pool, but for calls that never begin: on a closed pool, or with a
+// context that has ended.
+//
+// Of the options, WithMetrics uses only [WithMeterProvider]. When the pool is closed its
+// gauges end; its counters and histograms are complete once Close has returned. With it,
+// Get and Return take about twice as long as without.
 func WithMetrics(opts ...Option) shared.Option {
 	provider := newConfig("WithMetrics", opts).meterProvider
 	return shared.WithHooks(func(p *shared.Pool) shared.Hooks {
 		m := newMetrics(provider.Meter(scopeName), p)
-		return shared.Hooks{Event: m.event, Waited: m.waited, Used: m.used}
+		return shared.Hooks{Event: func(e shared.Event) { m.event(p, e) }, Waited: m.waited, Used: m.used}
 	})
 }
 
-// metrics are the instruments of one pool.
+// metrics are the instruments of one pool. They do not refer to the pool, which the meter
+// would then keep for ever.
 type metrics struct {
-	pool *shared.Pool
 	set  attribute.Set // of the pool
 	with []metric.RecordOption
 
-	createTime, waitTime, useTime          metric.Float64Histogram
-	failed, closed, tests, timeouts, leaks metric.Int64Counter
+	createTime, waitTime, useTime                 metric.Float64Histogram
+	calls, failed, closed, tests, timeouts, leaks metric.Int64Counter
 
 	count, most, pending, streams, limits, leases metric.Int64ObservableUpDownCounter
 	expiry                                        metric.Float64ObservableGauge
-	registration                                  metric.Registration
 
-	mu       sync.Mutex // guards timedOut
-	timedOut uint64     // counted so far
+	ended atomic.Bool // the pool is closed: it has no gauges any more
+
+	mu       sync.Mutex            // guards what has been counted so far
+	timedOut uint64                // callers
+	called   map[codes.Code]uint64 // calls by code
 }
 
 // boundaries returns the buckets of the histograms, in seconds: OpenTelemetry's for
@@ -112,10 +131,11 @@ func newMetrics(meter metric.Meter, p *shared.Pool) *metrics {
 	if host := serverAddress(stats.Target); host != "" {
 		all = append(all, ServerAddressKey.String(host))
 	}
-	m := &metrics{pool: p, set: attribute.NewSet(all...)}
+	m := &metrics{set: attribute.NewSet(all...), called: make(map[codes.Code]uint64)}
 	m.with = []metric.RecordOption{metric.WithAttributeSet(m.set)}
 	m.makeSync(meter)
 	m.makeObservable(meter)
+	m.observeWhileInUse(meter, p)
 	m.begin()
 	return m
 }
@@ -132,12 +152,13 @@ func (m *metrics) makeSync(meter metric.Meter) {
 		return c
 	}
 	m.createTime = histogram("connection.create_time", "The time it took to create a new connection.")
-	m.waitTime = histogram("connection.wait_time", "The time that callers who had to wait for a connection waited, by result.")
+	m.waitTime = histogram("connection.wait_time", "The time that callers who had to wait for a connection in Get waited, by result.")
 	m.useTime = histogram("connection.use_time", "The time between borrowing a connection and returning it to the pool.")
+	m.calls = counter("call.count", "{call}", "The number of calls made on the pool that have ended, by gRPC status code.")
 	m.failed = counter("connection.failed", "{attempt}", "The number of attempts to create a connection that failed.")
 	m.closed = counter("connection.closed", "{connection}", "The number of connections closed, by reason.")
 	m.tests = counter("connection.test", "{test}", "The number of tests of the pool's channel, by result.")
-	m.timeouts = counter("connection.timeouts", "{timeout}", "The number of timeouts that have occurred waiting for a connection or a stream.")
+	m.timeouts = counter("connection.timeouts", "{timeout}", "The number of timeouts that have occurred waiting for a connection in Get, or for a stream.")
 	m.leaks = counter("lease.leaked", "{lease}", "The number of leases reported because they had not been returned in time.")
 }
 
@@ -145,6 +166,7 @@ func (m *metrics) makeSync(meter metric.Meter) {
 // rate, and a query that finds nothing could not tell whether nothing happened.
 func (m *metrics) begin() {
 	ctx, pool := context.Background(), metric.WithAttributeSet(m.set)
+	m.beginCalls(ctx)
 	for _, c := range []metric.Int64Counter{m.failed, m.timeouts, m.leaks} {
 		c.Add(ctx, 0, pool)
 	}
@@ -164,7 +186,7 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 	}
 	m.count = counter("connection.count", "{connection}", "The number of connections that are currently in the state described by the state attribute.")
 	m.most = counter("connection.max", "{connection}", "The maximum number of open connections allowed.")
-	m.pending = counter("connection.pending_requests", "{request}", "The number of callers waiting for a connection and of calls waiting for a stream.")
+	m.pending = counter("connection.pending_requests", "{request}", "The number of callers waiting for a connection in Get, and of calls waiting for a stream.")
 	m.streams = counter("stream.active", "{stream}", "The number of streams on open connections.")
 	m.limits = counter("stream.limit", "{stream}", "The number of streams that the server allows at once on open connections, if it has a limit.")
 	m.leases = counter("lease.count", "{lease}", "The number of leases that are out.")
@@ -172,9 +194,23 @@ func (m *metrics) makeObservable(meter metric.Meter) {
 		metric.WithDescription("The time until a certificate in use expires, by its owner."))
 	handle(err)
 	m.expiry = expiry
-	registration, err := meter.RegisterCallback(m.observe, m.count, m.most, m.pending, m.streams, m.limits, m.leases, m.expiry)
+}
+
+// observeWhileInUse has the meter look at the pool as long as the program has it, and not
+// only until it is closed: calls may be made on a closed pool, and they fail.
+func (m *metrics) observeWhileInUse(meter metric.Meter, p *shared.Pool) {
+	pool := weak.Make(p)
+	look := func(ctx context.Context, o metric.Observer) error {
+		if p := pool.Value(); p != nil {
+			m.observe(ctx, p.Stats(), o)
+		}
+		return nil
+	}
+	registration, err := meter.RegisterCallback(look, m.count, m.most, m.pending, m.streams, m.limits, m.leases, m.expiry)
 	handle(err)
-	m.registration = registration
+	if registration != nil {
+		runtime.AddCleanup(p, func(r metric.Registration) { handle(r.Unregister()) }, registration)
+	}
 }
 
 // handle reports an error to OpenTelemetry's error handler, as there is no caller to return
@@ -224,8 +260,8 @@ var reasons = map[shared.EventKind]string{
 	shared.EventOpenFailed:     "failed",
 }
 
-// event counts an event.
-func (m *metrics) event(e shared.Event) {
+// event counts an event of the pool.
+func (m *metrics) event(p *shared.Pool, e shared.Event) {
 	ctx := context.Background()
 	switch e.Kind {
 	case shared.EventDialled:
@@ -243,19 +279,18 @@ func (m *metrics) event(e shared.Event) {
 	case shared.EventClosedIdle, shared.EventClosedRetired, shared.EventClosedShutdown, shared.EventOpenFailed:
 		m.add(ctx, m.closed, e.Connections, CloseReasonKey.String(reasons[e.Kind]))
 	case shared.EventShutdown:
-		m.countTimeouts(ctx, m.pool.Stats())
-		if m.registration != nil {
-			handle(m.registration.Unregister())
-		}
+		m.ended.Store(true)
+		m.catchUp(ctx, p.Stats())
 	default: // not counted
 	}
 }
 
-// countTimeouts counts the timeouts in stats that were not counted before. It does not use
-// events, because in a flood there is not one for each timeout.
-func (m *metrics) countTimeouts(ctx context.Context, stats shared.Stats) {
+// catchUp counts what the pool itself counts, and events do not: calls, and timeouts, as in
+// a flood there is not one event for each.
+func (m *metrics) catchUp(ctx context.Context, stats shared.Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.countCallsLocked(ctx, stats.Calls)
 	if all := stats.TimedOut + stats.Starved; all > m.timedOut {
 		m.add(ctx, m.timeouts, int(all-m.timedOut)) //nolint:gosec // far below 2^63
 		m.timedOut = all
@@ -279,9 +314,11 @@ func (m *metrics) used(took time.Duration) {
 }
 
 // observe is called when metrics are collected.
-func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
-	stats := m.pool.Stats()
-	m.countTimeouts(ctx, stats)
+func (m *metrics) observe(ctx context.Context, stats shared.Stats, o metric.Observer) {
+	m.catchUp(ctx, stats)
+	if m.ended.Load() {
+		return
+	}
 	var now current
 	now.add(stats.Current)
 	for _, c := range stats.Retired {
@@ -303,7 +340,6 @@ func (m *metrics) observe(ctx context.Context, o metric.Observer) error {
 			o.ObserveFloat64(m.expiry, math.Floor(time.Until(end).Seconds()), pool, metric.WithAttributes(CertificateKey.String(owner)))
 		}
 	}
-	return nil
 }
 
 // current sums up the state of channels.

@@ -87,7 +87,7 @@ func kind(t *testing.T, set attribute.Set) string {
 	for _, a := range set.ToSlice() {
 		switch a.Key {
 		case otelpool.PoolNameKey, otelpool.ServerAddressKey:
-		case otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey, otelpool.WaitResultKey, otelpool.CertificateKey:
+		case otelpool.StatusCodeKey, otelpool.ConnectionStateKey, otelpool.CloseReasonKey, otelpool.TestResultKey, otelpool.WaitResultKey, otelpool.CertificateKey:
 			found += "{" + a.Value.AsString() + "}"
 		default:
 			t.Errorf("there is the attribute %s", a.Key)
@@ -193,6 +193,10 @@ func TestTheSumsAreWhatHappened(t *testing.T) {
 			"grpcpool.connection.use_time":          12,
 			"grpcpool.lease.leaked":                 1,
 			// These did not happen.
+			"grpcpool.call.count{OK}":                0,
+			"grpcpool.call.count{UNAVAILABLE}":       0,
+			"grpcpool.call.count{DEADLINE_EXCEEDED}": 0,
+
 			"grpcpool.connection.closed{shrunk}":   0,
 			"grpcpool.connection.closed{replaced}": 0,
 			"grpcpool.connection.closed{ejected}":  0,
@@ -251,12 +255,12 @@ func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 	m := newMeters()
 	server, ids := startServer(t, grpc.MaxConcurrentStreams(7))
 	p := newPool(t, ids, server.Addr(), nil, shared.WithLeakDetection(time.Hour), otelpool.WithMetrics(m.option()))
-	call(t.Context(), t, p)
 	l, err := p.Get(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Return()
+	call(t.Context(), t, p)
 
 	got := make(map[string]string)
 	for _, one := range m.collect(t) {
@@ -280,6 +284,7 @@ func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 		got[one.Name] = form
 	}
 	want := map[string]string{
+		"grpcpool.call.count":                  "{call} sum, monotonic: true",
 		"grpcpool.connection.count":            "{connection} sum, monotonic: false",
 		"grpcpool.connection.max":              "{connection} sum, monotonic: false",
 		"grpcpool.connection.pending_requests": "{request} sum, monotonic: false",
@@ -298,7 +303,7 @@ func TestMetricsHaveTheFormOfOpenTelemetry(t *testing.T) {
 	figures := m.figures(t)
 	wantFigures(t, figures, map[string]int64{
 		"grpcpool.connection.count{idle}": 1, "grpcpool.connection.count{used}": 0, "grpcpool.connection.count{connecting}": 0,
-		"grpcpool.connection.max": 10, "grpcpool.stream.limit": 7, "grpcpool.stream.active": 0, "grpcpool.lease.count": 1,
+		"grpcpool.call.count{OK}": 1, "grpcpool.connection.max": 10, "grpcpool.stream.limit": 7, "grpcpool.stream.active": 0, "grpcpool.lease.count": 1,
 	})
 	for _, owner := range []string{"client", "server"} {
 		if left := figures["grpcpool.certificate.expiry{"+owner+"}"]; left < 22*3600 || left > 25*3600 {
@@ -354,6 +359,10 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 	p := shared.New(&scripted{}, 0, shared.WithName("orders"), otelpool.WithMetrics(m.option()))
 	defer p.Close()
 	want := map[string]int64{
+		"grpcpool.call.count{OK}":                0,
+		"grpcpool.call.count{UNAVAILABLE}":       0,
+		"grpcpool.call.count{DEADLINE_EXCEEDED}": 0,
+
 		"grpcpool.connection.count{idle}":       0,
 		"grpcpool.connection.count{used}":       0,
 		"grpcpool.connection.count{connecting}": 0,

@@ -20,14 +20,20 @@ const PoolNameKey = attribute.Key("grpcpool.name")
 // WithTracing returns an option of a pool that makes a span, in the caller's trace, for
 // whatever the pool does for that caller:
 //
-//   - grpcpool.wait: Get, or an RPC made on the pool, waits for a connection. If it does
-//     not have to wait there is no such span.
+//   - grpcpool.wait: Get waits for a connection. If it does not have to wait there is no
+//     such span.
 //   - grpcpool.dial: a connection is opened and tested.
 //   - grpcpool.test: the existing connection is tested.
 //
 // A dial or test is the child of the wait that began it, and may outlive it if the caller
 // gives up. Another caller that waits for the same dial or test has only a grpcpool.wait
-// of its own. A span whose operation fails records the error. What the pool does in the
+// of its own.
+//
+// An RPC made on the pool makes no such span: it waits for a connection in gRPC, and that is
+// part of the span that [WithInstrumentation] makes for it. (Over a factory that is not a
+// grpcpool.ChannelFactory it waits as Get does.)
+//
+// A span whose operation fails records the error. What the pool does in the
 // background, or for a caller without a span, makes no span.
 //
 // Of the options it uses only [WithTracerProvider]. It replaces any other

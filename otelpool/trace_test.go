@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
 func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
@@ -24,8 +26,14 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 	pool := newPool(t, ids, server.Addr(), []grpcpool.FactoryOption{otelpool.WithInstrumentation(opts...)}, otelpool.WithTracing(opts...))
 
 	ctx, span := client.begin(t.Context())
-	call(ctx, t, pool)
-	call(ctx, t, pool) // need not wait
+	for range 2 { // the second need not wait
+		conn, err := pool.Get(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		call(ctx, t, conn.Connection())
+		conn.Return()
+	}
 	span.End()
 
 	wait, dial := client.only(t, "grpcpool.wait"), client.only(t, "grpcpool.dial")
@@ -45,6 +53,59 @@ func TestTheWaitAndTheDialAreSpansOfTheCallersTrace(t *testing.T) {
 			t.Errorf("%s has the status %v", own.Name(), got)
 		}
 	}
+}
+
+// It waits in gRPC, in its own span, as on a plain channel.
+func TestTheSpanOfACallOnThePoolIncludesItsWaitForAConnection(t *testing.T) {
+	for name, client := range map[string]func(*testing.T, *grpcpooltest.Server, ...grpc.DialOption) *watched{
+		"the pool": newWatchedPool, "a plain channel": newWatchedChannel,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const away = 3 * time.Second
+				server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+				w := client(t, server)
+				server.Stop()
+				time.AfterFunc(away, server.Start)
+				ctx, span := w.spans.begin(t.Context())
+				if _, err := testpb.NewBenchmarkServiceClient(w).UnaryCall(ctx, &testpb.SimpleRequest{}, grpc.WaitForReady(true)); err != nil {
+					t.Error(err)
+				}
+				span.End()
+				sent := w.spans.only(t, callSpan)
+				wantChild(t, sent, span.SpanContext())
+				if took := sent.EndTime().Sub(sent.StartTime()); took < away {
+					t.Errorf("the span of a call that waited %v has %v", away, took)
+				}
+				if all := w.spans.recorder.Ended(); len(all) != 2 {
+					t.Errorf("the spans are %q, want the caller's and the call's", names(all))
+				}
+				w.shutDown(t)
+			})
+		})
+	}
+}
+
+// connectedOnly hides that a factory can make channels that are not connected.
+type connectedOnly struct{ grpcpool.ConnectionFactory }
+
+func TestACallWaitsInASpanOfThePoolIfTheFactoryMakesConnectedChannelsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := newSide()
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+		factory, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(server.DialOptions()...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := shared.New(connectedOnly{factory}, time.Minute, otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
+		defer pool.Close()
+		ctx, span := client.begin(t.Context())
+		call(ctx, t, pool)
+		span.End()
+		wait := client.only(t, "grpcpool.wait")
+		wantChild(t, wait, span.SpanContext())
+		wantChild(t, client.only(t, "grpcpool.dial"), wait.SpanContext())
+	})
 }
 
 func TestTheTestBeforeLendingIsASpanOfTheCallersTrace(t *testing.T) {
@@ -101,6 +162,11 @@ func TestACallerWithoutASpanMakesNone(t *testing.T) {
 	client := newSide()
 	server, ids := startServer(t)
 	pool := newPool(t, ids, server.Addr(), nil, otelpool.WithTracing(otelpool.WithTracerProvider(client.provider)))
+	conn, err := pool.Get(t.Context()) // waits, and dials
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Return()
 	call(t.Context(), t, pool)
 	if got := client.recorder.Started(); len(got) != 0 {
 		t.Errorf("%d spans, want none", len(got))

@@ -15,6 +15,9 @@
 // elsewhere. It updates itself every second, or every five seconds in a browser without
 // scripts, and fits on a phone. For programs, ?format=json has the same data.
 //
+// The calls made on the pool itself are counted by their status code. What a program calls on
+// a lease of Get is not among them.
+//
 // # Who may see the page
 //
 // The page shows names of servers, certificates and functions of the program. So by

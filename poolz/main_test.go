@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool/identity"
@@ -48,6 +49,7 @@ func busy(text string) fakePool {
 		Opened: 6, Failed: 1, Lost: 1, Shrunk: 1, Ejected: 1, Replaced: 1, Probes: 512, ProbesFailed: 2, Waited: 4711, Starved: 3,
 		Connections: connections,
 	}
+	calls := map[codes.Code]uint64{codes.Unavailable: 188, codes.OK: 1_234_567, codes.NotFound: 1, codes.ResourceExhausted: 5}
 	kinds := []shared.EventKind{
 		shared.EventDialled, shared.EventOpened, shared.EventTested, shared.EventGrew, shared.EventLost, shared.EventStarved,
 		shared.EventWaitedTooLong, shared.EventFailing, shared.EventRecovered, shared.EventLeaked, shared.EventRetired, shared.EventClosedRetired,
@@ -62,7 +64,7 @@ func busy(text string) fakePool {
 		stats: shared.Stats{
 			Name: text, Target: text, State: shared.StateReady, Leases: 12345, Waiting: 7, Channels: 2, LastError: errors.New(text),
 			Current: scale.Channel{Subchannels: []scale.Subchannel{sub}}, Retired: []scale.Channel{{Subchannels: []scale.Subchannel{sub}}},
-			Events: events, Dials: 9, DialsFailed: 2, Tests: 1234, TestsFailed: 3, Replaced: 1, IdleClosed: 4, Leaked: 2,
+			Events: events, Calls: calls, Dials: 9, DialsFailed: 2, Tests: 1234, TestsFailed: 3, Replaced: 1, IdleClosed: 4, Leaked: 2,
 			Identity: identity.Info{
 				Generation: 3, Subject: text, Serial: text, NotAfter: now.Add(90*time.Minute + time.Second), Expiry: identity.ExpiryUrgent,
 				LoadedAt: now.Add(-10 * time.Minute), LastError: errors.New(text), Unreadable: text,

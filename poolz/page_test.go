@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/html"
+	"google.golang.org/grpc/codes"
 
 	"github.com/davidwartell/go-grpcpool/poolz"
 	"github.com/davidwartell/go-grpcpool/shared"
@@ -155,6 +157,7 @@ func withoutSpaces(s string) string { return strings.Join(strings.Fields(s), "")
 func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 	wantText(t, ask(handler(busy("orders:8443")), "").Body.String(),
 		"1 pool · grpcpool", "ready", "Leases out 12 345", "Callers waiting 7 + 84 for a stream", "Connections 6 of 20", "Streams 348 of 400",
+		"1 234 761 calls on the pool ended · 1 234 567 OK · 1 NotFound · 5 ResourceExhausted · 188 Unavailable",
 		"9 dials ( 2 failed ) · 1 234 tests ( 3 failed ) · 1 channel replaced · 4 closed when idle · 2 leases leaked",
 		"READY · 3 of 10 connections, 1 dialling · 42 calls waiting for a stream", "retired, closes when its last lease is returned",
 		"6 opened · 1 dial failed · 1 lost · 1 ejected · 1 replaced · 1 closed as unused · 4 711 calls waited for a stream · 3 got no stream · 2 of 512 probes failed",
@@ -165,16 +168,41 @@ func TestThePageShowsWhatIsToBeSeen(t *testing.T) {
 	)
 }
 
+// Calls that fail for the server or for the way to it stand out. Others may be the answer that
+// the program asked for.
+func TestCallsThatFailStandOut(t *testing.T) {
+	root, err := html.Parse(ask(handler(busy("x")), "").Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string) // the class by the text
+	walk(root, func(n *html.Node) {
+		for _, code := range []string{" OK", " NotFound", " ResourceExhausted", " Unavailable"} {
+			if n.Type == html.TextNode && strings.HasSuffix(n.Data, code) && n.Parent.Data == "span" {
+				got[code[1:]] = n.Parent.Attr[0].Val
+			}
+		}
+	})
+	want := map[string]string{"OK": "calmtext", "NotFound": "calmtext", "ResourceExhausted": "warntext", "Unavailable": "badtext"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+}
+
 func TestAnEmptyPageSaysSo(t *testing.T) {
 	for want, pools := range map[string][]poolz.Pool{
-		"There are no pools.":      {},
-		"unnamed pool idle":        {fakePool{stats: shared.Stats{State: shared.StateIdle}}},
-		"Nothing has happened":     {fakePool{}},
-		"leak detection is off":    {fakePool{}},
-		"None. Calls made on":      {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
-		"Idle timeout never":       {fakePool{}},
-		"2 pools · grpcpool":       {fakePool{}, fakePool{}},
-		"Leaks reported after off": {fakePool{}},
+		"There are no pools.":        {},
+		"unnamed pool idle":          {fakePool{stats: shared.Stats{State: shared.StateIdle}}},
+		"0 calls on the pool ended":  {fakePool{}},
+		"1 call on the pool ended":   {fakePool{stats: shared.Stats{Calls: map[codes.Code]uint64{codes.OK: 1}}}},
+		"Nothing has happened":       {fakePool{}},
+		"leak detection is off":      {fakePool{}},
+		"None. Calls made on":        {fakePool{stats: shared.Stats{Settings: shared.Settings{LeakAfter: 1}}}},
+		"Idle timeout never":         {fakePool{}},
+		"2 pools · grpcpool":         {fakePool{}, fakePool{}},
+		"Leaks reported after off":   {fakePool{}},
+		"Wait for ready no Lazy no":  {fakePool{}},
+		"Wait for ready no Lazy yes": {fakePool{stats: shared.Stats{Settings: shared.Settings{Lazy: true}}}},
 	} {
 		wantText(t, ask(handler(pools...), "").Body.String(), want)
 	}
@@ -186,6 +214,7 @@ type document struct {
 	Pools []struct {
 		Name, State, LastError                              string
 		Leases, Waiting, CallsWaiting, Connections, Streams int
+		Calls                                               map[string]uint64
 		LastClosed                                          struct{ Kind, Text string }
 		Subchannels                                         []struct {
 			Address, State string
@@ -243,6 +272,9 @@ func TestJSONHasTheSameData(t *testing.T) {
 	}
 	want(p.Name == "orders:8443" && p.State == "ready" && p.LastError == p.Name, "the pool", p)
 	want(p.Leases == 12345 && p.Waiting == 7 && p.CallsWaiting == 84 && p.Connections == 6 && p.Streams == 348, "the figures", p)
+	if diff := cmp.Diff(map[string]uint64{"OK": 1_234_567, "NotFound": 1, "ResourceExhausted": 5, "Unavailable": 188}, p.Calls); diff != "" {
+		t.Errorf("the calls: want (-), got (+):\n%s", diff)
+	}
 	want(p.LastClosed.Kind == "closed_retired", "the end of the last connection", p.LastClosed)
 	if len(p.Subchannels) != 2 || p.Subchannels[0].State != "READY" || p.Subchannels[0].Retired || !p.Subchannels[1].Retired {
 		t.Fatalf("the subchannels: %+v", p.Subchannels)

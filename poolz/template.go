@@ -18,6 +18,7 @@ var pageJS string
 const shownEvents = 10
 
 var pageTemplate = template.Must(template.New("poolz").Funcs(template.FuncMap{
+	"codeTone":   codeTone,
 	"expiryTone": expiryTone,
 	"css":        func() template.CSS { return template.CSS(pageCSS) }, //nolint:gosec // our own file
 	"js":         func() template.JS { return template.JS(pageJS) },    //nolint:gosec // our own file

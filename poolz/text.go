@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
@@ -98,6 +100,19 @@ func tone(k shared.EventKind) string {
 		return warn
 	case shared.EventOpened, shared.EventRecovered, shared.EventDialled, shared.EventTested, shared.EventGrew:
 		return good
+	default:
+		return calm
+	}
+}
+
+// codeTone returns the class of a status code. Those with which a server is at fault, or the
+// way to it, are bad. The others may be what the program asked for.
+func codeTone(c codes.Code) string {
+	switch c {
+	case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+		return bad
+	case codes.ResourceExhausted:
+		return warn
 	default:
 		return calm
 	}

@@ -2,8 +2,12 @@ package poolz
 
 import (
 	"cmp"
+	"encoding/json"
+	"maps"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/davidwartell/go-grpcpool/identity"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
@@ -31,13 +35,14 @@ type poolView struct {
 	Streams        int    `json:"streams"`
 	StreamLimit    uint64 `json:"streamLimit"` // sum over the connections that have a limit
 
-	Dials       uint64 `json:"dials"`
-	DialsFailed uint64 `json:"dialsFailed"`
-	Tests       uint64 `json:"tests"`
-	TestsFailed uint64 `json:"testsFailed"`
-	Replaced    uint64 `json:"replaced"`
-	IdleClosed  uint64 `json:"idleClosed"`
-	Leaked      uint64 `json:"leaked"`
+	Calls       callsView `json:"calls"` // by status code
+	Dials       uint64    `json:"dials"`
+	DialsFailed uint64    `json:"dialsFailed"`
+	Tests       uint64    `json:"tests"`
+	TestsFailed uint64    `json:"testsFailed"`
+	Replaced    uint64    `json:"replaced"`
+	IdleClosed  uint64    `json:"idleClosed"`
+	Leaked      uint64    `json:"leaked"`
 
 	Subchannels []subchannelView `json:"subchannels"`
 	LastClosed  *eventView       `json:"lastClosed,omitempty"` // the latest end of a connection, and why
@@ -45,6 +50,41 @@ type poolView struct {
 	Events      []eventView      `json:"events"`               // latest first
 	Identity    *identityView    `json:"identity"`             // null if the factory has no identity
 	Settings    settingsView     `json:"settings"`
+}
+
+// callsView are the calls made on the pool that have ended, OK first. Codes without a call are
+// left out.
+type callsView []outcomeView
+
+type outcomeView struct {
+	Code  codes.Code
+	Count uint64
+}
+
+// MarshalJSON writes an object with the names of the codes, as they are in gRPC's errors.
+func (v callsView) MarshalJSON() ([]byte, error) {
+	byName := make(map[string]uint64, len(v))
+	for _, o := range v {
+		byName[o.Code.String()] = o.Count
+	}
+	return json.Marshal(byName)
+}
+
+// Total returns the number of all calls.
+func (v callsView) Total() uint64 {
+	var n uint64
+	for _, o := range v {
+		n += o.Count
+	}
+	return n
+}
+
+func newCallsView(calls map[codes.Code]uint64) callsView {
+	v := make(callsView, 0, len(calls))
+	for _, code := range slices.Sorted(maps.Keys(calls)) {
+		v = append(v, outcomeView{code, calls[code]})
+	}
+	return v
 }
 
 // identityView is the client certificate that new connections use.
@@ -137,6 +177,7 @@ type settingsView struct {
 	DrainTimeout seconds `json:"drainTimeoutSeconds"`
 	LeakAfter    seconds `json:"leakAfterSeconds"` // 0: leak detection is off
 	WaitForReady bool    `json:"waitForReady"`
+	Lazy         bool    `json:"lazy"` // Get lends channels that are not connected
 }
 
 func newView(pools []Pool, now time.Time) *view {
@@ -152,6 +193,7 @@ func newPoolView(p Pool, now time.Time) poolView {
 	v := poolView{
 		Name: s.Name, Target: s.Target, State: s.State,
 		Leases: s.Leases, Waiting: s.Waiting,
+		Calls: newCallsView(s.Calls),
 		Dials: s.Dials, DialsFailed: s.DialsFailed, Tests: s.Tests, TestsFailed: s.TestsFailed,
 		Replaced: s.Replaced, IdleClosed: s.IdleClosed, Leaked: s.Leaked,
 		Settings:    newSettingsView(s.Settings),
@@ -307,5 +349,6 @@ func newSettingsView(s shared.Settings) settingsView {
 		DrainTimeout: seconds(s.DrainTimeout),
 		LeakAfter:    seconds(s.LeakAfter),
 		WaitForReady: s.WaitForReady,
+		Lazy:         s.Lazy,
 	}
 }

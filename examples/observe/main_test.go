@@ -32,9 +32,9 @@ func TestTheMetricsAndThePageShowThePool(t *testing.T) {
 	for path, words := range map[string][]string{
 		"/metrics": {
 			`grpcpool_connection_count{`, `grpcpool_name="orders"`, `grpcpool_connection_create_time_seconds_count{`,
-			`rpc_client_call_duration_seconds_count{`,
+			`rpc_client_call_duration_seconds_count{`, `grpcpool_call_count_total{`, `rpc_response_status_code="OK"`,
 		},
-		"/debug/poolz?format=json": {`"orders"`, `"READY"`},
+		"/debug/poolz?format=json": {`"orders"`, `"READY"`, `"calls"`, `"OK": `},
 	} {
 		if missing, text := waitFor(t, url+path, words); len(missing) > 0 {
 			t.Errorf("%s shows no %q:\n%s", path, missing, text)

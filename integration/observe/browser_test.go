@@ -237,6 +237,7 @@ func TestTheLivePageInARealBrowser(t *testing.T) {
 	wantPage(b, "Leases out 36")
 	b.do(chromedp.Click(chromedp.ID("pause")))
 	b.awaitText("Leases out 0")
+	wantPage(b, "36 calls on the pool ended · 36 OK")
 	b.wantNoTrouble()
 }
 

@@ -104,7 +104,7 @@ func prometheusName(name string) string {
 	switch {
 	case strings.HasSuffix(base, "_time"), strings.HasSuffix(base, "_expiry"):
 		base += "_seconds"
-	case strings.HasSuffix(base, "_closed"), strings.HasSuffix(base, "_timeouts"), strings.HasSuffix(base, "_test"), strings.HasSuffix(base, "_failed"), strings.HasSuffix(base, "_leaked"):
+	case strings.HasSuffix(base, "_closed"), strings.HasSuffix(base, "_timeouts"), strings.HasSuffix(base, "_test"), strings.HasSuffix(base, "_failed"), strings.HasSuffix(base, "_leaked"), strings.HasSuffix(base, "_call_count"):
 		base += "_total"
 	}
 	if kind != "" {
@@ -174,7 +174,7 @@ func TestTheDashboardNamesOnlyWhatIsThere(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"grpcpool_connection_count", "grpcpool_connection_max", "grpcpool_connection_pending_requests", "grpcpool_connection_create_time_seconds_bucket",
+		"grpcpool_call_count_total", "grpcpool_connection_count", "grpcpool_connection_max", "grpcpool_connection_pending_requests", "grpcpool_connection_create_time_seconds_bucket",
 		"grpcpool_connection_wait_time_seconds_bucket", "grpcpool_connection_use_time_seconds_bucket", "grpcpool_connection_timeouts_total",
 		"grpcpool_connection_closed_total", "grpcpool_connection_test_total", "grpcpool_stream_active", "grpcpool_stream_limit",
 		"grpcpool_lease_count", "grpcpool_certificate_expiry_seconds",

@@ -57,6 +57,10 @@ func (s *stage) end() (want map[string]int64) {
 	}
 	stats := s.pool.Stats()
 	return map[string]int64{
+		"grpcpool.call.count{OK}":                storyCalls,
+		"grpcpool.call.count{DEADLINE_EXCEEDED}": storyTimeouts,
+		"grpcpool.call.count{UNAVAILABLE}":       0,
+
 		"grpcpool.connection.create_time":      int64(s.Accepted()),
 		"grpcpool.connection.closed{lost}":     storyConnections,
 		"grpcpool.connection.closed{shutdown}": 1,
