@@ -36,12 +36,13 @@ var waiting = []grpc.CallOption{grpc.WaitForReady(true)}
 func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	c, opts, err := p.leaseForCall(ctx, opts)
 	if err != nil {
+		p.countCall(status.Code(err))
 		return err
 	}
 	outcome := codes.Unknown // if an interceptor panics
 	defer func() {
+		p.countCall(outcome) // before Close can return
 		c.release()
-		p.countCall(outcome)
 	}()
 	if len(p.hooks.used) > 0 {
 		defer p.noteUse(p.now())

@@ -29,12 +29,9 @@ func (p *Pool) newTrackedLease(c *channel) *trackedLease {
 	return l
 }
 
-func (l *trackedLease) Return() { l.end() }
-
-// end is Return. It returns false if the lease was returned before.
-func (l *trackedLease) end() bool {
+func (l *trackedLease) Return() {
 	if !l.returned.CompareAndSwap(false, true) {
-		return false
+		return
 	}
 	defer l.c.release() // also if a hook panics
 	p := l.c.pool
@@ -44,7 +41,6 @@ func (l *trackedLease) end() bool {
 	if len(p.hooks.used) > 0 {
 		p.noteUse(l.at)
 	}
-	return true
 }
 
 // borrow is what leak detection knows about one lease.

@@ -43,6 +43,7 @@ type stream struct {
 	// whether that was the caller's.
 	ended atomic.Bool
 
+	counted      atomic.Bool // as an RPC that has ended
 	stopOnCancel func() bool // undoes context.AfterFunc; nil if ctx cannot end
 
 	// outcome is the status with which gRPC has last ended a stream under this one.
@@ -106,12 +107,13 @@ func isGRPCStream(s grpc.ClientStream) bool {
 // onEnd ends s as gRPC has ended the stream under it.
 func (s *stream) onEnd() { s.end(codes.Code(s.outcome.Load())) }
 
-// end gives the lease back and counts the RPC, once.
+// end counts the RPC and gives the lease back, once.
 func (s *stream) end(outcome codes.Code) {
-	if !s.lease.end() {
+	if !s.counted.CompareAndSwap(false, true) {
 		return
 	}
-	s.lease.c.pool.countCall(outcome)
+	s.lease.c.pool.countCall(outcome) // before Close can return
+	s.lease.Return()
 	if s.stopOnCancel != nil {
 		s.stopOnCancel()
 	}
@@ -183,6 +185,7 @@ func (s *stream) aborted(err error) bool {
 func (p *Pool) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	c, opts, err := p.leaseForCall(ctx, opts)
 	if err != nil {
+		p.countCall(status.Code(err))
 		return nil, err
 	}
 	s := &stream{ctx: ctx, lease: trackedLease{lease: lease{c: c}}}
