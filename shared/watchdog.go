@@ -153,7 +153,10 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 		next = p.checkIdle(c, seen, now)
 	} else {
 		c.idle = idleness{seen: seen &^ resting, since: now}
-		if doubted || c.health.Load() == failed {
+		// Without a connection, calls notice the outage and its end by themselves, and a test
+		// would only be one more RPC in the program's metrics.
+		noticed := c.called.Load() && !p.mayReplace(c.conn.GetState())
+		if (doubted || c.health.Load() == failed) && !noticed {
 			if pause := p.renewInBackground(); pause > 0 {
 				next = pause // an attempt that runs wakes the watchdog at its end
 			}
