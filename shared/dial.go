@@ -29,7 +29,6 @@ func (p *Pool) connect(ctx context.Context) error {
 	}
 	end(err)
 	took := time.Since(start)
-	p.counts.dials.Add(1)
 	if err == nil {
 		c.connected.Store(true)
 		p.noteAnswer(took)
@@ -38,6 +37,7 @@ func (p *Pool) connect(ctx context.Context) error {
 		c.noteOpened(took)
 		return nil
 	}
+	p.counts.dials.Add(1)
 	p.counts.dialsFailed.Add(1)
 	p.noteFailedDial(start, err)
 	failing := Event{Kind: EventOpenFailed, Took: took, Text: err.Error()}
@@ -78,9 +78,10 @@ func (p *Pool) discard(c *channel) bool {
 	return closed
 }
 
-// noteOpened reports that c has been opened, once.
+// noteOpened counts and reports that c has been opened, once.
 func (c *channel) noteOpened(took time.Duration) {
 	if !c.opened.Swap(true) {
+		c.pool.counts.dials.Add(1)
 		c.pool.emit(Event{Kind: EventOpened, Channel: c.id, Took: took})
 	}
 }
@@ -95,8 +96,8 @@ func (p *Pool) dial(ctx context.Context) error {
 	conn, inspector, err := p.newConnection(ctx, l)
 	end(err)
 	took := time.Since(start)
-	p.counts.dials.Add(1)
 	if err != nil {
+		p.counts.dials.Add(1)
 		p.counts.dialsFailed.Add(1)
 		p.noteFailedDial(start, err)
 		failed := Event{Kind: EventOpenFailed, Channel: l.channel, Took: took, Text: err.Error()}
@@ -163,6 +164,7 @@ func (p *Pool) install(c *channel, took time.Duration) error {
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
+		p.counts.dials.Add(1)
 		_ = c.conn.Close() // it is not needed, and nobody is left to get the error
 		p.emit(Event{Kind: EventClosedShutdown, Channel: c.id, Connections: c.ledger.openConnections()})
 		return grpcpool.ErrClosed

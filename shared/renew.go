@@ -117,6 +117,9 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // ends the attempt with the pool
 
 	err := p.renew(ctx, c)
+	if c = p.current.Load(); err == nil && c != nil {
+		c.noteOpened(p.now() - c.born) // unless that has been done: RPCs have connected it meanwhile
+	}
 	if err != nil && p.ctx.Err() != nil {
 		err = grpcpool.ErrClosed
 	}

@@ -160,8 +160,7 @@ func (c *channel) noteConnected(kind EventKind) {
 	case EventDialled:
 		c.awaySince.Store(0)
 		if !c.connected.Swap(true) && c.health.CompareAndSwap(unconnected, unproven) && !c.pool.attempting() {
-			c.pool.counts.dials.Add(1) // RPCs have connected it
-			c.noteOpened(c.pool.now() - c.born)
+			c.noteOpened(c.pool.now() - c.born) // RPCs have connected it
 		}
 		if c.pool.away.Load() {
 			c.pool.noteBack(c)
