@@ -1,0 +1,14 @@
+package alike_test
+
+import (
+	"io"
+	"testing"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/grpclog"
+)
+
+func TestMain(m *testing.M) {
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) // may only be set before gRPC is used
+	goleak.VerifyTestMain(m)
+}

@@ -1,0 +1,110 @@
+package alike_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+)
+
+// state is what a call finds.
+type state struct {
+	name   string
+	before func(*world)  // brings the state about
+	during func(*world)  // a second after the call has begun; may be nil
+	hold   time.Duration // how long the server takes to answer
+
+	server  []grpcpooltest.Option
+	creds   func(*testing.T) credentials.TransportCredentials // of the client; nil: those that fit
+	limited bool                                              // the server's limit on streams is 0
+	unable  bool                                              // no call without an end of its own ever ends
+}
+
+func states() []state {
+	return []state{
+		{name: "never connected", before: func(*world) {}},
+		{name: "connecting", before: (*world).connecting},
+		{name: "ready", before: (*world).mustCall},
+		{name: "lost", before: (*world).lose},
+		{name: "lost under way", before: (*world).mustCall, during: func(w *world) { w.link.Reset() }, hold: 5 * time.Second},
+		{name: "refused at first", before: func(w *world) { w.server.Stop() }},
+		{name: "refused", before: (*world).refuse},
+		{name: "refused for a while", before: (*world).refuseForAWhile},
+		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }, unable: true},
+		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, unable: true},
+		{
+			name: "wrong certificate", before: (*world).fail, creds: stranger,
+			server: []grpcpooltest.Option{grpcpooltest.WithMutualTLS()},
+		},
+		{name: "limit 0", before: func(w *world) { w.begin(); time.Sleep(time.Second) }, limited: true, unable: true},
+		{name: "limit 0 for a while", before: func(w *world) {
+			w.begin()
+			time.AfterFunc(3*time.Second, func() { w.limits.SetLimit(10) })
+		}, limited: true},
+		{name: "replaced under way", before: (*world).mustCall, during: func(w *world) { w.server.GoAway() }, hold: 5 * time.Second},
+		{name: "closed", before: func(w *world) { w.mustCall(); _ = w.client.close() }},
+	}
+}
+
+// begin makes a call that does not count, and does not wait for its end.
+func (w *world) begin() {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		_, _ = w.call(ctx, false)
+	}()
+}
+
+// connecting has another call begin to connect on a slow network.
+func (w *world) connecting() {
+	w.link.Delay(100 * time.Millisecond)
+	w.begin()
+	time.Sleep(50 * time.Millisecond)
+}
+
+// lose ends the connection of a server that can be reached again.
+func (w *world) lose() {
+	w.mustCall()
+	w.server.Stop()
+	w.server.Start()
+}
+
+// fail makes a call that fails.
+func (w *world) fail() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if _, err := w.call(ctx, false); err == nil {
+		w.t.Fatal("a call that prepares the state succeeded")
+	}
+}
+
+// refuse stops the server, which other callers have noticed.
+func (w *world) refuse() {
+	w.mustCall()
+	w.server.Stop()
+	w.fail()
+}
+
+func (w *world) refuseForAWhile() {
+	w.refuse()
+	time.AfterFunc(3*time.Second, w.server.Start)
+}
+
+// stranger is a client that believes in another authority.
+func stranger(t *testing.T) credentials.TransportCredentials {
+	t.Helper()
+	certs, err := grpcpooltest.NewCerts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := certs.ClientTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ServerName = "localhost"
+	return credentials.NewTLS(config)
+}
