@@ -2,10 +2,14 @@ package alike_test
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
 )
@@ -17,10 +21,10 @@ type state struct {
 	during func(*world)  // a second after the call has begun; may be nil
 	hold   time.Duration // how long the server takes to answer
 
-	server  []grpcpooltest.Option
+	dial    []grpc.DialOption
+	server  func() grpcpooltest.Option                        // of the server; nil: none
 	creds   func(*testing.T) credentials.TransportCredentials // of the client; nil: those that fit
 	limited bool                                              // the server's limit on streams is 0
-	unable  bool                                              // no call without an end of its own ever ends
 }
 
 func states() []state {
@@ -33,15 +37,17 @@ func states() []state {
 		{name: "refused at first", before: func(w *world) { w.server.Stop() }},
 		{name: "refused", before: (*world).refuse},
 		{name: "refused for a while", before: (*world).refuseForAWhile},
-		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }, unable: true},
-		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, unable: true},
+		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }},
+		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }},
+		{name: "blackholed, with keepalive", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, dial: keptAlive},
 		{
 			name: "wrong certificate", before: (*world).fail, creds: stranger,
-			server: []grpcpooltest.Option{grpcpooltest.WithMutualTLS()},
+			server: serveTLS,
 		},
-		{name: "limit 0", before: func(w *world) { w.begin(); time.Sleep(time.Second) }, limited: true, unable: true},
+		{name: "limit 0", before: func(w *world) { w.begin(); time.Sleep(time.Second) }, limited: true},
 		{name: "limit 0 for a while", before: func(w *world) {
 			w.begin()
+			time.Sleep(time.Second)
 			time.AfterFunc(3*time.Second, func() { w.limits.SetLimit(10) })
 		}, limited: true},
 		{name: "replaced under way", before: (*world).mustCall, during: func(w *world) { w.server.GoAway() }, hold: 5 * time.Second},
@@ -49,13 +55,16 @@ func states() []state {
 	}
 }
 
+// keptAlive has a plain channel notice, too, that a connection is dead.
+var keptAlive = []grpc.DialOption{grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: time.Second})}
+
 // begin makes a call that does not count, and does not wait for its end.
 func (w *world) begin() {
-	go func() {
+	w.others.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		defer cancel()
 		_, _ = w.call(ctx, false)
-	}()
+	})
 }
 
 // connecting has another call begin to connect on a slow network.
@@ -70,6 +79,13 @@ func (w *world) lose() {
 	w.mustCall()
 	w.server.Stop()
 	w.server.Start()
+	w.settle()
+}
+
+// settle waits until everybody has noticed what has happened.
+func (w *world) settle() {
+	time.Sleep(10 * time.Millisecond) // of the bubble
+	synctest.Wait()
 }
 
 // fail makes a call that fails.
@@ -86,6 +102,7 @@ func (w *world) fail() {
 func (w *world) refuse() {
 	w.mustCall()
 	w.server.Stop()
+	w.settle()
 	w.fail()
 }
 
@@ -94,14 +111,25 @@ func (w *world) refuseForAWhile() {
 	time.AfterFunc(3*time.Second, w.server.Start)
 }
 
+// certificates are the server's and those of another authority. Every bubble begins at the
+// same time, so they are valid in each.
+var certificates = sync.OnceValues(func() (server, other *grpcpooltest.Certs) {
+	server, _ = grpcpooltest.NewCerts()
+	other, _ = grpcpooltest.NewCerts()
+	return server, other
+})
+
+// serveTLS is a server whose authority the client does not believe in.
+func serveTLS() grpcpooltest.Option {
+	server, _ := certificates()
+	return grpcpooltest.WithCerts(server)
+}
+
 // stranger is a client that believes in another authority.
 func stranger(t *testing.T) credentials.TransportCredentials {
 	t.Helper()
-	certs, err := grpcpooltest.NewCerts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := certs.ClientTLS()
+	_, other := certificates()
+	config, err := other.ClientTLS()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,7 @@ type world struct {
 	server *grpcpooltest.Server // nil if the server is one of h2test
 	limits *h2test.Server       // nil unless it is
 	client client
+	others sync.WaitGroup // calls beside the one that counts
 }
 
 func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
@@ -48,16 +50,22 @@ func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
 		target, opts = w.limits.Target(), w.limits.DialOptions(w.link.DialOption())
 	} else {
 		more := []grpcpooltest.Option{grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.UnknownServiceHandler(w.handle))}
-		w.server = grpcpooltest.NewServer(t, append(more, st.server...)...)
+		if st.server != nil {
+			more = append(more, st.server())
+		}
+		w.server = grpcpooltest.NewServer(t, more...)
 		w.link = grpcpooltest.NewLink(w.server.Dial)
 		target, opts = w.server.Target(), w.server.DialOptions(w.link.DialOption())
 	}
+	// Without it the server would learn of a deadline at the same instant as the client, and
+	// a call could be over before anybody has had to wait for it.
+	w.link.Delay(time.Millisecond)
 	opts = append(opts, grpc.WithIdleTimeout(0))
 	opts = append(opts, w.rec.options()...)
 	if st.creds != nil {
 		opts = append(opts, grpc.WithTransportCredentials(st.creds(t)))
 	}
-	w.client = k.open(t, target, append(opts, b.dial...))
+	w.client = k.open(t, target, append(append(opts, st.dial...), b.dial...))
 	return w
 }
 
@@ -164,19 +172,22 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 		o.Header, o.Trailer = append(header.Get("alike-header"), "")[0], append(trailer.Get("alike-trailer"), "")[0]
 	})
 	if b.leavesConnectionAlone {
-		o := w.link.Dials() - dials
-		_, err := w.call(t.Context(), streaming)
-		w.rec.note(func(out *outcome) { out.Dials, out.Next = o, status.Code(err) })
+		dials = w.link.Dials() - dials
+		next, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := w.call(next, streaming)
+		w.rec.note(func(o *outcome) { o.Dials, o.Next = dials, status.Code(err) })
 	}
 	w.end()
 	return w.rec.outcome()
 }
 
 // patience is the deadline of a call without another.
-const patience = 30 * time.Second
+const patience = 40 * time.Second
 
 func (w *world) end() {
 	w.t.Helper()
+	w.others.Wait()
 	if p := w.client.pool; p != nil {
 		time.Sleep(time.Second) // of the bubble: more than a stream's lease may outlast it
 		if s := p.Stats(); s.Leases > 0 || s.Waiting > 0 {
