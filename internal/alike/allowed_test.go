@@ -3,6 +3,7 @@ package alike_test
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -83,6 +84,18 @@ var allowances = []*allowance{
 		reason: "It was not the dialler that gave the dial up.",
 	},
 	{
+		states: []string{"mute at first"},
+		instead: func(o *outcome) { // the rest is EOF or "closed pipe"
+			o.Text, _, _ = strings.Cut(o.Text, "io: ")
+			o.Text, _, _ = strings.Cut(o.Text, "EOF")
+		},
+		reword: func(text string) string {
+			return handshaking.ReplaceAllString(text, `connection error: desc = "error reading server preface: `)
+		},
+		reason: "Callers are told after 2.5 s, and not after 20, that the server does not finish the handshake." +
+			" It is still under way then, so that gRPC has no words for its failure.",
+	},
+	{
 		states:     []string{"blackholed at first"},
 		behaviours: alone(),
 		instead:    func(o *outcome) { o.Dials = 2 },
@@ -111,6 +124,26 @@ var allowances = []*allowance{
 		instead:    func(o *outcome) { o.Dials = 1 },
 		reason:     "Make before break: the successor of a connection that is told to go is dialled at once.",
 	},
+	{
+		states:     []string{"replaced by the pool under way"},
+		behaviours: []string{"credentials by dial option", "credentials by call option"},
+		kinds:      []string{poolName},
+		instead:    func(o *outcome) { o.Dials = 1 },
+		reason:     "It is the pool's own test that fails, and the other channel that is dialled for it.",
+	},
+	{
+		states:     []string{"closed"},
+		behaviours: []string{"compressor that nobody knows", "context that has ended"},
+		kinds:      []string{poolName},
+		as:         "closed, never connected",
+		reason:     "A pool has no channel any more, so its calls are made on another that is closed.",
+	},
+	{
+		states:     []string{"closed", "closed, never connected"},
+		behaviours: []string{"context that has ended"},
+		instead:    func(o *outcome) { o.Text = "" },
+		reason:     "There are two reasons, and grpc-go tells either.",
+	},
 }
 
 // endWithTheContext makes it the outcome of a call that waited until its context ended.
@@ -131,7 +164,10 @@ func alone() (names []string) {
 }
 
 // givenUp is the text of a dial that package scale gave up.
-var givenUp = regexp.MustCompile(`scale: dialling localhost: no answer within [0-9.]+s`)
+var givenUp = regexp.MustCompile(`scale: dialling localhost: no answer within [0-9.ms]+`)
+
+// handshaking is what is said of a server that has not begun HTTP/2.
+var handshaking = regexp.MustCompile(`scale: connecting to localhost accepted the connection and did not begin HTTP/2 .* behind its proxy`)
 
 func fits(names []string, name string) bool { return len(names) == 0 || slices.Contains(names, name) }
 

@@ -15,7 +15,15 @@ import (
 // kind is a way to make what calls are made on.
 type kind struct {
 	name string
-	open func(t *testing.T, target string, opts []grpc.DialOption) client
+	open func(t *testing.T, p plan) client
+}
+
+// plan is how to make it.
+type plan struct {
+	target string
+	dial   []grpc.DialOption
+	idle   time.Duration     // after which an unused channel is closed; 0: never
+	ping   grpcpool.PingFunc // of the pool; nil: its own
 }
 
 // client is what calls are made on.
@@ -37,10 +45,10 @@ var (
 	ours  = []kind{{scaleName, channels(scale.NewClient)}, {poolName, openPool}}
 )
 
-func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) func(*testing.T, string, []grpc.DialOption) client {
-	return func(t *testing.T, target string, opts []grpc.DialOption) client {
+func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) func(*testing.T, plan) client {
+	return func(t *testing.T, p plan) client {
 		t.Helper()
-		cc, err := newClient(target, opts...)
+		cc, err := newClient(p.target, append([]grpc.DialOption{grpc.WithIdleTimeout(p.idle)}, p.dial...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,12 +56,16 @@ func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, erro
 	}
 }
 
-func openPool(t *testing.T, target string, opts []grpc.DialOption) client {
+func openPool(t *testing.T, p plan) client {
 	t.Helper()
-	factory, err := grpcpool.NewFactory(target, insecure.NewCredentials(), grpcpool.WithDialOptions(opts...))
+	opts := []grpcpool.FactoryOption{grpcpool.WithDialOptions(append([]grpc.DialOption{grpc.WithIdleTimeout(0)}, p.dial...)...)}
+	if p.ping != nil {
+		opts = append(opts, grpcpool.WithPing(p.ping))
+	}
+	factory, err := grpcpool.NewFactory(p.target, insecure.NewCredentials(), opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := shared.New(factory, time.Hour)
+	pool := shared.New(factory, p.idle)
 	return client{ClientConnInterface: pool, close: pool.Close, pool: pool}
 }

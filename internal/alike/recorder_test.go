@@ -36,7 +36,7 @@ type outcome struct {
 	Encoding string // of the request
 	Token    string // of the per-RPC credentials
 
-	Foreign int // other calls that the program's interceptors and stats handlers saw
+	Foreign int // attempts of calls that are not the program's, which its stats handler saw
 	Strange int // reports to the stats handler of a call that it was not asked to tag
 
 	Dials int64 // while the call ran; only where the behaviour asks for it
@@ -88,14 +88,9 @@ func (r *recorder) outcome() outcome {
 	return r.o
 }
 
-// counts reports whether a call is the one that is recorded. Others of the test's own are
-// not; what is not the test's is foreign.
-func (r *recorder) counts(ctx context.Context, called string) bool {
-	if called != method {
-		r.note(func(o *outcome) { o.Foreign++ })
-		return false
-	}
-	return ctx.Value(counted{}) != nil
+// counts reports whether a call is the one that is recorded.
+func counts(ctx context.Context, called string) bool {
+	return called == method && ctx.Value(counted{}) != nil
 }
 
 func (r *recorder) options() []grpc.DialOption {
@@ -123,7 +118,7 @@ func (r *recorder) stream(which int) grpc.StreamClientInterceptor {
 }
 
 func (r *recorder) intercepted(ctx context.Context, called string, which int, err error) {
-	if !r.counts(ctx, called) {
+	if !counts(ctx, called) {
 		return
 	}
 	r.note(func(o *outcome) {
@@ -135,15 +130,18 @@ func (r *recorder) intercepted(ctx context.Context, called string, which int, er
 }
 
 func (r *recorder) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	return context.WithValue(ctx, tagged{}, r.counts(ctx, info.FullMethodName))
+	if info.FullMethodName != method {
+		r.note(func(o *outcome) { o.Foreign++ })
+	}
+	return context.WithValue(ctx, tagged{}, counts(ctx, info.FullMethodName))
 }
 
 func (r *recorder) HandleRPC(ctx context.Context, event stats.RPCStats) {
-	counts, ok := ctx.Value(tagged{}).(bool)
+	mine, ok := ctx.Value(tagged{}).(bool)
 	if !ok {
 		r.note(func(o *outcome) { o.Strange++ })
 	}
-	if counts {
+	if mine {
 		r.note(func(o *outcome) { o.add(event) })
 	}
 }

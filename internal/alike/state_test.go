@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
+	"github.com/davidwartell/go-grpcpool/scale"
 )
 
 // state is what a call finds.
@@ -22,6 +23,8 @@ type state struct {
 	hold   time.Duration // how long the server takes to answer
 
 	dial    []grpc.DialOption
+	idle    time.Duration                                     // after which an unused channel is closed; 0: never
+	asks    bool                                              // the pool is asked for leases as well
 	server  func() grpcpooltest.Option                        // of the server; nil: none
 	creds   func(*testing.T) credentials.TransportCredentials // of the client; nil: those that fit
 	limited bool                                              // the server's limit on streams is 0
@@ -32,12 +35,16 @@ func states() []state {
 		{name: "never connected", before: func(*world) {}},
 		{name: "connecting", before: (*world).connecting},
 		{name: "ready", before: (*world).mustCall},
+		{name: "idle", before: func(w *world) { w.mustCall(); time.Sleep(time.Minute) }, idle: 10 * time.Second},
+		{name: "ready, and lent", before: func(w *world) { w.mustCall(); w.mustBorrow() }, asks: true},
 		{name: "lost", before: (*world).lose},
 		{name: "lost under way", before: (*world).mustCall, during: func(w *world) { w.link.Reset() }, hold: 5 * time.Second},
 		{name: "refused at first", before: func(w *world) { w.server.Stop() }},
 		{name: "refused", before: (*world).refuse},
+		{name: "refused, and not lent", before: func(w *world) { w.refuse(); _ = w.borrow(); _ = w.borrow() }, asks: true},
 		{name: "refused for a while", before: (*world).refuseForAWhile},
 		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }},
+		{name: "mute at first", before: func(w *world) { w.link.Hang() }},
 		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }},
 		{name: "blackholed, with keepalive", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, dial: keptAlive},
 		{
@@ -51,12 +58,39 @@ func states() []state {
 			time.AfterFunc(3*time.Second, func() { w.limits.SetLimit(10) })
 		}, limited: true},
 		{name: "replaced under way", before: (*world).mustCall, during: func(w *world) { w.server.GoAway() }, hold: 5 * time.Second},
+		{name: "replaced by the pool under way", before: (*world).mustCall, during: (*world).replace, hold: 5 * time.Second, asks: true, dial: untested},
+		{name: "closed, never connected", before: func(w *world) { _ = w.client.close() }},
 		{name: "closed", before: func(w *world) { w.mustCall(); _ = w.client.close() }},
 	}
 }
 
 // keptAlive has a plain channel notice, too, that a connection is dead.
 var keptAlive = []grpc.DialOption{grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: time.Second})}
+
+// untested leaves it to the pool to test its channel.
+var untested = []grpc.DialOption{scale.WithProbeInterval(0)}
+
+func (w *world) mustBorrow() {
+	w.t.Helper()
+	if err := w.borrow(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// replace has a pool find its channel sick, and put another in its place.
+func (w *world) replace() {
+	if w.client.pool == nil {
+		return
+	}
+	w.sick.Store(true)
+	for range 30 {
+		time.Sleep(100 * time.Millisecond) // of the bubble
+		if w.client.pool.Stats().Replaced > 0 || w.over.Load() {
+			return
+		}
+	}
+	w.t.Error("the pool did not replace its channel")
+}
 
 // begin makes a call that does not count, and does not wait for its end.
 func (w *world) begin() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,9 @@ type world struct {
 	server *grpcpooltest.Server // nil if the server is one of h2test
 	limits *h2test.Server       // nil unless it is
 	client client
+	sick   atomic.Bool    // the pool's next ping fails
+	over   atomic.Bool    // the call has ended
+	lent   []func()       // give leases back
 	others sync.WaitGroup // calls beside the one that counts
 }
 
@@ -60,12 +64,15 @@ func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
 	// Without it the server would learn of a deadline at the same instant as the client, and
 	// a call could be over before anybody has had to wait for it.
 	w.link.Delay(time.Millisecond)
-	opts = append(opts, grpc.WithIdleTimeout(0))
 	opts = append(opts, w.rec.options()...)
 	if st.creds != nil {
 		opts = append(opts, grpc.WithTransportCredentials(st.creds(t)))
 	}
-	w.client = k.open(t, target, append(append(opts, st.dial...), b.dial...))
+	p := plan{target: target, dial: append(append(opts, st.dial...), b.dial...), idle: st.idle}
+	if st.asks {
+		p.ping = w.ping
+	}
+	w.client = k.open(t, p)
 	return w
 }
 
@@ -128,6 +135,34 @@ func (w *world) call(ctx context.Context, streaming bool, opts ...grpc.CallOptio
 	}
 }
 
+// ping is a pool's own, in a state in which the test borrows from it: those may be seen.
+func (w *world) ping(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
+	if w.sick.Swap(false) {
+		return 0, status.Error(codes.Internal, "sick")
+	}
+	return 0, conn.Invoke(ctx, method, new(emptypb.Empty), new(emptypb.Empty))
+}
+
+// borrow has a pool lend its channel. Other kinds lend nothing.
+func (w *world) borrow() error {
+	if w.client.pool == nil {
+		return nil
+	}
+	lease, err := w.client.pool.Get(w.t.Context())
+	if err == nil {
+		w.lent = append(w.lent, lease.Return)
+	}
+	return err
+}
+
+// give returns what was borrowed.
+func (w *world) give() {
+	for _, give := range w.lent {
+		give()
+	}
+	w.lent = nil
+}
+
 // mustCall makes a call that does not count and succeeds.
 func (w *world) mustCall() {
 	w.t.Helper()
@@ -151,8 +186,9 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 	own = metadata.AppendToOutgoingContext(own, countKey, "yes", failKey, strconv.Itoa(b.fails), holdKey, st.hold.String())
 	ctx, cancel := context.WithTimeout(own, max(deadline, b.context))
 	defer cancel()
+	during := time.NewTimer(0)
 	if st.during != nil {
-		time.AfterFunc(time.Second, func() { st.during(w) })
+		during = time.AfterFunc(time.Second, func() { w.others.Go(func() { st.during(w) }) })
 	}
 	if b.cancels > 0 {
 		time.AfterFunc(b.cancels, cancel)
@@ -166,6 +202,8 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 	})
 	from, err := w.call(ctx, streaming, append([]grpc.CallOption{grpc.Header(&header), grpc.Trailer(&trailer), finished}, b.call...)...)
 	took := time.Since(begun)
+	during.Stop()
+	w.over.Store(true)
 	synctest.Wait()
 	w.rec.note(func(o *outcome) {
 		o.Code, o.Text, o.From, o.Took = status.Code(err), status.Convert(err).Message(), from, classify(took, deadline)
@@ -188,6 +226,7 @@ const patience = 40 * time.Second
 func (w *world) end() {
 	w.t.Helper()
 	w.others.Wait()
+	w.give()
 	if p := w.client.pool; p != nil {
 		time.Sleep(time.Second) // of the bubble: more than a stream's lease may outlast it
 		if s := p.Stats(); s.Leases > 0 || s.Waiting > 0 {
