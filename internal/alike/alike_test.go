@@ -8,7 +8,10 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/grpc"
+
 	"github.com/davidwartell/go-grpcpool/internal/jitter"
+	"github.com/davidwartell/go-grpcpool/shared"
 )
 
 func TestACallIsTheSameOnAPlainChannelOnScaleAndOnAPool(t *testing.T) {
@@ -19,7 +22,7 @@ func TestACallIsTheSameOnAPlainChannelOnScaleAndOnAPool(t *testing.T) {
 				for _, shape := range []string{"unary", "streaming"} {
 					t.Run(b.name+"/"+shape, func(t *testing.T) {
 						compared++
-						compare(t, st, b, shape == "streaming")
+						compare(t, ours, st, b, shape == "streaming")
 					})
 				}
 			}
@@ -30,8 +33,24 @@ func TestACallIsTheSameOnAPlainChannelOnScaleAndOnAPool(t *testing.T) {
 	}
 }
 
+// A pool that waits makes every call as a plain channel whose calls wait by default.
+func TestWithWaitForReadyIsACallOptionOfEveryCall(t *testing.T) {
+	waits := grpc.WithDefaultCallOptions(grpc.WaitForReady(true))
+	pool := kind{poolName, pools(shared.WithWaitForReady())}
+	for _, name := range []string{"refused for a while", "closed"} {
+		for _, b := range behaviours() {
+			b.plain = append(b.plain, waits)
+			for _, shape := range []string{"unary", "streaming"} {
+				t.Run(name+"/"+b.name+"/"+shape, func(t *testing.T) {
+					compare(t, []kind{pool}, named(name), b, shape == "streaming")
+				})
+			}
+		}
+	}
+}
+
 // compare makes a call on each kind of channel. What is not allowed to differ must be equal.
-func compare(t *testing.T, st state, b behaviour, streaming bool) {
+func compare(t *testing.T, kinds []kind, st state, b behaviour, streaming bool) {
 	t.Helper()
 	defer jitter.Seed(1)()
 	play := func(k kind, st state) (o outcome) {
@@ -39,7 +58,7 @@ func compare(t *testing.T, st state, b behaviour, streaming bool) {
 		return o
 	}
 	onPlain := play(plain, st)
-	for _, k := range ours {
+	for _, k := range kinds {
 		want, got := onPlain, play(k, st)
 		for _, a := range allowed(k, st, b) {
 			before, text := want, got.Text

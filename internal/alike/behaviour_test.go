@@ -17,8 +17,10 @@ type behaviour struct {
 	dial []grpc.DialOption
 	call []grpc.CallOption
 
+	plain []grpc.DialOption // of the plain channel only
+
 	fails    int           // the server answers Unavailable to so many attempts
-	deadline time.Duration // when the call has to end; 0: patience
+	deadline time.Duration // when the call has to end; 0: the state's
 	context  time.Duration // the deadline of its context, if that is later
 	cancels  time.Duration // when the context is cancelled; below 0: before the call; 0: never
 
@@ -31,10 +33,9 @@ func behaviours() []behaviour {
 		{name: "fail fast"},
 		{name: "waitForReady by option", call: []grpc.CallOption{wait}},
 		{name: "waitForReady by config", dial: config(`"waitForReady": true`)},
-		{name: "waitForReady by default call options", dial: []grpc.DialOption{grpc.WithDefaultCallOptions(wait)}},
 		{name: "fail fast by option against the config", dial: config(`"waitForReady": true`), call: []grpc.CallOption{grpc.WaitForReady(false)}},
-		{name: "timeout by config", dial: config(`"timeout": "2s"`), deadline: 2 * time.Second, context: patience},
-		{name: "timeout by config, waits", dial: config(`"timeout": "2s", "waitForReady": true`), deadline: 2 * time.Second, context: patience},
+		{name: "timeout by config", dial: config(`"timeout": "2s"`), deadline: 2 * time.Second, context: time.Minute},
+		{name: "timeout by config, waits", dial: config(`"timeout": "2s", "waitForReady": true`), deadline: 2 * time.Second, context: time.Minute},
 		{name: "timeout by context", deadline: 2 * time.Second},
 		{name: "timeout by context, waits", deadline: 2 * time.Second, call: []grpc.CallOption{wait}},
 		{name: "context that has ended", cancels: -1},
@@ -43,7 +44,6 @@ func behaviours() []behaviour {
 		{name: "retryPolicy, waits", dial: config(retries + `, "waitForReady": true`)},
 		{name: "retryPolicy, the server fails twice", dial: config(retries), fails: 2},
 		{name: "retryPolicy, the server fails", dial: config(retries), fails: 100},
-		{name: "no retryPolicy, the server fails", fails: 100},
 		{name: "retries disabled", dial: append(config(retries), grpc.WithDisableRetry()), fails: 2},
 		{name: "hedgingPolicy", dial: config(`"hedgingPolicy": {"maxAttempts": 3, "hedgingDelay": "0.1s"}`)}, // grpc-go has none, and ignores it
 		{name: "credentials by dial option", dial: []grpc.DialOption{grpc.WithPerRPCCredentials(token{})}, leavesConnectionAlone: true},
@@ -67,7 +67,6 @@ func behaviours() []behaviour {
 		},
 		{name: "interceptor that calls again", dial: again()},
 		{name: "gzip", call: []grpc.CallOption{grpc.UseCompressor(gzip.Name)}},
-		{name: "gzip by default call options", dial: []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))}},
 		{name: "compressor that nobody knows", call: []grpc.CallOption{grpc.UseCompressor("none such")}},
 	}
 }

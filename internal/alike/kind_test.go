@@ -42,7 +42,7 @@ const (
 
 var (
 	plain = kind{plainName, channels(grpc.NewClient)}
-	ours  = []kind{{scaleName, channels(scale.NewClient)}, {poolName, openPool}}
+	ours  = []kind{{scaleName, channels(scale.NewClient)}, {poolName, pools()}}
 )
 
 func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, error)) func(*testing.T, plan) client {
@@ -56,16 +56,19 @@ func channels(newClient func(string, ...grpc.DialOption) (*grpc.ClientConn, erro
 	}
 }
 
-func openPool(t *testing.T, p plan) client {
-	t.Helper()
-	opts := []grpcpool.FactoryOption{grpcpool.WithDialOptions(append([]grpc.DialOption{grpc.WithIdleTimeout(0)}, p.dial...)...)}
-	if p.ping != nil {
-		opts = append(opts, grpcpool.WithPing(p.ping))
+func pools(more ...shared.Option) func(*testing.T, plan) client {
+	return func(t *testing.T, p plan) client {
+		t.Helper()
+		dial := append([]grpc.DialOption{grpc.WithIdleTimeout(0)}, p.dial...)
+		opts := []grpcpool.FactoryOption{grpcpool.WithDialOptions(dial...)}
+		if p.ping != nil {
+			opts = append(opts, grpcpool.WithPing(p.ping))
+		}
+		factory, err := grpcpool.NewFactory(p.target, insecure.NewCredentials(), opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := shared.New(factory, p.idle, more...)
+		return client{ClientConnInterface: pool, close: pool.Close, pool: pool}
 	}
-	factory, err := grpcpool.NewFactory(p.target, insecure.NewCredentials(), opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := shared.New(factory, p.idle)
-	return client{ClientConnInterface: pool, close: pool.Close, pool: pool}
 }

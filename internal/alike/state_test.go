@@ -22,6 +22,8 @@ type state struct {
 	during func(*world)  // a second after the call has begun; may be nil
 	hold   time.Duration // how long the server takes to answer
 
+	patience time.Duration // the deadline of a call without another; 0: 8 s
+
 	dial    []grpc.DialOption
 	idle    time.Duration                                     // after which an unused channel is closed; 0: never
 	asks    bool                                              // the pool is asked for leases as well
@@ -29,6 +31,10 @@ type state struct {
 	creds   func(*testing.T) credentials.TransportCredentials // of the client; nil: those that fit
 	limited bool                                              // the server's limit on streams is 0
 }
+
+// patient is longer than a plain channel needs to find that a connection is dead, and that
+// the next dial gets no answer: 11 s and 20 s.
+const patient = 40 * time.Second
 
 func states() []state {
 	return []state{
@@ -43,10 +49,10 @@ func states() []state {
 		{name: "refused", before: (*world).refuse},
 		{name: "refused, and not lent", before: func(w *world) { w.refuse(); _ = w.borrow(); _ = w.borrow() }, asks: true},
 		{name: "refused for a while", before: (*world).refuseForAWhile},
-		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }},
-		{name: "mute at first", before: func(w *world) { w.link.Hang() }},
-		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }},
-		{name: "blackholed, with keepalive", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, dial: keptAlive},
+		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }, patience: patient},
+		{name: "mute at first", before: func(w *world) { w.link.Hang() }, patience: patient},
+		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, patience: patient},
+		{name: "blackholed, with keepalive", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, dial: keptAlive, patience: patient},
 		{
 			name: "wrong certificate", before: (*world).fail, creds: stranger,
 			server: serveTLS,
@@ -125,7 +131,7 @@ func (w *world) settle() {
 // fail makes a call that fails.
 func (w *world) fail() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 	defer cancel()
 	if _, err := w.call(ctx, false); err == nil {
 		w.t.Fatal("a call that prepares the state succeeded")

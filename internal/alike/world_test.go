@@ -1,9 +1,11 @@
 package alike_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,7 +33,9 @@ const (
 
 // world is a server, the network to it and a client, in a bubble of testing/synctest.
 type world struct {
-	t      *testing.T
+	t        *testing.T
+	patience time.Duration // the deadline of a call without another
+
 	rec    *recorder
 	link   *grpcpooltest.Link
 	server *grpcpooltest.Server // nil if the server is one of h2test
@@ -40,12 +44,13 @@ type world struct {
 	sick   atomic.Bool    // the pool's next ping fails
 	over   atomic.Bool    // the call has ended
 	lent   []func()       // give leases back
+	made   tally          // all calls; guarded by rec
 	others sync.WaitGroup // calls beside the one that counts
 }
 
 func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
 	t.Helper()
-	w := &world{t: t, rec: new(recorder)}
+	w := &world{t: t, patience: cmp.Or(st.patience, 8*time.Second), rec: new(recorder), made: make(tally)}
 	var target string
 	var opts []grpc.DialOption
 	if st.limited {
@@ -67,6 +72,9 @@ func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
 	opts = append(opts, w.rec.options()...)
 	if st.creds != nil {
 		opts = append(opts, grpc.WithTransportCredentials(st.creds(t)))
+	}
+	if k.name == plainName {
+		opts = append(opts, b.plain...)
 	}
 	p := plan{target: target, dial: append(append(opts, st.dial...), b.dial...), idle: st.idle}
 	if st.asks {
@@ -112,6 +120,9 @@ func (w *world) handle(_ any, stream grpc.ServerStream) error {
 
 // call makes one call, and says which function returned its error.
 func (w *world) call(ctx context.Context, streaming bool, opts ...grpc.CallOption) (from string, err error) {
+	defer func() {
+		w.rec.note(func(*outcome) { w.made[status.Code(err)]++ })
+	}()
 	if !streaming {
 		return "", w.client.Invoke(ctx, method, new(emptypb.Empty), new(emptypb.Empty), opts...)
 	}
@@ -178,10 +189,7 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 	st.before(w)
 	synctest.Wait()
 
-	deadline := b.deadline
-	if deadline == 0 {
-		deadline = patience
-	}
+	deadline := cmp.Or(b.deadline, w.patience)
 	own := context.WithValue(t.Context(), counted{}, true)
 	own = metadata.AppendToOutgoingContext(own, countKey, "yes", failKey, strconv.Itoa(b.fails), holdKey, st.hold.String())
 	ctx, cancel := context.WithTimeout(own, max(deadline, b.context))
@@ -211,7 +219,7 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 	})
 	if b.leavesConnectionAlone {
 		dials = w.link.Dials() - dials
-		next, cancel := context.WithTimeout(t.Context(), patience)
+		next, cancel := context.WithTimeout(t.Context(), w.patience)
 		defer cancel()
 		_, err := w.call(next, streaming)
 		w.rec.note(func(o *outcome) { o.Dials, o.Next = dials, status.Code(err) })
@@ -220,17 +228,18 @@ func play(t *testing.T, k kind, st state, b behaviour, streaming bool) outcome {
 	return w.rec.outcome()
 }
 
-// patience is the deadline of a call without another.
-const patience = 40 * time.Second
-
 func (w *world) end() {
 	w.t.Helper()
 	w.others.Wait()
 	w.give()
 	if p := w.client.pool; p != nil {
 		time.Sleep(time.Second) // of the bubble: more than a stream's lease may outlast it
-		if s := p.Stats(); s.Leases > 0 || s.Waiting > 0 {
+		s := p.Stats()
+		if s.Leases > 0 || s.Waiting > 0 {
 			w.t.Errorf("after the call the pool has %d leases out and %d callers waiting", s.Leases, s.Waiting)
+		}
+		if !maps.Equal(w.made, s.Calls) {
+			w.t.Errorf("the pool counts the calls %v, and %v were made", s.Calls, w.made)
 		}
 	}
 	_ = w.client.close() // closed already, perhaps
