@@ -15,9 +15,10 @@ type allowance struct {
 	behaviours []string // none: all of them
 	kinds      []string // none: both
 
-	as      string              // the state in which a plain channel does what ours does in these; "": the same
-	instead func(*outcome)      // what else happens instead; nil: nothing
-	reword  func(string) string // gives our text the words that it has in the place of gRPC's; nil: it has gRPC's
+	as      string                            // the state in which a plain channel does what ours does in these; "": the same
+	instead func(*outcome)                    // what else happens instead; nil: nothing
+	forgive func(our *outcome, plain outcome) // takes away what ours may show besides; nil: nothing
+	reword  func(string) string               // gives our text the words that it has in the place of gRPC's; nil: it has gRPC's
 	reason  string
 
 	needed map[[2]string]bool // the kinds and the states where it was
@@ -26,6 +27,9 @@ type allowance struct {
 func (a *allowance) apply(plain, our *outcome) {
 	if a.instead != nil {
 		a.instead(plain)
+	}
+	if a.forgive != nil {
+		a.forgive(our, *plain)
 	}
 	if a.reword != nil {
 		our.Text = a.reword(our.Text)
@@ -132,6 +136,15 @@ var allowances = []*allowance{
 		reason:     "It is the pool's own test that fails, and the other channel that is dialled for it.",
 	},
 	{
+		states: []string{
+			"lost under way", "refused", "refused for a while", "blackholed", "blackholed, with keepalive", "replaced under way",
+		},
+		kinds:   []string{poolName},
+		forgive: (*outcome).forgetTests,
+		reason: "The pool tests a channel that has lost a connection, or has had an RPC that ended with Unavailable," +
+			" while calls are under way. Its pings are calls, and interceptors and stats handlers see them.",
+	},
+	{
 		states:     []string{"closed"},
 		behaviours: []string{"compressor that nobody knows", "context that has ended"},
 		kinds:      []string{poolName},
@@ -144,6 +157,17 @@ var allowances = []*allowance{
 		instead:    func(o *outcome) { o.Text = "" },
 		reason:     "There are two reasons, and grpc-go tells either.",
 	},
+}
+
+// forgetTests takes away what shows that the pool tested its channel by pings while the call ran: the
+// pings themselves, that the channel was connected again before the call asked for it, and
+// that this took a dial more.
+func (o *outcome) forgetTests(plain outcome) {
+	o.Foreign = 0
+	o.Picked = max(o.Picked, plain.Picked)
+	if o.Dials == plain.Dials+1 {
+		o.Dials--
+	}
 }
 
 // endWithTheContext makes it the outcome of a call that waited until its context ended.

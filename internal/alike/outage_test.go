@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	callers   = 100
 	outage    = 10 * time.Second
 	callPause = 100 * time.Millisecond // after each call of a caller
 )
@@ -106,6 +105,7 @@ type suffering struct {
 // manner is how the callers call in an outage.
 type manner struct {
 	name      string
+	callers   int
 	streaming bool
 	opts      []grpc.CallOption
 }
@@ -119,7 +119,7 @@ func suffer(t *testing.T, k kind, m manner) (s suffering) {
 			grpc.WithStatsHandler(s.counter), grpc.WithChainUnaryInterceptor(s.intercept),
 		}})
 		ctx, stop := context.WithCancel(t.Context())
-		for range callers {
+		for range m.callers {
 			w.others.Go(func() {
 				for ctx.Err() == nil {
 					_, err := w.call(context.WithoutCancel(ctx), m.streaming, m.opts...)
@@ -134,7 +134,7 @@ func suffer(t *testing.T, k kind, m manner) (s suffering) {
 		time.Sleep(outage)
 		s.dials = w.link.Dials() - before
 		w.server.Start()
-		time.Sleep(3 * time.Second)
+		time.Sleep(2 * time.Second)
 		stop()
 		w.end()
 		if p := w.client.pool; p != nil {
@@ -146,9 +146,9 @@ func suffer(t *testing.T, k kind, m manner) (s suffering) {
 
 func TestEverybodyCountsTheSameCallsInAnOutage(t *testing.T) {
 	for _, m := range []manner{
-		{name: "calls that fail fast"},
-		{name: "calls that wait", opts: []grpc.CallOption{grpc.WaitForReady(true)}},
-		{name: "streams that fail fast", streaming: true},
+		{name: "calls that fail fast", callers: 100},
+		{name: "calls that wait", callers: 100, opts: []grpc.CallOption{grpc.WaitForReady(true)}},
+		{name: "streams that fail fast", callers: 20, streaming: true},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			var dials int64
@@ -174,8 +174,8 @@ func TestEverybodyCountsTheSameCallsInAnOutage(t *testing.T) {
 // check compares what everybody has counted with what the callers have.
 func (s suffering) check(t *testing.T, k kind, m manner) {
 	t.Helper()
-	if n := s.callers.failed(); len(m.opts) == 0 && n < callers*uint64(outage/callPause)*9/10 {
-		t.Errorf("%s: %d calls failed in the outage, and %d callers call ten times a second", k.name, n, callers)
+	if n := s.callers.failed(); len(m.opts) == 0 && int(n) < m.callers*int(outage/callPause)*9/10 {
+		t.Errorf("%s: %d calls failed in the outage, and %d callers call ten times a second", k.name, n, m.callers)
 	}
 	compare := func(who string, got, want tally) {
 		t.Helper()
@@ -194,7 +194,8 @@ func (s suffering) check(t *testing.T, k kind, m manner) {
 	if k.name == poolName {
 		compare("the pool", s.pool, s.callers)
 	}
-	if s.others > 0 {
-		t.Errorf("%s: the stats handler saw %d attempts of calls that nobody has made", k.name, s.others)
+	// While calls wait a pool tests its channel; see allowances.
+	if tests := k.name == poolName && len(m.opts) > 0; tests != (s.others > 0) {
+		t.Errorf("%s: the stats handler saw %d attempts of calls that nobody has made, want some: %v", k.name, s.others, tests)
 	}
 }

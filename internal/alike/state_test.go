@@ -48,7 +48,7 @@ func states() []state {
 		{name: "refused at first", before: func(w *world) { w.server.Stop() }},
 		{name: "refused", before: (*world).refuse},
 		{name: "refused, and not lent", before: func(w *world) { w.refuse(); _ = w.borrow(); _ = w.borrow() }, asks: true},
-		{name: "refused for a while", before: (*world).refuseForAWhile},
+		{name: "refused for a while", before: (*world).refuseForAWhile, patience: patient},
 		{name: "blackholed at first", before: func(w *world) { w.link.Blackhole() }, patience: patient},
 		{name: "mute at first", before: func(w *world) { w.link.Hang() }, patience: patient},
 		{name: "blackholed", before: func(w *world) { w.mustCall(); w.link.Blackhole() }, patience: patient},
