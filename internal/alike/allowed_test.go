@@ -145,11 +145,10 @@ var allowances = []*allowance{
 			" while calls are under way. Its pings are calls, and interceptors and stats handlers see them.",
 	},
 	{
-		states:     []string{"closed"},
-		behaviours: []string{"compressor that nobody knows", "context that has ended"},
-		kinds:      []string{poolName},
-		as:         "closed, never connected",
-		reason:     "A pool has no channel any more, so its calls are made on another that is closed.",
+		states: []string{"closed"},
+		kinds:  []string{poolName},
+		as:     "closed, never connected",
+		reason: "A pool has no channel any more, so its calls are made on another that is closed.",
 	},
 	{
 		states:     []string{"closed", "closed, never connected"},
