@@ -36,17 +36,17 @@ type world struct {
 	t        *testing.T
 	patience time.Duration // the deadline of a call without another
 
-	rec     *recorder
-	link    *grpcpooltest.Link
-	server  *grpcpooltest.Server // nil if the server is one of h2test
-	limits  *h2test.Server       // nil unless it is
-	client  client
-	sick    atomic.Bool                     // the channel that is pinged next is the patient
-	patient atomic.Pointer[grpc.ClientConn] // pings of it fail
-	over    atomic.Bool                     // the call has ended
-	lent    []func()                        // give leases back
-	made    tally                           // all calls; guarded by rec
-	others  sync.WaitGroup                  // calls beside the one that counts
+	rec         *recorder
+	link        *grpcpooltest.Link
+	server      *grpcpooltest.Server // nil if the server is one of h2test
+	limits      *h2test.Server       // nil unless it is
+	client      client
+	sick        atomic.Bool                     // the channel that is pinged next is sick
+	sickChannel atomic.Pointer[grpc.ClientConn] // pings of it fail
+	over        atomic.Bool                     // the call has ended
+	lent        []func()                        // give leases back
+	made        tally                           // all calls; guarded by rec
+	others      sync.WaitGroup                  // calls beside the one that counts
 }
 
 func newWorld(t *testing.T, k kind, st state, b behaviour) *world {
@@ -150,9 +150,9 @@ func (w *world) call(ctx context.Context, streaming bool, opts ...grpc.CallOptio
 // ping is a pool's own, in a state in which the test borrows from it: those may be seen.
 func (w *world) ping(ctx context.Context, conn *grpc.ClientConn) (time.Duration, error) {
 	if w.sick.Load() {
-		w.patient.CompareAndSwap(nil, conn)
+		w.sickChannel.CompareAndSwap(nil, conn)
 	}
-	if w.patient.Load() == conn {
+	if w.sickChannel.Load() == conn {
 		return 0, status.Error(codes.Internal, "sick")
 	}
 	return 0, conn.Invoke(ctx, method, new(emptypb.Empty), new(emptypb.Empty))
