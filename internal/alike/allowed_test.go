@@ -136,13 +136,11 @@ var allowances = []*allowance{
 		reason:     "It is the pool's own test that fails, and the other channel that is dialled for it.",
 	},
 	{
-		states: []string{
-			"lost under way", "refused", "refused for a while", "blackholed", "blackholed, with keepalive", "replaced under way",
-		},
+		states:  []string{"blackholed", "blackholed, with keepalive", "replaced under way"},
 		kinds:   []string{poolName},
 		forgive: (*outcome).forgetTests,
-		reason: "The pool tests a channel that has lost a connection, or has had an RPC that ended with Unavailable," +
-			" while calls are under way. Its pings are calls, and interceptors and stats handlers see them.",
+		reason: "When a connection has ended and another is there, a pool tests its channel while calls are under way." +
+			" Its ping is a call, and interceptors and stats handlers see it.",
 	},
 	{
 		states: []string{"closed"},
@@ -158,12 +156,10 @@ var allowances = []*allowance{
 	},
 }
 
-// forgetTests takes away what shows that the pool tested its channel by pings while the call ran: the
-// pings themselves, that the channel was connected again before the call asked for it, and
-// that this took a dial more.
+// forgetTests takes away what shows that the pool tested its channel while the call ran: the
+// pings themselves, and a dial that they asked for.
 func (o *outcome) forgetTests(plain outcome) {
 	o.Foreign = 0
-	o.Picked = max(o.Picked, plain.Picked)
 	if o.Dials == plain.Dials+1 {
 		o.Dials--
 	}

@@ -64,7 +64,10 @@ func states() []state {
 			time.AfterFunc(3*time.Second, func() { w.limits.SetLimit(10) })
 		}, limited: true},
 		{name: "replaced under way", before: (*world).mustCall, during: func(w *world) { w.server.GoAway() }, hold: 5 * time.Second},
-		{name: "replaced by the pool under way", before: (*world).mustCall, during: (*world).replace, hold: 5 * time.Second, asks: true, dial: untested},
+		{
+			name: "replaced by the pool under way", before: func(w *world) { w.mustBorrow(); time.Sleep(15 * time.Second); w.mustCall() },
+			during: (*world).replace, hold: 5 * time.Second, asks: true, dial: untested,
+		},
 		{name: "closed, never connected", before: func(w *world) { _ = w.client.close() }},
 		{name: "closed", before: func(w *world) { w.mustCall(); _ = w.client.close() }},
 	}
