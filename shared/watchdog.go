@@ -134,6 +134,9 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 			// Get that had read the health before it.
 			next = min(next, tickInterval)
 		}
+		if next > tickInterval && !c.rest(seen) { // an RPC takes its lease without an attempt, and has to wake the watchdog
+			next = tickInterval
+		}
 		return next
 	}
 	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected {
