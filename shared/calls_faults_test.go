@@ -1,6 +1,7 @@
 package shared_test
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,5 +82,42 @@ func TestADeadConnectionUnderAStreamIsFoundWithoutAGet(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What the channel makes good by itself needs no other channel beside it, during the outage
+// or after it.
+func TestCallsAloneNeverDialAnotherChannel(t *testing.T) {
+	for name, dial := range watching {
+		for _, age := range []time.Duration{time.Second, time.Minute} {
+			t.Run(name+", "+age.String()+" old", func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, link, _ := overLink(t, dial, 0)
+					call := emptyCall(p)
+					if err := call(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(age) // virtual, as what follows
+					refuse(link)
+					var waiting sync.WaitGroup
+					for range 50 {
+						time.Sleep(100 * time.Millisecond)
+						_ = call(t.Context())
+						waiting.Go(func() { // leases that are out prompt tests
+							_, _ = testpb.NewTestServiceClient(p).EmptyCall(t.Context(), &testpb.Empty{}, grpc.WaitForReady(true))
+						})
+					}
+					link.Heal()
+					waiting.Wait()
+					time.Sleep(time.Second)
+					if err := call(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if s := p.Stats(); s.Dials != 1 || s.DialsFailed != 0 || s.Replaced != 0 {
+						t.Errorf("%d channels dialled, %d in vain, %d replaced, want 1, 0, 0", s.Dials, s.DialsFailed, s.Replaced)
+					}
+				})
+			})
+		}
 	}
 }
