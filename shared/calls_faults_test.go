@@ -1,14 +1,21 @@
 package shared_test
 
 import (
+	"context"
+	"errors"
+	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
@@ -120,4 +127,58 @@ func TestCallsAloneNeverDialAnotherChannel(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestAnAnswerOfTheServerIsNotTheEndOfThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithEmptyCall(func(context.Context) error {
+			time.Sleep(time.Second) // virtual
+			return status.Error(codes.Canceled, "the order was taken back")
+		}))
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, f, 0)
+		time.AfterFunc(500*time.Millisecond, func() { _ = p.Close() })
+		err = emptyCall(p)(t.Context())
+		if status.Code(err) != codes.Canceled || errors.Is(err, grpcpool.ErrClosed) {
+			t.Errorf("the server's answer while the pool drains: %v, matches ErrClosed: %v", err, errors.Is(err, grpcpool.ErrClosed))
+		}
+		if err = emptyCall(p)(t.Context()); status.Code(err) != codes.Canceled || !errors.Is(err, grpcpool.ErrClosed) {
+			t.Errorf("a call on the closed pool: %v", err)
+		}
+	})
+}
+
+// A connection was ejected, and its successor lived for long.
+func TestTheErrorOfACallDoesNotCountTheTimeOfALaterConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+		first, second := grpcpooltest.NewLink(server.Dial), grpcpooltest.NewLink(server.Dial)
+		var link atomic.Pointer[grpcpooltest.Link]
+		link.Store(first)
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithIdleTimeout(20*time.Second),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return link.Load().Dial(ctx, addr) })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, f, 0)
+		call := emptyCall(p)
+		if err := call(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) // virtual, as what follows
+		first.Blackhole()
+		link.Store(second)
+		for range 10 {
+			time.Sleep(time.Second)
+			_ = call(t.Context())
+		}
+		time.Sleep(time.Hour) // gRPC closes the successor, which nobody uses
+		second.Refuse()
+		if err = call(t.Context()); !errors.Is(err, grpcpool.ErrConnectionNotOK) || strings.Contains(err.Error(), "no connection for") {
+			t.Errorf("the error is %v", err)
+		}
+	})
 }
