@@ -158,6 +158,9 @@ func (p *Pool) makeChannel(ctx context.Context) (*channel, error) {
 		p.finished()
 	}()
 	m.c, m.err = p.askForChannel() //nolint:contextcheck // the channel outlives the call that it is made for
+	if m.err != nil && !errors.Is(m.err, grpcpool.ErrClosed) {
+		p.noteAway(nil, m.err)
+	}
 	return m.c, m.err
 }
 
@@ -221,7 +224,8 @@ func (c *channel) seekOther() {
 	}
 }
 
-// noteAway notes that an RPC has failed, as the channel has no connection.
+// noteAway notes that an RPC has failed, as the channel has no connection, or as there is no
+// channel: then c is nil.
 func (p *Pool) noteAway(c *channel, err error) {
 	p.mu.Lock()
 	if p.closing || p.lastErr != nil || p.attempt != nil || p.current.Load() != c {

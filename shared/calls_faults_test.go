@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -179,6 +180,63 @@ func TestTheErrorOfACallDoesNotCountTheTimeOfALaterConnection(t *testing.T) {
 		second.Refuse()
 		if err = call(t.Context()); !errors.Is(err, grpcpool.ErrConnectionNotOK) || strings.Contains(err.Error(), "no connection for") {
 			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+// moody is a factory whose NewChannel fails while err is set, and counts the channels.
+type moody struct {
+	*grpcpool.Factory
+
+	err  atomic.Pointer[error]
+	made atomic.Int32
+}
+
+func (m *moody) NewChannel(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
+	m.made.Add(1)
+	if err := m.err.Load(); err != nil {
+		return nil, nil, *err
+	}
+	return m.Factory.NewChannel(ctx)
+}
+
+// What only the callers are told is missed by those who watch the pool.
+func TestAFactoryThatMakesNoChannelIsSeenByThoseWhoWatchThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &moody{Factory: f}
+		m.err.Store(&errScripted)
+		p := newPool(t, m, 0)
+		client := testpb.NewTestServiceClient(p)
+		if _, err := client.EmptyCall(t.Context(), &testpb.Empty{}); !errors.Is(err, errScripted) || !errors.Is(err, grpcpool.ErrConnectionNotOK) || status.Code(err) != codes.Unavailable {
+			t.Errorf("a call: %v", err)
+		}
+		if _, err := client.FullDuplexCall(t.Context()); !errors.Is(err, errScripted) {
+			t.Errorf("a stream: %v", err)
+		}
+		s := p.Stats()
+		if s.State != shared.StateFailing || !errors.Is(s.LastError, errScripted) || s.Calls[codes.Unavailable] != 2 {
+			t.Errorf("the pool is %s, its last error %v, its calls %v", s.State, s.LastError, s.Calls)
+		}
+		m.err.Store(nil)
+		if err := emptyCall(p)(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s = p.Stats(); s.State != shared.StateReady || s.LastError != nil || s.Calls[codes.OK] != 1 {
+			t.Errorf("afterwards it is %s, its last error %v, its calls %v", s.State, s.LastError, s.Calls)
+		}
+		var kinds []shared.EventKind
+		for _, e := range s.Events {
+			if e.Kind == shared.EventFailing || e.Kind == shared.EventRecovered {
+				kinds = append(kinds, e.Kind)
+			}
+		}
+		if diff := cmp.Diff([]shared.EventKind{shared.EventFailing, shared.EventRecovered}, kinds); diff != "" {
+			t.Error(diff)
 		}
 	})
 }
