@@ -236,6 +236,9 @@ func (p *Pool) noteAway(c *channel, err error) {
 	p.setLastErrLocked(err)
 	p.mu.Unlock()
 	p.reportChange(nil, err)
+	if c != nil && c.awaySince.Load() == 0 && c.conn.GetState() == connectivity.Ready {
+		p.noteBack(c) // its event came before lastErr was set
+	}
 }
 
 // noteBack notes that the channel has a connection again, or that an RPC on it has gone well.
