@@ -3,6 +3,7 @@ package shared_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -239,4 +240,36 @@ func TestAFactoryThatMakesNoChannelIsSeenByThoseWhoWatchThePool(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// gRPC's own pause grows to two minutes while calls fail.
+func TestGetIsBackSoonAfterALongOutageUnderCalls(t *testing.T) {
+	for name, dial := range watching {
+		for _, before := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, connected before: %v", name, before), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, link, _ := overLink(t, dial, 0)
+					call := emptyCall(p)
+					if before {
+						if err := call(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					refuse(link)
+					for range 90 {
+						_ = call(t.Context())
+						time.Sleep(10 * time.Second) // virtual, as what follows
+					}
+					link.Heal()
+					back := time.Now()
+					for try(t.Context(), p) != nil && time.Since(back) < 3*time.Minute {
+						time.Sleep(10 * time.Millisecond)
+					}
+					if took := time.Since(back); took > time.Second {
+						t.Errorf("Get was back after %v", took)
+					}
+				})
+			})
+		}
+	}
 }
