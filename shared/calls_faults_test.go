@@ -273,3 +273,28 @@ func TestGetIsBackSoonAfterALongOutageUnderCalls(t *testing.T) {
 		}
 	}
 }
+
+// A handshake that a server has begun is worth more than the idle timeout.
+func TestAChannelIsNotClosedAsIdleWhileItIsConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, made := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory()), new(atomic.Int32)
+		f, err := grpcpool.NewFactory(server.Target(), slowHandshakes{insecure.NewCredentials(), busyFor, made},
+			grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, f, 2*time.Second, shared.WithDialTimeout(4*time.Second))
+		for p.Stats().DialsFailed == 0 {
+			_, _ = p.Get(t.Context())
+			time.Sleep(100 * time.Millisecond) // virtual, as what follows
+		}
+		if _, err := p.Get(t.Context()); err == nil { // begins a further attempt on the same channel
+			t.Fatal("a lease before the handshake was over")
+		}
+		time.Sleep(busyFor / 2)
+		borrow(t, p)
+		if n := made.Load(); n != 1 || p.Stats().IdleClosed != 0 {
+			t.Errorf("%d handshakes, %d channels closed as idle, want 1 and 0", n, p.Stats().IdleClosed)
+		}
+	})
+}

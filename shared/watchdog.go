@@ -200,12 +200,12 @@ func (p *Pool) wanted(c *channel) bool {
 	if p.counts.waiting.Load() > 0 {
 		return true
 	}
-	return c.health.Load() == unconnected && p.attempting()
+	return !c.connected.Load() && p.attempting()
 }
 
 func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Lock()
-	closed := (c.health.Load() != unconnected || p.attempt == nil) && c.retireIfStill(seen)
+	closed := (c.connected.Load() || p.attempt == nil) && c.retireIfStill(seen)
 	if closed {
 		if p.current.Load() == c { // another may have replaced it
 			p.setCurrentLocked(nil)
