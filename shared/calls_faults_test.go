@@ -298,3 +298,51 @@ func TestAChannelIsNotClosedAsIdleWhileItIsConnected(t *testing.T) {
 		}
 	})
 }
+
+// A NAT has forgotten the connection, and would pass another.
+func TestAForgottenConnectionCostsFewCalls(t *testing.T) {
+	for name, dial := range watching {
+		for _, deadline := range []time.Duration{100 * time.Millisecond, 3 * time.Second} {
+			t.Run(name+", "+deadline.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+					first, second := grpcpooltest.NewLink(server.Dial), grpcpooltest.NewLink(server.Dial)
+					var link atomic.Pointer[grpcpooltest.Link]
+					link.Store(first)
+					dialer := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return link.Load().Dial(ctx, addr) })
+					f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(dial...), grpcpool.WithDialOptions(dialer))
+					if err != nil {
+						t.Fatal(err)
+					}
+					plain, err := grpc.NewClient(server.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()), dialer)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer plain.Close()
+					failed := make(map[string]int)
+					calls := map[string]func(context.Context) error{"pool": emptyCall(newPool(t, f, 0)), "plain": emptyCall(plain)}
+					call := func() {
+						for name, call := range calls {
+							ctx, cancel := context.WithTimeout(t.Context(), deadline)
+							if call(ctx) != nil {
+								failed[name]++
+							}
+							cancel()
+						}
+					}
+					call()
+					time.Sleep(30 * time.Second) // virtual, as what follows
+					first.Blackhole()
+					link.Store(second)
+					for range 20 {
+						time.Sleep(30 * time.Second)
+						call()
+					}
+					if failed["pool"] > 1 || failed["plain"] < 20 || second.Dials() != 1 {
+						t.Errorf("of 20 calls failed: %v; %d further dials", failed, second.Dials())
+					}
+				})
+			})
+		}
+	}
+}

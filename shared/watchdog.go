@@ -128,16 +128,7 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	}
 	seen := c.tally.Load()
 	if seen&leases == 0 {
-		next := p.checkIdle(c, seen, now)
-		if expired || doubted || c.health.Load() == proven {
-			// A lease may be taken without waking the watchdog: after an expiry, by a
-			// Get that had read the health before it.
-			next = min(next, tickInterval)
-		}
-		if next > tickInterval && !c.rest(seen) { // an RPC takes its lease without an attempt, and has to wake the watchdog
-			next = tickInterval
-		}
-		return next
+		return p.checkUnused(c, seen, now, expired || doubted)
 	}
 	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected {
 		if pause := p.renewInBackground(); pause > 0 {
@@ -145,6 +136,18 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 		}
 	}
 	return tickInterval
+}
+
+// checkUnused is the rest of checkChannel for a channel that is neither supervised nor lent.
+// changed is whether its health has just changed.
+func (p *Pool) checkUnused(c *channel, seen uint64, now time.Duration, changed bool) time.Duration {
+	next := p.checkIdle(c, seen, now)
+	if changed || c.health.Load() == proven || next > tickInterval && !c.rest(seen) {
+		// A lease may be taken without waking the watchdog: after an expiry, by a Get
+		// that had read the health before it. An RPC needs no health, and wakes it from rest.
+		next = min(next, tickInterval)
+	}
+	return next
 }
 
 // checkSupervised is the rest of checkChannel for a supervised channel. doubted is whether
