@@ -241,6 +241,15 @@ func (p *Pool) noteAway(c *channel, err error) {
 	}
 }
 
+// noteWaiting is told why a dial of c has failed. RPCs that wait for a connection fail only
+// when their contexts end, if ever, so an outage is noted while they wait.
+func (c *channel) noteWaiting(why string) {
+	p := c.pool
+	if p.channels != nil && !p.away.Load() && c.leasesOut() > 0 && c.conn.GetState() == connectivity.TransientFailure {
+		p.noteAway(c, errors.New(oneLine(why)))
+	}
+}
+
 // noteBack notes that the channel has a connection again, or that an RPC on it has gone well.
 // If the channel has failed a test, the next one decides, and may be at once.
 func (p *Pool) noteBack(c *channel) {
