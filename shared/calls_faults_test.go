@@ -343,37 +343,39 @@ func TestAForgottenConnectionCostsFewCalls(t *testing.T) {
 
 // A call that waits does not fail, and the outage is one all the same.
 func TestAnOutageShowsWhileCallsWait(t *testing.T) {
-	for _, before := range []bool{false, true} {
-		t.Run(fmt.Sprintf("connected before: %v", before), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p, link, _ := overLink(t, nil, 0, shared.WithWaitForReady())
-				call := emptyCall(p)
-				if before {
-					if err := call(t.Context()); err != nil {
-						t.Fatal(err)
+	for name, dial := range watching {
+		for _, before := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, connected before: %v", name, before), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, link, _ := overLink(t, dial, 0, shared.WithWaitForReady())
+					call := emptyCall(p)
+					if before {
+						if err := call(t.Context()); err != nil {
+							t.Fatal(err)
+						}
 					}
-				}
-				refuse(link)
-				time.Sleep(time.Second) // virtual, as what follows
-				done := make(chan error)
-				go func() { done <- call(t.Context()) }()
-				time.Sleep(5 * time.Second)
-				if s := p.Stats(); s.State != shared.StateFailing || !errors.Is(s.LastError, grpcpool.ErrConnectionNotOK) || s.Tests != 0 {
-					t.Errorf("in the outage the pool is %s, its last error %v, and made %d tests", s.State, s.LastError, s.Tests)
-				}
-				link.Heal()
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-				s := p.Stats()
-				if s.State != shared.StateReady || s.LastError != nil {
-					t.Errorf("after it the pool is %s, its last error %v", s.State, s.LastError)
-				}
-				if diff := cmp.Diff([]shared.EventKind{shared.EventFailing, shared.EventRecovered}, outages(s.Events)); diff != "" {
-					t.Error(diff)
-				}
+					refuse(link)
+					time.Sleep(time.Second) // virtual, as what follows
+					done := make(chan error)
+					go func() { done <- call(t.Context()) }()
+					time.Sleep(5 * time.Second)
+					if s := p.Stats(); s.State != shared.StateFailing || !errors.Is(s.LastError, grpcpool.ErrConnectionNotOK) || s.Tests != 0 {
+						t.Errorf("in the outage the pool is %s, its last error %v, and made %d tests", s.State, s.LastError, s.Tests)
+					}
+					link.Heal()
+					if err := <-done; err != nil {
+						t.Error(err)
+					}
+					s := p.Stats()
+					if s.State != shared.StateReady || s.LastError != nil {
+						t.Errorf("after it the pool is %s, its last error %v", s.State, s.LastError)
+					}
+					if diff := cmp.Diff([]shared.EventKind{shared.EventFailing, shared.EventRecovered}, outages(s.Events)); diff != "" {
+						t.Error(diff)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

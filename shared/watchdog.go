@@ -130,7 +130,7 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	if seen&leases == 0 {
 		return p.checkUnused(c, seen, now, expired || doubted)
 	}
-	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected {
+	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected && !c.outageNoticed() {
 		if pause := p.renewInBackground(); pause > 0 {
 			return min(pause, tickInterval)
 		}
@@ -159,10 +159,7 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 		next = p.checkIdle(c, seen, now)
 	} else {
 		c.idle = idleness{seen: seen &^ resting, since: now}
-		// Without a connection, calls notice the outage and its end by themselves, and a test
-		// would only be one more RPC in the program's metrics.
-		noticed := c.called.Load() && !p.mayReplace(c.conn.GetState())
-		if (doubted || c.health.Load() == failed) && !noticed {
+		if (doubted || c.health.Load() == failed) && !c.outageNoticed() {
 			if pause := p.renewInBackground(); pause > 0 {
 				next = pause // an attempt that runs wakes the watchdog at its end
 			}
@@ -175,6 +172,12 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 		next = min(next, tickInterval)
 	}
 	return next
+}
+
+// outageNoticed reports whether RPCs notice by themselves that c has no connection, and when it
+// has one again. A test would only be one more RPC in the program's metrics.
+func (c *channel) outageNoticed() bool {
+	return c.called.Load() && !c.pool.mayReplace(c.conn.GetState())
 }
 
 // checkIdle closes c when it has had no lease for the idle timeout.
