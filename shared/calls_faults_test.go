@@ -28,7 +28,7 @@ import (
 // Faults under RPCs made on the pool, and nothing else: no Get finds out anything for them.
 
 // overLink makes a pool over a link to a server in memory.
-func overLink(t *testing.T, dial []grpc.DialOption, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpcpooltest.Link, *grpcpooltest.Server) {
+func overLink(t *testing.T, dial []grpc.DialOption, idle time.Duration, opts ...shared.Option) (*shared.Pool, *grpcpooltest.Link) {
 	t.Helper()
 	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
 	link := grpcpooltest.NewLink(server.Dial)
@@ -36,7 +36,7 @@ func overLink(t *testing.T, dial []grpc.DialOption, idle time.Duration, opts ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPool(t, f, idle, opts...), link, server
+	return newPool(t, f, idle, opts...), link
 }
 
 // watching is each way in which a channel may be watched.
@@ -50,7 +50,7 @@ func TestTheIdleTimeoutBeginsWithTheEndOfTheLastCall(t *testing.T) {
 	for name, dial := range watching {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, _, _ := overLink(t, dial, time.Minute)
+				p, _ := overLink(t, dial, time.Minute)
 				for range 20 {
 					time.Sleep(3 * time.Second) // virtual, as what follows
 					if err := emptyCall(p)(t.Context()); err != nil {
@@ -75,7 +75,7 @@ func TestADeadConnectionUnderAStreamIsFoundWithoutAGet(t *testing.T) {
 	for name, dial := range watching {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, link, _ := overLink(t, dial, 0)
+				p, link := overLink(t, dial, 0)
 				if err := emptyCall(p)(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -101,7 +101,7 @@ func TestCallsAloneNeverDialAnotherChannel(t *testing.T) {
 		for _, age := range []time.Duration{time.Second, time.Minute} {
 			t.Run(name+", "+age.String()+" old", func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p, link, _ := overLink(t, dial, 0)
+					p, link := overLink(t, dial, 0)
 					call := emptyCall(p)
 					if err := call(t.Context()); err != nil {
 						t.Fatal(err)
@@ -242,7 +242,7 @@ func TestGetIsBackSoonAfterALongOutageUnderCalls(t *testing.T) {
 		for _, before := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, connected before: %v", name, before), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p, link, _ := overLink(t, dial, 0)
+					p, link := overLink(t, dial, 0)
 					call := emptyCall(p)
 					if before {
 						if err := call(t.Context()); err != nil {
@@ -347,7 +347,7 @@ func TestAnOutageShowsWhileCallsWait(t *testing.T) {
 		for _, before := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, connected before: %v", name, before), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p, link, _ := overLink(t, dial, 0, shared.WithWaitForReady())
+					p, link := overLink(t, dial, 0, shared.WithWaitForReady())
 					call := emptyCall(p)
 					if before {
 						if err := call(t.Context()); err != nil {
