@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -86,8 +87,8 @@ func TestADeadConnectionUnderAStreamIsFoundWithoutAGet(t *testing.T) {
 				time.Sleep(time.Second)
 				link.Blackhole()
 				time.Sleep(5 * time.Second)
-				if s := p.Stats(); s.TestsFailed == 0 {
-					t.Errorf("%s after five seconds, and %d tests", s.State, s.Tests)
+				if s := p.Stats(); s.TestsFailed == 0 && p.GetState() == connectivity.Ready {
+					t.Errorf("after five seconds the pool is %s, its channel READY, and %d tests were made", s.State, s.Tests)
 				}
 			})
 		})
