@@ -158,6 +158,9 @@ func (p *Pool) makeChannel(ctx context.Context) (*channel, error) {
 		p.finished()
 	}()
 	m.c, m.err = p.askForChannel() //nolint:contextcheck // the channel outlives the call that it is made for
+	if m.err != nil && !errors.Is(m.err, grpcpool.ErrClosed) {
+		p.noteAway(nil, m.err)
+	}
 	return m.c, m.err
 }
 
@@ -221,7 +224,8 @@ func (c *channel) seekOther() {
 	}
 }
 
-// noteAway notes that an RPC has failed, as the channel has no connection.
+// noteAway notes that an RPC has failed, as the channel has no connection, or as there is no
+// channel: then c is nil.
 func (p *Pool) noteAway(c *channel, err error) {
 	p.mu.Lock()
 	if p.closing || p.lastErr != nil || p.attempt != nil || p.current.Load() != c {
@@ -232,6 +236,18 @@ func (p *Pool) noteAway(c *channel, err error) {
 	p.setLastErrLocked(err)
 	p.mu.Unlock()
 	p.reportChange(nil, err)
+	if c != nil && c.awaySince.Load() == 0 && c.conn.GetState() == connectivity.Ready {
+		p.noteBack(c) // its event came before lastErr was set
+	}
+}
+
+// noteWaiting is told why a dial of c has failed. RPCs that wait for a connection fail only
+// when their contexts end, if ever, so an outage is noted while they wait.
+func (c *channel) noteWaiting(why string) {
+	p := c.pool
+	if p.channels != nil && !p.away.Load() && c.leasesOut() > 0 && c.conn.GetState() == connectivity.TransientFailure {
+		p.noteAway(c, errors.New(oneLine(why)))
+	}
 }
 
 // noteBack notes that the channel has a connection again, or that an RPC on it has gone well.

@@ -21,6 +21,9 @@ func (p *Pool) connect(ctx context.Context) error {
 	c, err := p.makeChannel(ctx)
 	if err == nil {
 		c.regained.Store(false)
+		if c.health.Load() == failed && !c.askSupervised() {
+			c.conn.ResetConnectBackoff() // it grows to two minutes, and the pool has made its own pause
+		}
 		var answer error
 		err = p.callFactory(ctx, connectCall, func() { answer = p.channels.Connect(ctx, c.conn, c.inspector) }, func() {})
 		if err == nil {

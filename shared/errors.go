@@ -85,7 +85,7 @@ func (c *channel) explain(ctx context.Context, err error) error {
 	c.seekOther()
 	switch status.Code(err) {
 	case codes.Canceled:
-		if p.ctx.Err() != nil && ctx.Err() == nil {
+		if p.ctx.Err() != nil && ctx.Err() == nil && c.conn.GetState() == connectivity.Shutdown {
 			return &closedCallError{err}
 		}
 		return err

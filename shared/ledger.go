@@ -23,6 +23,9 @@ type ledger struct {
 func (l *ledger) report(e scale.Event) {
 	if c := l.pool.current.Load(); c != nil && c.id == l.channel {
 		defer c.noteEvent(e.Kind)
+		if e.Kind == EventDialFailed && c.called.Load() {
+			defer c.noteWaiting(e.Text)
+		}
 	}
 	if !l.count(e.Kind, e.Connection) {
 		return

@@ -168,14 +168,14 @@ func (p *Pool) reportChange(before, now error) {
 
 // renew tests c, and replaces it if it fails. A channel that has failed before is not
 // tested again before the dial, as that could cost a test timeout each time; unless it is
-// supervised.
+// supervised, or has a new connection.
 func (p *Pool) renew(ctx context.Context, c *channel) error {
 	switch {
 	case p.channels != nil && (c == nil || !c.connected.Load()):
 		return p.renewUnconnected(ctx)
 	case c != nil && c.askSupervised():
 		return p.renewSupervised(ctx, c)
-	case c != nil && (c.health.Load() != failed || !p.mayReplace(c.conn.GetState())):
+	case c != nil && (c.health.Load() != failed || c.regained.Load() || !p.mayReplace(c.conn.GetState())):
 		return p.renewTested(ctx, c)
 	}
 	err := p.dialBeside(ctx, c)
@@ -197,6 +197,7 @@ func (p *Pool) renewUnconnected(ctx context.Context) error {
 
 // renewTested tests c, and replaces it if it fails and may be replaced now.
 func (p *Pool) renewTested(ctx context.Context, c *channel) error {
+	c.regained.Store(false)
 	err := p.test(ctx, c, p.testTimeout())
 	if err == nil {
 		return nil

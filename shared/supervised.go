@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/davidwartell/go-grpcpool/internal/event"
 	"github.com/davidwartell/go-grpcpool/internal/pause"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
@@ -165,10 +166,19 @@ func (c *channel) noteConnected(kind EventKind) {
 		if c.pool.away.Load() {
 			c.pool.noteBack(c)
 		}
-	case EventLost, EventEjected:
-		c.awaySince.Store(int64(c.pool.now()))
 	default:
+		if event.EndsConnection(kind) && !c.hasConnection() {
+			c.awaySince.Store(int64(c.pool.now()))
+		}
 	}
+}
+
+// hasConnection reports whether c still has one, as far as it tells.
+func (c *channel) hasConnection() bool {
+	if c.watcher != nil {
+		return c.lastProof() >= 0
+	}
+	return c.ledger.openConnections() > 0
 }
 
 // renewSupervised tests c. If c fails, it is left to itself, or replaced.

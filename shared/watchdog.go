@@ -128,20 +128,26 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	}
 	seen := c.tally.Load()
 	if seen&leases == 0 {
-		next := p.checkIdle(c, seen, now)
-		if expired || doubted || c.health.Load() == proven {
-			// A lease may be taken without waking the watchdog: after an expiry, by a
-			// Get that had read the health before it.
-			next = min(next, tickInterval)
-		}
-		return next
+		return p.checkUnused(c, seen, now, expired || doubted)
 	}
-	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected {
+	if (silent >= p.cfg.testInterval || doubted) && c.health.Load() != unconnected && !c.outageNoticed() {
 		if pause := p.renewInBackground(); pause > 0 {
 			return min(pause, tickInterval)
 		}
 	}
 	return tickInterval
+}
+
+// checkUnused is the rest of checkChannel for a channel that is neither supervised nor lent.
+// changed is whether its health has just changed.
+func (p *Pool) checkUnused(c *channel, seen uint64, now time.Duration, changed bool) time.Duration {
+	next := p.checkIdle(c, seen, now)
+	if changed || c.health.Load() == proven || next > tickInterval && !c.rest(seen) {
+		// A lease may be taken without waking the watchdog: after an expiry, by a Get
+		// that had read the health before it. An RPC needs no health, and wakes it from rest.
+		next = min(next, tickInterval)
+	}
+	return next
 }
 
 // checkSupervised is the rest of checkChannel for a supervised channel. doubted is whether
@@ -153,10 +159,7 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 		next = p.checkIdle(c, seen, now)
 	} else {
 		c.idle = idleness{seen: seen &^ resting, since: now}
-		// Without a connection, calls notice the outage and its end by themselves, and a test
-		// would only be one more RPC in the program's metrics.
-		noticed := c.called.Load() && !p.mayReplace(c.conn.GetState())
-		if (doubted || c.health.Load() == failed) && !noticed {
+		if (doubted || c.health.Load() == failed) && !c.outageNoticed() {
 			if pause := p.renewInBackground(); pause > 0 {
 				next = pause // an attempt that runs wakes the watchdog at its end
 			}
@@ -169,6 +172,12 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 		next = min(next, tickInterval)
 	}
 	return next
+}
+
+// outageNoticed reports whether RPCs notice by themselves that c has no connection, and when it
+// has one again. A test would only be one more RPC in the program's metrics.
+func (c *channel) outageNoticed() bool {
+	return c.called.Load() && !c.pool.mayReplace(c.conn.GetState())
 }
 
 // checkIdle closes c when it has had no lease for the idle timeout.
@@ -197,12 +206,12 @@ func (p *Pool) wanted(c *channel) bool {
 	if p.counts.waiting.Load() > 0 {
 		return true
 	}
-	return c.health.Load() == unconnected && p.attempting()
+	return !c.connected.Load() && p.attempting()
 }
 
 func (p *Pool) closeIdle(c *channel, seen uint64) bool {
 	p.mu.Lock()
-	closed := (c.health.Load() != unconnected || p.attempt == nil) && c.retireIfStill(seen)
+	closed := (c.connected.Load() || p.attempt == nil) && c.retireIfStill(seen)
 	if closed {
 		if p.current.Load() == c { // another may have replaced it
 			p.setCurrentLocked(nil)
