@@ -104,8 +104,15 @@ func isGRPCStream(s grpc.ClientStream) bool {
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == reflect.TypeFor[grpc.ClientConn]().PkgPath()
 }
 
-// onEnd ends s as gRPC has ended the stream under it.
-func (s *stream) onEnd() { s.end(codes.Code(s.outcome.Load())) }
+// onEnd ends s as the caller's context has ended, or else as gRPC has ended the stream under
+// it: with the context, outcome may still be that of an earlier stream.
+func (s *stream) onEnd() {
+	if err := s.ctx.Err(); err != nil {
+		s.end(status.FromContextError(err).Code())
+		return
+	}
+	s.end(codes.Code(s.outcome.Load()))
+}
 
 // end counts the RPC and gives the lease back, once.
 func (s *stream) end(outcome codes.Code) {
@@ -124,7 +131,7 @@ func (s *stream) end(outcome codes.Code) {
 // time for that. For a stream that is not gRPC's nothing is called, and the time ends
 // the lease.
 func (s *stream) onCancel() {
-	time.AfterFunc(cancelGrace, func() { s.end(status.FromContextError(s.ctx.Err()).Code()) })
+	time.AfterFunc(cancelGrace, s.onEnd)
 }
 
 // cancelGrace is how long a stream may take to end after its context has ended.
