@@ -58,6 +58,7 @@ type Pool struct {
 	open      map[*channel]struct{}
 	starved   uint64 // calls on channels that are closed
 	target    string // of the latest channel, or of the factory if it has one
+	canonical string // target, as the latest channel has parsed it; "" before there is one
 	closing   bool
 	ended     bool          // the last event is reported, or about to be
 	live      int           // open channels and running goroutines: what Shutdown waits for
