@@ -221,17 +221,20 @@ func (c *channel) seekOther() {
 	}
 }
 
-// noteAway notes that an RPC has failed, as the channel has no connection.
-func (p *Pool) noteAway(c *channel, err error) {
+// noteAway notes that an RPC has failed, as the channel had no connection when it had seen so
+// many.
+func (p *Pool) noteAway(c *channel, err error, seen uint32) {
 	p.mu.Lock()
 	if p.closing || p.lastErr != nil || p.attempt != nil || p.current.Load() != c {
 		p.mu.Unlock()
 		return
 	}
-	err = asNotOK(err)
-	p.setLastErrLocked(err)
+	p.setLastErrLocked(asNotOK(err))
 	p.mu.Unlock()
-	p.reportChange(nil, err)
+	p.reportChanges()
+	if c.connections.Load() != seen { // it came before noteBack could know of the failure
+		p.noteBack(c)
+	}
 }
 
 // noteBack notes that the channel has a connection again, or that an RPC on it has gone well.
@@ -241,8 +244,8 @@ func (p *Pool) noteBack(c *channel) {
 		return
 	}
 	p.mu.Lock()
-	before, bad := p.lastErr, c.health.Load() == failed
-	if p.closing || before == nil || p.attempt != nil || p.current.Load() != c {
+	bad := c.health.Load() == failed
+	if p.closing || p.lastErr == nil || p.attempt != nil || p.current.Load() != c {
 		p.mu.Unlock()
 		return
 	}
@@ -254,10 +257,35 @@ func (p *Pool) noteBack(c *channel) {
 		p.endPause()
 		return
 	}
-	p.reportChange(before, nil)
+	p.reportChanges()
 }
 
+// setLastErrLocked notes how the latest attempt has ended, or that an RPC has found no
+// connection. reportChanges has to be called next, without the lock.
 func (p *Pool) setLastErrLocked(err error) {
+	before := p.lastErr
 	p.lastErr = err
 	p.away.Store(err != nil)
+	switch {
+	case errors.Is(err, grpcpool.ErrClosed):
+	case before == nil && err != nil:
+		p.changes = append(p.changes, Event{Kind: EventFailing, Text: err.Error()})
+	case before != nil && err == nil:
+		p.changes = append(p.changes, Event{Kind: EventRecovered, Text: "last error: " + before.Error()})
+	}
+}
+
+// reportChanges reports the begins and ends of times without a connection, in their order,
+// whichever goroutines have found them.
+func (p *Pool) reportChanges() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.changes) > 0 && !p.reporting {
+		e := p.changes[0]
+		p.changes, p.reporting = p.changes[1:], true
+		p.mu.Unlock()
+		p.emit(e)
+		p.mu.Lock()
+		p.reporting = false
+	}
 }

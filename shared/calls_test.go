@@ -416,6 +416,21 @@ func TestAStreamOfAnInterceptorsOwnCountsByHowItHasEnded(t *testing.T) {
 	}
 }
 
+// An interceptor may answer on a context that has ended. With the race detector this also
+// shows whether the end of the context meets a stream that is still being made.
+func TestAStreamOnAContextThatHasEndedCountsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := inMemoryWith(t, nil, streamsWith(func(context.Context, opener, opener) (grpc.ClientStream, error) { return canned{}, nil }))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := p.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/a/B"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		wantCalls(t, p, tally{codes.Canceled: 1})
+	})
+}
+
 // The one response of a client-streaming RPC ends it.
 func TestAClientStreamCountsWithItsResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -36,10 +37,11 @@ type channel struct {
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
 	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
-	connected atomic.Bool  // it has had a connection
-	opened    atomic.Bool  // that has been reported
-	called    atomic.Bool  // an RPC of the pool has been made on it, or a lease taken that was not tested
-	awaySince atomic.Int64 // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
+	connected   atomic.Bool   // it has had a connection
+	opened      atomic.Bool   // that has been reported
+	called      atomic.Bool   // an RPC of the pool has been made on it, or a lease taken that was not tested
+	connections atomic.Uint32 // that it has reported so far
+	awaySince   atomic.Int64  // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
 
 	// What the channel says about itself; see supervised.go.
 	supervised atomic.Bool                        // it watches its own connections, as last asked
@@ -190,7 +192,7 @@ func (c *channel) noteResult(err error) {
 		if !c.heard.Load() {
 			c.heard.Store(true)
 		}
-		if c.pool.away.Load() {
+		if c.pool.away.Load() && c.conn.GetState() == connectivity.Ready { // not an interceptor's answer
 			c.pool.noteBack(c)
 		}
 	case status.Code(err) == codes.Unavailable:

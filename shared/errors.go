@@ -83,6 +83,7 @@ func (c *channel) explain(ctx context.Context, err error) error {
 		return err
 	}
 	c.seekOther()
+	seen := c.connections.Load()
 	switch status.Code(err) {
 	case codes.Canceled:
 		if p.ctx.Err() != nil && ctx.Err() == nil {
@@ -96,7 +97,7 @@ func (c *channel) explain(ctx context.Context, err error) error {
 	default:
 		return err
 	}
-	p.noteAway(c, err)
+	p.noteAway(c, err, seen)
 	e := &callError{target: c.conn.Target(), rpc: err}
 	if since := time.Duration(c.awaySince.Load()); since > 0 {
 		e.away = p.now() - since

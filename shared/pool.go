@@ -49,6 +49,8 @@ type Pool struct {
 	attempt   *attempt      // the test and dial under way, or nil
 	making    *making       // of a channel, or nil
 	lastErr   error         // of the last attempt, or of the RPC that first found no connection; nil if there is one
+	changes   []Event       // of lastErr from or to nil, not reported yet
+	reporting bool          // a goroutine reports one of them
 	switched  *switching    // ends when current changes; nil while nobody waits
 	nextTry   time.Time     // no attempt before, while no channel may be lent
 	nextDial  time.Time     // no dial before

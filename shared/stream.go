@@ -116,14 +116,20 @@ func (s *stream) onEnd() {
 
 // end counts the RPC and gives the lease back, once.
 func (s *stream) end(outcome codes.Code) {
+	if s.settle(outcome) && s.stopOnCancel != nil {
+		s.stopOnCancel()
+	}
+}
+
+// settle is end where stopOnCancel may still be about to be set. It returns false if s has
+// ended before.
+func (s *stream) settle(outcome codes.Code) bool {
 	if !s.counted.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	s.lease.c.pool.countCall(outcome) // before Close can return
 	s.lease.Return()
-	if s.stopOnCancel != nil {
-		s.stopOnCancel()
-	}
+	return true
 }
 
 // onCancel is called when the caller's context has ended. gRPC then ends its streams and
@@ -131,7 +137,7 @@ func (s *stream) end(outcome codes.Code) {
 // time for that. For a stream that is not gRPC's nothing is called, and the time ends
 // the lease.
 func (s *stream) onCancel() {
-	time.AfterFunc(cancelGrace, s.onEnd)
+	time.AfterFunc(cancelGrace, func() { s.settle(status.FromContextError(s.ctx.Err()).Code()) })
 }
 
 // cancelGrace is how long a stream may take to end after its context has ended.
