@@ -48,8 +48,12 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 		defer p.noteUse(p.now())
 	}
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
-	outcome = status.Code(err)
 	c.noteResult(err)
+	if err == nil {
+		outcome = codes.OK
+		return nil
+	}
+	outcome = status.Code(err)
 	return c.explain(ctx, err)
 }
 
@@ -70,11 +74,14 @@ func (p *Pool) leaseForCall(ctx context.Context, opts []grpc.CallOption) (*chann
 	}
 	c, _, err := p.leaseUntested(ctx)
 	switch {
-	case errors.Is(err, grpcpool.ErrClosed):
-		c, err = p.leaseClosed() //nolint:contextcheck // its channel serves all callers
-	case err == nil && p.cfg.waitForReady && len(opts) == 0:
+	case err != nil:
+		if errors.Is(err, grpcpool.ErrClosed) {
+			c, err = p.leaseClosed() //nolint:contextcheck // its channel serves all callers
+		}
+	case !p.cfg.waitForReady:
+	case len(opts) == 0:
 		opts = waiting
-	case err == nil && p.cfg.waitForReady:
+	default:
 		opts = append(waiting[:1:1], opts...) // the caller's come later, and win
 	}
 	return c, opts, err
