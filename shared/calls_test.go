@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,6 +288,14 @@ var endings = map[string]ending{
 		},
 		want: codes.Unavailable,
 	},
+	"cut by Close, and not read": {
+		end: func(_ testpb.TestService_FullDuplexCallClient, cancel context.CancelFunc, p *shared.Pool, _ *grpcpooltest.Server) {
+			_ = p.Close()
+			cancel() // nobody tells of an interceptor's stream
+			time.Sleep(100 * time.Millisecond)
+		},
+		want: codes.Canceled,
+	},
 	"cut by Close": {
 		end: func(s testpb.TestService_FullDuplexCallClient, _ context.CancelFunc, p *shared.Pool, _ *grpcpooltest.Server) {
 			_ = p.Close()
@@ -299,7 +308,16 @@ var endings = map[string]ending{
 // What a stream counts as is how its caller's stream has ended, whatever has become of others
 // that an interceptor has opened for it.
 func TestAStreamCountsOnceByHowItHasEnded(t *testing.T) {
-	for name, open := range interceptors {
+	all := maps.Clone(interceptors)
+	all["has a try time out, and drops the options"] = func(ctx context.Context, pass, bare opener) (grpc.ClientStream, error) {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		time.AfterFunc(2*time.Second, cancel)
+		if _, err := pass(try); err != nil {
+			return nil, err
+		}
+		return bare(ctx)
+	}
+	for name, open := range all {
 		for how, e := range endings {
 			t.Run(name+", "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { countAStream(t, open, e) })
@@ -428,6 +446,18 @@ func TestAStreamOnAContextThatHasEndedCountsToo(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		wantCalls(t, p, tally{codes.Canceled: 1})
+	})
+}
+
+// A stream that nobody reads counts when gRPC ends it.
+func TestAStreamThatTheServiceConfigEndsCountsAsPastItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := inMemoryWith(t, nil, grpcpool.WithDialOptions(methodConfig(`"timeout":"2s"`)))
+		if _, err := testpb.NewTestServiceClient(p).FullDuplexCall(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		wantCalls(t, p, tally{codes.DeadlineExceeded: 1})
 	})
 }
 

@@ -344,7 +344,12 @@ func TestAWaiterStaysWhenAChannelReplacesAnotherInTheSameState(t *testing.T) {
 
 func TestConnectAndTheTargetsMakeOneChannelHoweverManyAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, _, server := besidePlain(t, true, 0)
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+		f, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(), grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPool(t, slowChannels{f}, 0)
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(p.Connect)
@@ -356,6 +361,51 @@ func TestConnectAndTheTargetsMakeOneChannelHoweverManyAsk(t *testing.T) {
 			t.Errorf("%d connections; stats: %+v", server.Accepted(), s)
 		}
 	})
+}
+
+// slowChannels makes its channels slowly.
+type slowChannels struct{ *grpcpool.Factory }
+
+func (f slowChannels) NewChannel(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
+	time.Sleep(time.Second)
+	return f.Factory.NewChannel(ctx)
+}
+
+func TestResetConnectBackoffEndsAPauseOfTheChannelAndOfThePool(t *testing.T) {
+	for name, channels := range map[string]bool{"over a ChannelFactory": true, "over a factory of connected channels": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, plain, server := besidePlain(t, channels, 0)
+				both := []clientConn{plain, p}
+				for _, cc := range both {
+					cc.Connect()
+					reaches(t, cc, connectivity.Ready)
+				}
+				server.Stop()
+				outage, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer stop()
+				for outage.Err() == nil { // the pauses grow while there are calls
+					for _, cc := range both {
+						if err := emptyCall(cc)(t.Context()); err == nil {
+							t.Error("a call has succeeded")
+						}
+					}
+					time.Sleep(10 * time.Second)
+				}
+				time.Sleep(5 * time.Minute)
+				server.Start()
+				synctest.Wait()
+				for _, cc := range both {
+					start := time.Now()
+					cc.ResetConnectBackoff()
+					reaches(t, cc, connectivity.Ready)
+					if took := time.Since(start); took > 0 {
+						t.Errorf("%T is back after %v", cc, took)
+					}
+				}
+			})
+		})
+	}
 }
 
 // Beside it a plain channel, which Connect wakes too.

@@ -104,14 +104,19 @@ func isGRPCStream(s grpc.ClientStream) bool {
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == reflect.TypeFor[grpc.ClientConn]().PkgPath()
 }
 
-// onEnd ends s as the caller's context has ended, or else as gRPC has ended the stream under
-// it: with the context, outcome may still be that of an earlier stream.
+// onEnd ends s as the caller's context has ended, the channel has been closed, or else as gRPC
+// has ended the stream under it: with the others, outcome may still be that of an earlier
+// stream.
 func (s *stream) onEnd() {
-	if err := s.ctx.Err(); err != nil {
+	err := s.ctx.Err()
+	switch {
+	case err != nil:
 		s.end(status.FromContextError(err).Code())
-		return
+	case s.lease.c.tally.Load()&closing != 0:
+		s.end(codes.Canceled)
+	default:
+		s.end(codes.Code(s.outcome.Load()))
 	}
-	s.end(codes.Code(s.outcome.Load()))
 }
 
 // end counts the RPC and gives the lease back, once.

@@ -57,3 +57,27 @@ func TestFailingAndRecoveredTakeTurns(t *testing.T) {
 		t.Errorf("%d of %d events are out of turn, and the last is %q", wrong, told, last)
 	}
 }
+
+// The RPC had failed, and the channel came back before the failure was noted.
+func TestAnRPCThatFailedBeforeTheChannelWasBackDoesNotMarkIt(t *testing.T) {
+	f, err := grpcpool.NewFactory("passthrough:///nowhere", insecure.NewCredentials())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(f, 0)
+	defer p.Close()
+	c, err := p.makeChannel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := c.connections.Load()
+	c.noteConnected(EventDialled)
+	p.noteAway(c, errors.New("no connection"), seen)
+	if err := p.Stats().LastError; err != nil {
+		t.Errorf("the pool is marked: %v", err)
+	}
+	p.noteAway(c, errors.New("no connection"), c.connections.Load())
+	if p.Stats().LastError == nil {
+		t.Error("the pool is not marked, though the channel was not back since")
+	}
+}
