@@ -48,13 +48,12 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 		defer p.noteUse(p.now())
 	}
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
-	c.noteResult(err)
+	outcome = status.Code(err)
+	c.noteResult(outcome)
 	if err == nil {
-		outcome = codes.OK
 		return nil
 	}
-	outcome = status.Code(err)
-	return c.explain(ctx, err)
+	return c.explain(ctx, err, outcome)
 }
 
 // countCall counts an RPC that has ended.

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/status"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -186,17 +185,18 @@ func (c *channel) heardSince(at time.Duration) bool {
 // noteResult notes what the result of a unary RPC says about c. A success is a sign of
 // life. It is noted without reading the clock, and the load before the store keeps the
 // cache line shared while there is traffic.
-func (c *channel) noteResult(err error) {
-	switch {
-	case err == nil:
+func (c *channel) noteResult(outcome codes.Code) {
+	switch outcome {
+	case codes.OK:
 		if !c.heard.Load() {
 			c.heard.Store(true)
 		}
 		if c.pool.away.Load() && c.conn.GetState() == connectivity.Ready { // not an interceptor's answer
 			c.pool.noteBack(c)
 		}
-	case status.Code(err) == codes.Unavailable:
+	case codes.Unavailable:
 		c.doubt()
+	default:
 	}
 }
 

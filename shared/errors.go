@@ -76,15 +76,16 @@ type callError struct {
 	ends   []error       // of the context, if it has ended
 }
 
-// explain adds to the error of an RPC on c what the pool knows better than gRPC.
-func (c *channel) explain(ctx context.Context, err error) error {
+// explain adds to the error of an RPC on c what the pool knows better than gRPC. code is the
+// error's.
+func (c *channel) explain(ctx context.Context, err error, code codes.Code) error {
 	p := c.pool
 	if err == nil || p.channels == nil {
 		return err
 	}
 	c.seekOther()
 	seen := c.connections.Load()
-	switch status.Code(err) {
+	switch code {
 	case codes.Canceled:
 		if p.ctx.Err() != nil && ctx.Err() == nil {
 			return &closedCallError{err}

@@ -183,7 +183,7 @@ func (s *stream) explain(err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // gRPC returns it as it is
 		return err
 	}
-	return s.lease.c.explain(s.ctx, err)
+	return s.lease.c.explain(s.ctx, err, status.Code(err))
 }
 
 // aborted reports whether an error of SendMsg or Header has ended the stream.
