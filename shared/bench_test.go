@@ -18,21 +18,25 @@ import (
 )
 
 // benchmarkCallers runs op with 1, 16 and 128 callers at a time.
-func benchmarkCallers(b *testing.B, what string, op func(b *testing.B)) {
+func benchmarkCallers(b *testing.B, what string, op func() error) {
 	b.Helper()
 	for _, callers := range []int{1, 16, 128} {
 		b.Run(fmt.Sprintf("callers=%d/%s", callers, what), func(b *testing.B) {
 			b.ReportAllocs()
 			if callers == 1 {
 				for b.Loop() {
-					op(b)
+					if err := op(); err != nil {
+						b.Fatal(err)
+					}
 				}
 				return
 			}
 			b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					op(b)
+					if err := op(); err != nil {
+						b.Error(err)
+					}
 				}
 			})
 		})
@@ -45,18 +49,20 @@ func benchmarkCallers(b *testing.B, what string, op func(b *testing.B)) {
 //	go test ./shared -run '^$' -bench GetReturn -count 10 | benchstat -col /what -
 func BenchmarkGetReturn(b *testing.B) {
 	p := newPool(b, &fakeFactory{}, time.Minute)
-	benchmarkCallers(b, "what=lease", func(b *testing.B) {
-		l, err := p.Get(b.Context())
-		if err != nil {
-			b.Fatal(err)
+	ctx := b.Context()
+	benchmarkCallers(b, "what=lease", func() error {
+		l, err := p.Get(ctx)
+		if err == nil {
+			l.Return()
 		}
-		l.Return()
+		return err
 	})
 	var word, own atomic.Uint64
-	benchmarkCallers(b, "what=atomics", func(*testing.B) {
+	benchmarkCallers(b, "what=atomics", func() error {
 		word.Add(1)
 		own.CompareAndSwap(own.Load(), 1)
 		word.Add(^uint64(0))
+		return nil
 	})
 }
 
@@ -78,25 +84,22 @@ func overLoopback(b *testing.B) map[string]grpc.ClientConnInterface {
 //
 //	go test ./shared -run '^$' -bench Unary -count 10 | benchstat -col /on -
 func BenchmarkUnary(b *testing.B) {
+	ctx := b.Context()
 	for on, cc := range overLoopback(b) {
 		client := testpb.NewTestServiceClient(cc)
-		benchmarkCallers(b, on, func(b *testing.B) {
-			if _, err := client.EmptyCall(b.Context(), &testpb.Empty{}); err != nil {
-				b.Error(err)
-			}
+		benchmarkCallers(b, on, func() error {
+			_, err := client.EmptyCall(ctx, &testpb.Empty{})
+			return err
 		})
 	}
 }
 
 // BenchmarkStream is a stream of one message there and back, from its begin to its end.
 func BenchmarkStream(b *testing.B) {
+	ctx := b.Context()
 	for on, cc := range overLoopback(b) {
 		client := testpb.NewTestServiceClient(cc)
-		benchmarkCallers(b, on, func(b *testing.B) {
-			if err := oneStream(b.Context(), client); err != nil {
-				b.Error(err)
-			}
-		})
+		benchmarkCallers(b, on, func() error { return oneStream(ctx, client) })
 	}
 }
 
@@ -135,13 +138,9 @@ func BenchmarkOverhead(b *testing.B) {
 		b.Fatal(err)
 	}
 	p := newPool(b, f, time.Minute)
-	l := get(b, p)
+	ctx, l := b.Context(), get(b, p)
 	b.Cleanup(l.Return)
 	for on, cc := range map[string]grpc.ClientConnInterface{"on=channel": l.Connection(), "on=pool": p} {
-		benchmarkCallers(b, on, func(b *testing.B) {
-			if err := cc.Invoke(b.Context(), "/a/B", nil, nil); err != nil {
-				b.Error(err)
-			}
-		})
+		benchmarkCallers(b, on, func() error { return cc.Invoke(ctx, "/a/B", nil, nil) })
 	}
 }

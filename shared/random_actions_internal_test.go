@@ -91,7 +91,7 @@ func callOptions(r *rand.Rand) []grpc.CallOption {
 
 // call makes a unary RPC on the pool.
 func (c *callers) call(ctx context.Context, opts []grpc.CallOption) {
-	err := error(errWild)
+	err := errWild
 	defer func() {
 		c.saw(status.Code(err))
 		wantWild(recover())

@@ -161,7 +161,7 @@ func (o *randomTest) run(seed uint64, cuts bool) {
 	time.Sleep(time.Second) // streams whose contexts have ended
 	o.wantAllGone()
 	o.events.check(o.p)
-	o.callers.check()
+	o.check()
 }
 
 // faults does to the server and the network what happens to them, and leaves all well.

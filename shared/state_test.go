@@ -2,6 +2,7 @@ package shared_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,10 +76,8 @@ func reaches(t *testing.T, cc clientConn, want ...connectivity.State) {
 	defer cancel()
 	for {
 		state := cc.GetState()
-		for _, one := range want {
-			if state == one {
-				return
-			}
+		if slices.Contains(want, state) {
+			return
 		}
 		if !cc.WaitForStateChange(ctx, state) {
 			t.Errorf("%T stays %v, want %v", cc, state, want)
