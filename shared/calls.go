@@ -49,8 +49,11 @@ func (p *Pool) Invoke(ctx context.Context, method string, args, reply any, opts 
 	}
 	err = c.conn.Invoke(ctx, method, args, reply, opts...)
 	outcome = status.Code(err)
-	c.noteResult(err)
-	return c.explain(ctx, err)
+	c.noteResult(outcome)
+	if err == nil {
+		return nil
+	}
+	return c.explain(ctx, err, outcome)
 }
 
 // countCall counts an RPC that has ended.
@@ -70,11 +73,14 @@ func (p *Pool) leaseForCall(ctx context.Context, opts []grpc.CallOption) (*chann
 	}
 	c, _, err := p.leaseUntested(ctx)
 	switch {
-	case errors.Is(err, grpcpool.ErrClosed):
-		c, err = p.leaseClosed() //nolint:contextcheck // its channel serves all callers
-	case err == nil && p.cfg.waitForReady && len(opts) == 0:
+	case err != nil:
+		if errors.Is(err, grpcpool.ErrClosed) {
+			c, err = p.leaseClosed() //nolint:contextcheck // its channel serves all callers
+		}
+	case !p.cfg.waitForReady:
+	case len(opts) == 0:
 		opts = waiting
-	case err == nil && p.cfg.waitForReady:
+	default:
 		opts = append(waiting[:1:1], opts...) // the caller's come later, and win
 	}
 	return c, opts, err
@@ -159,7 +165,7 @@ func (p *Pool) makeChannel(ctx context.Context) (*channel, error) {
 	}()
 	m.c, m.err = p.askForChannel() //nolint:contextcheck // the channel outlives the call that it is made for
 	if m.err != nil && !errors.Is(m.err, grpcpool.ErrClosed) {
-		p.noteAway(nil, m.err)
+		p.noteAway(nil, m.err, 0)
 	}
 	return m.c, m.err
 }
@@ -224,20 +230,19 @@ func (c *channel) seekOther() {
 	}
 }
 
-// noteAway notes that an RPC has failed, as the channel has no connection, or as there is no
-// channel: then c is nil.
-func (p *Pool) noteAway(c *channel, err error) {
+// noteAway notes that an RPC has failed, as the channel had no connection when it had seen so
+// many, or as there is no channel: then c is nil.
+func (p *Pool) noteAway(c *channel, err error, seen uint32) {
 	p.mu.Lock()
 	if p.closing || p.lastErr != nil || p.attempt != nil || p.current.Load() != c {
 		p.mu.Unlock()
 		return
 	}
-	err = asNotOK(err)
-	p.setLastErrLocked(err)
+	p.setLastErrLocked(asNotOK(err))
 	p.mu.Unlock()
-	p.reportChange(nil, err)
-	if c != nil && c.awaySince.Load() == 0 && c.conn.GetState() == connectivity.Ready {
-		p.noteBack(c) // its event came before lastErr was set
+	p.reportChanges()
+	if c != nil && c.connections.Load() != seen { // it came before noteBack could know of the failure
+		p.noteBack(c)
 	}
 }
 
@@ -245,8 +250,9 @@ func (p *Pool) noteAway(c *channel, err error) {
 // when their contexts end, if ever, so an outage is noted while they wait.
 func (c *channel) noteWaiting(why string) {
 	p := c.pool
+	seen := c.connections.Load()
 	if p.channels != nil && !p.away.Load() && c.leasesOut() > 0 && c.conn.GetState() == connectivity.TransientFailure {
-		p.noteAway(c, errors.New(oneLine(why)))
+		p.noteAway(c, errors.New(oneLine(why)), seen)
 	}
 }
 
@@ -257,8 +263,8 @@ func (p *Pool) noteBack(c *channel) {
 		return
 	}
 	p.mu.Lock()
-	before, bad := p.lastErr, c.health.Load() == failed
-	if p.closing || before == nil || p.attempt != nil || p.current.Load() != c {
+	bad := c.health.Load() == failed
+	if p.closing || p.lastErr == nil || p.attempt != nil || p.current.Load() != c {
 		p.mu.Unlock()
 		return
 	}
@@ -270,10 +276,35 @@ func (p *Pool) noteBack(c *channel) {
 		p.endPause()
 		return
 	}
-	p.reportChange(before, nil)
+	p.reportChanges()
 }
 
+// setLastErrLocked notes how the latest attempt has ended, or that an RPC has found no
+// connection. reportChanges has to be called next, without the lock.
 func (p *Pool) setLastErrLocked(err error) {
+	before := p.lastErr
 	p.lastErr = err
 	p.away.Store(err != nil)
+	switch {
+	case errors.Is(err, grpcpool.ErrClosed):
+	case before == nil && err != nil:
+		p.changes = append(p.changes, Event{Kind: EventFailing, Text: err.Error()})
+	case before != nil && err == nil:
+		p.changes = append(p.changes, Event{Kind: EventRecovered, Text: "last error: " + before.Error()})
+	}
+}
+
+// reportChanges reports the begins and ends of times without a connection, in their order,
+// whichever goroutines have found them.
+func (p *Pool) reportChanges() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.changes) > 0 && !p.reporting {
+		e := p.changes[0]
+		p.changes, p.reporting = p.changes[1:], true
+		p.mu.Unlock()
+		p.emit(e)
+		p.mu.Lock()
+		p.reporting = false
+	}
 }

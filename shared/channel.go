@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/davidwartell/go-grpcpool"
 )
@@ -36,10 +36,11 @@ type channel struct {
 	heard    atomic.Bool  // a sign of life since the watchdog last looked
 	doubted  atomic.Bool  // an RPC ended with Unavailable since then
 
-	connected atomic.Bool  // it has had a connection
-	opened    atomic.Bool  // that has been reported
-	called    atomic.Bool  // an RPC of the pool has been made on it, or a lease taken that was not tested
-	awaySince atomic.Int64 // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
+	connected   atomic.Bool   // it has had a connection
+	opened      atomic.Bool   // that has been reported
+	called      atomic.Bool   // an RPC of the pool has been made on it, or a lease taken that was not tested
+	connections atomic.Uint32 // that it has reported so far
+	awaySince   atomic.Int64  // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
 
 	// What the channel says about itself; see supervised.go.
 	supervised atomic.Bool                        // it watches its own connections, as last asked
@@ -184,17 +185,18 @@ func (c *channel) heardSince(at time.Duration) bool {
 // noteResult notes what the result of a unary RPC says about c. A success is a sign of
 // life. It is noted without reading the clock, and the load before the store keeps the
 // cache line shared while there is traffic.
-func (c *channel) noteResult(err error) {
-	switch {
-	case err == nil:
+func (c *channel) noteResult(outcome codes.Code) {
+	switch outcome {
+	case codes.OK:
 		if !c.heard.Load() {
 			c.heard.Store(true)
 		}
-		if c.pool.away.Load() {
+		if c.pool.away.Load() && c.conn.GetState() == connectivity.Ready { // not an interceptor's answer
 			c.pool.noteBack(c)
 		}
-	case status.Code(err) == codes.Unavailable:
+	case codes.Unavailable:
 		c.doubt()
+	default:
 	}
 }
 

@@ -76,14 +76,16 @@ type callError struct {
 	ends   []error       // of the context, if it has ended
 }
 
-// explain adds to the error of an RPC on c what the pool knows better than gRPC.
-func (c *channel) explain(ctx context.Context, err error) error {
+// explain adds to the error of an RPC on c what the pool knows better than gRPC. code is the
+// error's.
+func (c *channel) explain(ctx context.Context, err error, code codes.Code) error {
 	p := c.pool
 	if err == nil || p.channels == nil {
 		return err
 	}
 	c.seekOther()
-	switch status.Code(err) {
+	seen := c.connections.Load()
+	switch code {
 	case codes.Canceled:
 		if p.ctx.Err() != nil && ctx.Err() == nil && c.conn.GetState() == connectivity.Shutdown {
 			return &closedCallError{err}
@@ -96,7 +98,7 @@ func (c *channel) explain(ctx context.Context, err error) error {
 	default:
 		return err
 	}
-	p.noteAway(c, err)
+	p.noteAway(c, err, seen)
 	e := &callError{target: c.conn.Target(), rpc: err}
 	if since := time.Duration(c.awaySince.Load()); since > 0 {
 		e.away = p.now() - since

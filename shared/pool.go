@@ -49,6 +49,8 @@ type Pool struct {
 	attempt   *attempt      // the test and dial under way, or nil
 	making    *making       // of a channel, or nil
 	lastErr   error         // of the last attempt, or of the RPC that first found no connection; nil if there is one
+	changes   []Event       // of lastErr from or to nil, not reported yet
+	reporting bool          // a goroutine reports one of them
 	switched  *switching    // ends when current changes; nil while nobody waits
 	nextTry   time.Time     // no attempt before, while no channel may be lent
 	nextDial  time.Time     // no dial before
@@ -58,6 +60,7 @@ type Pool struct {
 	open      map[*channel]struct{}
 	starved   uint64 // calls on channels that are closed
 	target    string // of the latest channel, or of the factory if it has one
+	canonical string // target, as the latest channel has parsed it; "" before there is one
 	closing   bool
 	ended     bool          // the last event is reported, or about to be
 	live      int           // open channels and running goroutines: what Shutdown waits for

@@ -3,9 +3,7 @@ package shared
 import (
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,10 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
@@ -80,71 +78,200 @@ func (f *checkedFactory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn
 	return f.Factory.ConnectionOk(ctx, conn)
 }
 
+// connectedOnly is a checkedFactory that is no grpcpool.ChannelFactory.
+type connectedOnly struct{ *checkedFactory }
+
+// NewChannel is not the method of a grpcpool.ChannelFactory.
+func (connectedOnly) NewChannel() {}
+
 // TestRandomActionsKeepTheInvariants lets callers and faults loose on a pool for
-// ten virtual minutes.
+// ten virtual minutes, with interceptors that do what they like.
 func TestRandomActionsKeepTheInvariants(t *testing.T) {
-	seeds := uint64(4)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { randomActions(t, seed) })
+	for seed, test := range []struct {
+		name          string
+		opts          []Option
+		drain         time.Duration
+		connectedOnly bool
+	}{
+		{name: "as it comes", drain: time.Hour},
+		{name: "over connected channels", drain: time.Second, connectedOnly: true},
+		{name: "lazy", drain: 0, opts: []Option{WithLazy()}},
+		{name: "wait for ready", drain: time.Second, opts: []Option{WithWaitForReady()}},
+		{name: "wait for ready over connected channels", drain: time.Hour, opts: []Option{WithWaitForReady()}, connectedOnly: true},
+	} {
+		if testing.Short() && seed > 1 {
+			break
+		}
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one := newRandomTest(t, test.connectedOnly, append(test.opts, WithDrainTimeout(test.drain))...)
+				one.run(uint64(seed), test.drain < time.Hour)
+			})
 		})
 	}
 }
 
-func randomActions(t *testing.T, seed uint64) {
+type randomTest struct {
+	callers
+
+	server *grpcpooltest.Server
+	link   *grpcpooltest.Link
+	f      *checkedFactory
+	events eventSums
+}
+
+func newRandomTest(t *testing.T, connected bool, opts ...Option) *randomTest {
 	server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory())
+	link := grpcpooltest.NewLink(server.Dial)
 	inner, err := grpcpool.NewFactory(server.Target(), insecure.NewCredentials(),
-		grpcpool.WithDialOptions(grpc.WithContextDialer(server.Dial), grpc.WithStreamInterceptor(wildStream), grpc.WithUnaryInterceptor(wildCall)))
+		grpcpool.WithDialOptions(link.DialOption(), grpc.WithStreamInterceptor(wildStream), grpc.WithUnaryInterceptor(wildCall)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &checkedFactory{Factory: inner, t: t}
-	var balance eventSums
-	p := New(f, 3*time.Second, WithLeakDetection(time.Hour), WithDrainTimeout(time.Hour), WithEvents(balance.note))
+	one := &randomTest{server: server, link: link, f: &checkedFactory{Factory: inner, t: t}}
+	one.events.t = t
+	opts = append(opts, WithLeakDetection(time.Hour), WithEvents(one.events.note))
+	var factory grpcpool.ConnectionFactory = one.f
+	if connected {
+		factory = connectedOnly{one.f}
+	}
+	one.callers = callers{t: t, p: New(factory, 3*time.Second, opts...), ended: make(map[codes.Code]uint64)}
+	if got := one.p.channels == nil; got != connected {
+		t.Fatalf("the pool is over connected channels only: %v", got)
+	}
+	return one
+}
 
-	var good atomic.Int64
+// run acts for ten minutes, and closes the pool while the callers go on. cuts is whether Close
+// may end leases.
+func (o *randomTest) run(seed uint64, cuts bool) {
+	over := make(chan struct{})
 	var wg sync.WaitGroup
-	end := time.Now().Add(10 * time.Minute)
 	for i := range uint64(16) {
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(seed, i))
-			for time.Now().Before(end) {
-				good.Add(oneAction(t, p, r))
-				time.Sleep(time.Duration(r.ExpFloat64() * float64(2*time.Second)))
-			}
-		})
+		wg.Go(func() { o.callers.run(rand.New(rand.NewPCG(seed, i)), over) })
 	}
-	wg.Go(func() { faults(f, server, rand.New(rand.NewPCG(seed, 99)), end) })
+	o.faults(rand.New(rand.NewPCG(seed, 99)), time.Now().Add(10*time.Minute))
+	o.isWell()
+	if err := o.p.Close(); err != nil && !cuts {
+		o.t.Error(err)
+	}
+	time.Sleep(5 * time.Second) // calls on the closed pool
+	close(over)
 	wg.Wait()
-	if good.Load() == 0 {
-		t.Error("no action went well")
+	time.Sleep(time.Second) // streams whose contexts have ended
+	o.wantAllGone()
+	o.events.check(o.p)
+	o.check()
+}
+
+// faults does to the server and the network what happens to them, and leaves all well.
+func (o *randomTest) faults(r *rand.Rand, end time.Time) {
+	some := func(mean time.Duration) { time.Sleep(time.Duration(r.ExpFloat64() * float64(mean))) }
+	for time.Now().Before(end) {
+		some(5 * time.Second)
+		switch r.IntN(9) {
+		case 0:
+			o.server.Stop()
+			some(5 * time.Second)
+			o.server.Start()
+		case 1:
+			o.f.bad.Store(true)
+			some(3 * time.Second)
+			o.f.bad.Store(false)
+		case 2:
+			o.server.GracefulStop()
+			o.server.Start()
+		case 3:
+			o.server.GoAway()
+		case 4:
+			o.server.SetStreamLimit(uint32(r.IntN(4))) // 0 is none
+		case 5:
+			o.link.Blackhole()
+			some(5 * time.Second)
+			o.link.Heal()
+		case 6:
+			o.link.Refuse()
+			o.link.Reset()
+			some(3 * time.Second)
+			o.link.Heal()
+		case 7:
+			o.link.Hang()
+			some(5 * time.Second)
+			o.link.Heal()
+		case 8:
+			o.quiet.Store(int64(o.p.now() + 8*time.Second)) // the channel is closed when idle
+			time.Sleep(8 * time.Second)
+		}
 	}
-	l, err := p.Get(t.Context())
+	o.server.SetStreamLimit(0)
+	o.server.GoAway()
+	time.Sleep(20 * time.Second) // longer than the pauses between dials
+}
+
+// isWell fails unless the pool has recovered.
+func (o *randomTest) isWell() {
+	o.t.Helper()
+	l, err := o.p.Get(o.t.Context())
 	if err != nil {
-		t.Errorf("Get after the faults: %v", err)
-	} else {
-		l.Return()
+		o.t.Errorf("Get after the faults: %v", err)
+		return
 	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
+	defer l.Return()
+	_, _ = healthpb.NewHealthClient(l.Connection()).Check(o.t.Context(), &healthpb.HealthCheckRequest{}) // which connects a lazy pool
+	if s := o.p.Stats(); s.LastError != nil || s.State != StateReady || o.p.GetState() != connectivity.Ready {
+		o.t.Errorf("after the faults, the pool is %q, its channel %v, and its last error %v", s.State, o.p.GetState(), s.LastError)
 	}
-	wantAllGone(t, p, f)
-	balance.check(t, p)
+	if o.good.Load() == 0 {
+		o.t.Error("no action went well")
+	}
+}
+
+func (o *randomTest) wantAllGone() {
+	o.t.Helper()
+	s := o.p.Stats()
+	if s.Leases != 0 || s.Channels != 0 || s.Waiting != 0 || s.Leaked != 0 || s.Stuck != 0 {
+		o.t.Errorf("left at the end: %d leases, %d channels, %d waiting, %d leaked, %d stuck", s.Leases, s.Channels, s.Waiting, s.Leaked, s.Stuck)
+	}
+	if c := o.p.closed; c != nil && c.leasesOut() != 0 {
+		o.t.Errorf("%d leases out of the closed pool", c.leasesOut())
+	}
+	if n := o.p.borrows.fresh.Len() + o.p.borrows.reported.Len(); n != 0 {
+		o.t.Errorf("%d leases still watched", n)
+	}
+	o.f.mu.Lock()
+	defer o.f.mu.Unlock()
+	for i, conn := range o.f.conns {
+		if conn.GetState() != connectivity.Shutdown {
+			o.t.Errorf("channel %d of %d is open", i+1, len(o.f.conns))
+		}
+	}
+	if n := o.f.dialing.Load(); n != 0 {
+		o.t.Errorf("%d dials under way", n)
+	}
+	// Channels that are made before they are connected may never be.
+	switch well := int(s.Dials - s.DialsFailed); {
+	case well > len(o.f.conns), o.p.channels == nil && well != len(o.f.conns):
+		o.t.Errorf("%d dials went well by the Stats, %d by the factory", well, len(o.f.conns))
+	}
+	if s.IdleClosed == 0 {
+		o.t.Error("no channel was closed when idle")
+	}
 }
 
 // eventSums sums up what events report. It is read after the last one.
 type eventSums struct {
+	t *testing.T
+
 	dialled, closed int
 	byKind          map[EventKind]int
+	opened          map[uint64]bool // channels
+	failing         bool
 	last            EventKind
 }
 
 func (l *eventSums) note(e Event) {
 	if l.byKind == nil {
-		l.byKind = make(map[EventKind]int)
+		l.byKind, l.opened = make(map[EventKind]int), make(map[uint64]bool)
 	}
 	l.byKind[e.Kind] += e.Count
 	l.last = e.Kind
@@ -154,203 +281,36 @@ func (l *eventSums) note(e Event) {
 		l.dialled += e.Count
 	case event.EndsConnection(e.Kind):
 		l.closed += e.Count
+	case e.Kind == EventOpened:
+		if l.opened[e.Channel] {
+			l.t.Errorf("channel %d was opened twice", e.Channel)
+		}
+		l.opened[e.Channel] = true
+	case e.Kind == EventFailing, e.Kind == EventRecovered:
+		if now := e.Kind == EventFailing; now == l.failing {
+			l.t.Errorf("%q was told twice in a row", e.Kind)
+		} else {
+			l.failing = now
+		}
 	}
 }
 
 // check fails unless the events of a closed pool add up.
-func (l *eventSums) check(t *testing.T, p *Pool) {
-	t.Helper()
+func (l *eventSums) check(p *Pool) {
+	l.t.Helper()
 	s := p.Stats()
 	if l.last != EventShutdown || l.dialled == 0 || l.dialled != l.closed {
-		t.Errorf("%d connections dialled, %d closed; the last event is %q; all: %v", l.dialled, l.closed, l.last, l.byKind)
+		l.t.Errorf("%d connections dialled, %d closed; the last event is %q; all: %v", l.dialled, l.closed, l.last, l.byKind)
 	}
 	for kind, want := range map[EventKind]uint64{
 		EventOpened: s.Dials - s.DialsFailed, EventOpenFailed: s.DialsFailed, EventTested: s.Tests - s.TestsFailed, EventTestFailed: s.TestsFailed,
 		EventRetired: s.Replaced, EventClosedIdle: s.IdleClosed, EventLeaked: s.Leaked, EventWaitedTooLong: s.TimedOut,
 	} {
 		if got := uint64(l.byKind[kind]); got != want {
-			t.Errorf("%q was told %d times, Stats counts %d", kind, got, want)
+			l.t.Errorf("%q was told %d times, Stats counts %d", kind, got, want)
 		}
 	}
-}
-
-// oneAction is what a caller does; it returns 1 if it had a connection.
-func oneAction(t *testing.T, p *Pool, r *rand.Rand) int64 {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.ExpFloat64()*float64(100*time.Millisecond)))
-	defer cancel()
-	defer func() {
-		if bug := recover(); bug != nil && bug != any(errWild) {
-			panic(bug)
-		}
-	}()
-	switch r.IntN(4) {
-	case 0: // a unary RPC on the pool
-		if _, err := testpb.NewTestServiceClient(p).EmptyCall(ctx, &testpb.Empty{}); err == nil {
-			return 1
-		}
-		return 0
-	case 1: // a stream that may be abandoned
-		s, err := testpb.NewTestServiceClient(p).FullDuplexCall(ctx)
-		if err != nil {
-			return 0
-		}
-		_ = s.Send(&testpb.StreamingOutputCallRequest{})
-		if r.IntN(2) == 0 {
-			_ = s.CloseSend()
-			for err == nil {
-				_, err = s.Recv()
-			}
-		}
-		return 1
-	}
-	l, err := p.Get(ctx)
-	if err != nil {
-		return 0
-	}
-	hold(t, l, r)
-	return 1
-}
-
-var errWild = errors.New("a bug of an interceptor")
-
-// wildCall is an interceptor that does what those of programs do: it makes the call
-// again, answers by itself, drops the options, or panics. The pool's tests are
-// spared: a panic there ends the process.
-func wildCall(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	choice := rand.IntN(20)
-	if method == healthpb.Health_Check_FullMethodName {
-		choice = -1
-	}
-	switch choice {
-	case 0:
-		panic(errWild)
-	case 1:
-		return nil
-	case 2:
-		return errWild
-	case 3:
-		opts = nil
-	case 4:
-		_ = invoker(ctx, method, request, reply, cc, opts...)
-	}
-	return invoker(ctx, method, request, reply, cc, opts...)
-}
-
-// wildStream is wildCall for streams. A try that it gives up may end long after the
-// caller has another, or never.
-func wildStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	switch rand.IntN(10) {
-	case 0:
-		panic(errWild)
-	case 1:
-		return wild{}, nil
-	case 2:
-		return nil, errWild
-	case 3:
-		opts = nil
-	case 4, 5:
-		try, cancel := context.WithTimeout(ctx, rand.N(200*time.Millisecond))
-		if _, err := streamer(try, desc, cc, method, opts...); err != nil {
-			cancel()
-			return nil, err
-		}
-		context.AfterFunc(try, cancel)
-	case 6:
-		s, err := streamer(ctx, desc, cc, method, opts...)
-		if err != nil {
-			return nil, err
-		}
-		return wild{s}, nil
-	}
-	return streamer(ctx, desc, cc, method, opts...)
-}
-
-// wild is a stream of an interceptor's own. Without one of gRPC's in it, it is over
-// at once.
-type wild struct{ grpc.ClientStream }
-
-func (w wild) SendMsg(m any) error {
-	if w.ClientStream == nil {
-		return io.EOF
-	}
-	return w.ClientStream.SendMsg(m)
-}
-
-func (w wild) RecvMsg(m any) error {
-	switch {
-	case w.ClientStream == nil:
-		return io.EOF
-	case rand.IntN(5) == 0:
-		panic(errWild)
-	}
-	return w.ClientStream.RecvMsg(m)
-}
-
-func (w wild) CloseSend() error {
-	if w.ClientStream == nil {
-		return nil
-	}
-	return w.ClientStream.CloseSend()
-}
-
-// hold keeps a lease for a while, looks whether it stays good, and returns it,
-// perhaps twice and from two goroutines.
-func hold(t *testing.T, l grpcpool.PoolClientConn, r *rand.Rand) {
-	conn := l.Connection()
-	c := l.(*trackedLease).c
-	for range r.IntN(4) {
-		if c.tally.Load()&closing != 0 || conn.GetState() == connectivity.Shutdown {
-			t.Error("the channel was closed under a lease")
-		}
-		time.Sleep(time.Duration(r.ExpFloat64() * float64(500*time.Millisecond)))
-	}
-	var wg sync.WaitGroup
-	for range 1 + r.IntN(2) {
-		wg.Go(l.Return)
-	}
-	wg.Wait()
-	if l.Connection() != nil {
-		t.Error("a returned lease has a connection")
-	}
-}
-
-// faults stops and starts the server and makes pings fail, and leaves all well.
-func faults(f *checkedFactory, server *grpcpooltest.Server, r *rand.Rand, end time.Time) {
-	for time.Now().Before(end) {
-		time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Second)))
-		switch r.IntN(3) {
-		case 0:
-			server.Stop()
-			time.Sleep(time.Duration(r.ExpFloat64() * float64(5*time.Second)))
-			server.Start()
-		case 1:
-			f.bad.Store(true)
-			time.Sleep(time.Duration(r.ExpFloat64() * float64(3*time.Second)))
-			f.bad.Store(false)
-		case 2:
-			server.GracefulStop()
-			server.Start()
-		}
-	}
-	time.Sleep(2 * time.Second) // longer than the pause between dials
-}
-
-func wantAllGone(t *testing.T, p *Pool, f *checkedFactory) {
-	t.Helper()
-	if s := p.Stats(); s.Leases != 0 || s.Channels != 0 || s.Waiting != 0 || s.Leaked != 0 {
-		t.Errorf("left at the end: %+v", s)
-	}
-	if n := p.borrows.fresh.Len() + p.borrows.reported.Len(); n != 0 {
-		t.Errorf("%d leases still watched", n)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, conn := range f.conns {
-		if conn.GetState() != connectivity.Shutdown {
-			t.Errorf("channel %d of %d is open", i+1, len(f.conns))
-		}
-	}
-	if s := p.Stats(); int(s.Dials-s.DialsFailed) != len(f.conns) {
-		t.Errorf("%d dials went well by the Stats, %d by the factory", s.Dials-s.DialsFailed, len(f.conns))
+	if l.byKind[EventFailing] == 0 || l.byKind[EventRecovered] == 0 {
+		l.t.Errorf("there was no outage: %v", l.byKind)
 	}
 }

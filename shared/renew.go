@@ -124,14 +124,13 @@ func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 		err = grpcpool.ErrClosed
 	}
 	p.mu.Lock()
-	before := p.lastErr
 	p.attempt = nil
 	p.setLastErrLocked(err)
 	if err == nil {
 		p.downSince = time.Time{}
 	}
 	p.mu.Unlock()
-	p.reportChange(before, err)
+	p.reportChanges()
 	a.err = err
 	close(a.done)
 	p.wakeWatchdog()
@@ -145,25 +144,13 @@ func (p *Pool) noteLate(a *attempt, err error) {
 		p.mu.Unlock()
 		return
 	}
-	before := p.lastErr
 	p.setLastErrLocked(err)
 	if a.lateErr == nil {
 		a.lateErr = err
 		close(a.late)
 	}
 	p.mu.Unlock()
-	p.reportChange(before, err)
-}
-
-// reportChange reports the begin or the end of a time without a connection.
-func (p *Pool) reportChange(before, now error) {
-	switch {
-	case errors.Is(now, grpcpool.ErrClosed):
-	case before == nil && now != nil:
-		p.emit(Event{Kind: EventFailing, Text: now.Error()})
-	case before != nil && now == nil:
-		p.emit(Event{Kind: EventRecovered, Text: "last error: " + before.Error()})
-	}
+	p.reportChanges()
 }
 
 // renew tests c, and replaces it if it fails. A channel that has failed before is not

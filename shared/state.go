@@ -2,8 +2,11 @@ package shared
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/davidwartell/go-grpcpool"
 )
 
 // What programs ask a *grpc.ClientConn for, so that a pool can take its place.
@@ -17,6 +20,9 @@ type switching struct {
 // setCurrentLocked makes c the current channel, or none if c is nil.
 func (p *Pool) setCurrentLocked(c *channel) {
 	p.current.Store(c)
+	if c != nil {
+		p.canonical = c.conn.CanonicalTarget()
+	}
 	if p.switched != nil {
 		p.switched.end()
 		p.switched = nil
@@ -82,7 +88,9 @@ func (p *Pool) WaitForStateChange(ctx context.Context, source connectivity.State
 // wait for that. See grpc.ClientConn.Connect.
 func (p *Pool) Connect() {
 	if p.channels == nil {
-		if p.current.Load() == nil {
+		if c := p.current.Load(); c != nil {
+			c.conn.Connect()
+		} else {
 			p.renewInBackground()
 		}
 		return
@@ -116,15 +124,24 @@ func (p *Pool) Target() string {
 }
 
 // CanonicalTarget returns the target as gRPC parsed it; see grpc.ClientConn.CanonicalTarget.
-// Where it is not known, as there is no channel and the factory is not a
-// grpcpool.ChannelFactory, it is Target.
+// Before there is a channel it makes one, which is not connected. If it cannot, as the factory
+// is not a grpcpool.ChannelFactory, it returns Target.
 func (p *Pool) CanonicalTarget() string {
-	c := p.current.Load()
-	if c == nil && p.channels != nil {
-		c, _ = p.makeChannel(context.Background())
+	for ask := true; ; ask = false {
+		p.mu.Lock()
+		canonical, target := p.canonical, p.target
+		p.mu.Unlock()
+		switch {
+		case canonical != "":
+			return canonical
+		case p.channels == nil || !ask:
+			return target
+		}
+		if _, err := p.makeChannel(context.Background()); errors.Is(err, grpcpool.ErrClosed) {
+			if c, err := p.leaseClosed(); err == nil {
+				defer c.release()
+				return c.conn.CanonicalTarget()
+			}
+		}
 	}
-	if c == nil {
-		return p.Target()
-	}
-	return c.conn.CanonicalTarget()
 }

@@ -53,7 +53,8 @@ type Stats struct {
 	Identity identity.Info
 
 	// Calls are the RPCs made on the pool that have ended, by their status. A stream ends
-	// when its lease does. Codes without a call are left out.
+	// when its lease does. A call that found no lease counts too. Codes without a call are left
+	// out.
 	Calls map[codes.Code]uint64
 
 	Dials       uint64 // channels that were dialled, by the factory's NewConnection or Connect or for RPCs

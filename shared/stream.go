@@ -104,19 +104,37 @@ func isGRPCStream(s grpc.ClientStream) bool {
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == reflect.TypeFor[grpc.ClientConn]().PkgPath()
 }
 
-// onEnd ends s as gRPC has ended the stream under it.
-func (s *stream) onEnd() { s.end(codes.Code(s.outcome.Load())) }
+// onEnd ends s as the caller's context has ended, the channel has been closed, or else as gRPC
+// has ended the stream under it: with the others, outcome may still be that of an earlier
+// stream.
+func (s *stream) onEnd() {
+	err := s.ctx.Err()
+	switch {
+	case err != nil:
+		s.end(status.FromContextError(err).Code())
+	case s.lease.c.tally.Load()&closing != 0:
+		s.end(codes.Canceled)
+	default:
+		s.end(codes.Code(s.outcome.Load()))
+	}
+}
 
 // end counts the RPC and gives the lease back, once.
 func (s *stream) end(outcome codes.Code) {
+	if s.settle(outcome) && s.stopOnCancel != nil {
+		s.stopOnCancel()
+	}
+}
+
+// settle is end where stopOnCancel may still be about to be set. It returns false if s has
+// ended before.
+func (s *stream) settle(outcome codes.Code) bool {
 	if !s.counted.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	s.lease.c.pool.countCall(outcome) // before Close can return
 	s.lease.Return()
-	if s.stopOnCancel != nil {
-		s.stopOnCancel()
-	}
+	return true
 }
 
 // onCancel is called when the caller's context has ended. gRPC then ends its streams and
@@ -124,7 +142,7 @@ func (s *stream) end(outcome codes.Code) {
 // time for that. For a stream that is not gRPC's nothing is called, and the time ends
 // the lease.
 func (s *stream) onCancel() {
-	time.AfterFunc(cancelGrace, func() { s.end(status.FromContextError(s.ctx.Err()).Code()) })
+	time.AfterFunc(cancelGrace, func() { s.settle(status.FromContextError(s.ctx.Err()).Code()) })
 }
 
 // cancelGrace is how long a stream may take to end after its context has ended.
@@ -165,7 +183,7 @@ func (s *stream) explain(err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // gRPC returns it as it is
 		return err
 	}
-	return s.lease.c.explain(s.ctx, err)
+	return s.lease.c.explain(s.ctx, err, status.Code(err))
 }
 
 // aborted reports whether an error of SendMsg or Header has ended the stream.

@@ -160,6 +160,7 @@ func (c *channel) noteConnected(kind EventKind) {
 	switch kind {
 	case EventDialled:
 		c.awaySince.Store(0)
+		c.connections.Add(1)
 		if !c.connected.Swap(true) && c.health.CompareAndSwap(unconnected, unproven) && !c.pool.attempting() {
 			c.noteOpened(c.pool.now() - c.born) // RPCs have connected it
 		}
