@@ -95,7 +95,7 @@ func TestATestThatEndedWithItsConnectionIsMadeAgainBeforeTheEventsAreTold(t *tes
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, forget := forgetful(t, late, shared.WithTestTimeout(800*time.Millisecond)) // the second begins before the connection is silent
-				time.Sleep(20 * time.Minute) // virtual
+				time.Sleep(20 * time.Minute)                                                  // virtual
 				forget()
 				time.Sleep(time.Second) // the next probe is not due yet
 				wantUse(t, p)
