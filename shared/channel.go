@@ -40,6 +40,7 @@ type channel struct {
 	opened      atomic.Bool   // that has been reported
 	called      atomic.Bool   // an RPC of the pool has been made on it, or a lease taken that was not tested
 	connections atomic.Uint32 // that it has reported so far
+	restedAt    atomic.Int64  // on the pool's clock, when the watchdog last went to sleep
 	awaySince   atomic.Int64  // on the pool's clock, since when it has had no connection; 0 if it had one at the last event
 
 	// What the channel says about itself; see supervised.go.
@@ -111,7 +112,13 @@ func (c *channel) release() {
 // rest lets the watchdog sleep until a lease is granted or the last one is returned, if
 // the tally is still what it was when it was seen.
 func (c *channel) rest(seen uint64) bool {
+	c.restedAt.Store(int64(c.pool.now())) // first: see unused
 	return c.tally.CompareAndSwap(seen, seen|resting)
+}
+
+// unused reports whether c has had no lease for provedEnough.
+func (c *channel) unused() bool {
+	return c.tally.Load()&(leases|resting) == resting && c.pool.now()-time.Duration(c.restedAt.Load()) >= provedEnough
 }
 
 // stir undoes rest.

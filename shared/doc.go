@@ -27,9 +27,10 @@
 // connections, so no caller waits until another returns a lease.
 //
 // The pool tests the channel before Get lends it if nothing has proved it alive for
-// half a second. If the test fails, the pool dials and tests another channel, lends that
-// one from then on, and closes the old one when its last lease comes back. It never closes
-// a channel under a lease, except when Close has waited for the drain timeout.
+// half a second, or if no lease has been out for 5 s. If the test fails, the pool dials and
+// tests another channel, lends that one from then on, and closes the old one when its last
+// lease comes back. It never closes a channel under a lease, except when Close has waited
+// for the drain timeout.
 //
 // A call made on the pool is a call on the channel, connected or not: gRPC decides whether it
 // waits, fails or is tried again, and the channel's interceptors and stats handlers see it. The

@@ -16,7 +16,9 @@ import (
 // It knows more than the pool, so the pool leaves to it what it does by itself:
 //
 //   - What the channel has proved is not tested. A lease is tested for by the PingFunc
-//     when the channel's own proof is older than proofLasts.
+//     when the channel's own proof is older than proofLasts, or after a time without leases,
+//     when the proof is of a probe that happens to be recent: a connection that died since
+//     is then found before the lease, and not by the first call on it.
 //   - While leases are out, nothing is tested at intervals. A connection that ends, or an
 //     RPC that ends with Unavailable, prompts a test.
 //   - A channel that has lost its connections makes new ones. The pool waits for them, and
@@ -48,7 +50,8 @@ const (
 	mostTests   = 3
 
 	// provedEnough is the age of a proof up to which a supervised channel is lent while other
-	// leases are out, as package scale puts calls on a connection then.
+	// leases are out, as package scale puts calls on a connection then. A channel without
+	// leases for as long is unused.
 	provedEnough = 5 * time.Second
 
 	// demandPause is how often callers who are turned away make the channel dial. It
@@ -116,9 +119,9 @@ func (c *channel) lastProof() time.Duration {
 }
 
 // proveByItself takes over the channel's own proof of life, unless it is too old. It does
-// not if the channel has failed its test, or has lost a connection since.
+// not if the channel has failed its test, or has lost a connection since, or has been unused.
 func (c *channel) proveByItself() bool {
-	if c.watcher == nil || c.health.Load() == failed || c.lost.Load() || !c.askSupervised() {
+	if c.watcher == nil || c.health.Load() == failed || c.lost.Load() || c.unused() || !c.askSupervised() {
 		return false
 	}
 	at := c.lastProof()
@@ -247,8 +250,9 @@ func (p *Pool) testRegained(ctx context.Context, c *channel) bool {
 }
 
 // testAgain tests c, and again if a test that has failed may have been on a connection that
-// is dead or has just ended: by then c has another where one can be had. A channel that has
-// failed before is tested once.
+// is dead or has just ended: by then c has another where one can be had. A test that ended
+// before its time may have ended with its connection, also if the event of that is still to
+// come. A channel that has failed before is tested once.
 func (p *Pool) testAgain(ctx context.Context, c *channel) error {
 	atMost := p.testTimeout()
 	for tests := 1; ; tests++ {
@@ -258,7 +262,7 @@ func (p *Pool) testAgain(ctx context.Context, c *channel) error {
 		if err == nil || ctx.Err() != nil || c.recovery.since > 0 || !c.otherConnection(start) {
 			return err
 		}
-		if tests > 1 && !c.lost.Load() || tests == mostTests {
+		if tests > 1 && c.recovery.silent && !c.lost.Load() || tests == mostTests {
 			return err
 		}
 		atMost = max(atMost, furtherTest)
@@ -270,7 +274,7 @@ func (p *Pool) testAgain(ctx context.Context, c *channel) error {
 func (c *channel) otherConnection(start time.Duration) bool {
 	switch c.conn.GetState() {
 	case connectivity.Ready: // unless the channel has proved meanwhile that it lives, and only the test has no answer
-		return !c.recovery.silent || c.lastProof() < start || c.connectedSince(start)
+		return !c.recovery.silent || c.lastProof() <= start || c.connectedSince(start)
 	case connectivity.Idle, connectivity.Connecting: // unless the test has waited for it in vain
 		return !c.recovery.silent
 	case connectivity.TransientFailure, connectivity.Shutdown:

@@ -93,7 +93,7 @@ func TestAGrantAndTheLastReturnWakeTheWatchdog(t *testing.T) {
 func TestAProofOfTheChannelItselfExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, c := watched(t, 0)
-		time.Sleep(time.Minute) // virtual
+		time.Sleep(provedEnough - time.Second) // virtual
 		now := time.Now()
 		c.watcher.(*watchful).proof.Store(&now)
 		if !c.proveByItself() || c.health.Load() != proven {
@@ -102,6 +102,37 @@ func TestAProofOfTheChannelItselfExpires(t *testing.T) {
 		time.Sleep(proofLasts + tickInterval)
 		if c.health.Load() != unproven || c.proveByItself() || !p.asleep() {
 			t.Error("a proof that is too old counts, or the watchdog goes on looking")
+		}
+	})
+}
+
+// What a channel has proved that nobody has used for a while may be the answer to a probe, and
+// no reason not to test it.
+func TestTheOwnProofOfAnUnusedChannelDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c := watched(t, 0)
+		counts := func() bool {
+			now := time.Now()
+			c.watcher.(*watchful).proof.Store(&now)
+			return c.proveByItself()
+		}
+		time.Sleep(provedEnough - time.Second) // virtual
+		if !counts() {
+			t.Error("the proof of a channel that was used a moment ago does not count")
+		}
+		time.Sleep(time.Second)
+		if counts() {
+			t.Error("the proof of an unused channel counts")
+		}
+		c.acquire()
+		time.Sleep(time.Minute)
+		if !counts() {
+			t.Error("the proof of a channel with a lease does not count")
+		}
+		c.release()
+		time.Sleep(time.Second)
+		if !counts() {
+			t.Error("the last use was a second ago, not a minute")
 		}
 	})
 }
