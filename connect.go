@@ -41,7 +41,7 @@ func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn, observer
 		if unsure.Alive {
 			return nil // noteMute has logged it
 		}
-		f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
+		f.noteUnsure(ctx, err)
 		return nil
 	}
 	return err

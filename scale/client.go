@@ -13,10 +13,10 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/event"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // NewClient makes a channel as grpc.NewClient does, with the difference that this
@@ -40,6 +40,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		return nil, err
 	}
 	ch := newChannel(o)
+	ch.target = target
 	if err := o.observer.attach(ch); err != nil {
 		return nil, err
 	}
@@ -121,7 +122,10 @@ func schemes(target string) []string {
 // closes whenever the ClientConn goes idle.
 type channel struct {
 	settings  settings
+	target    string
 	logger    *slog.Logger // nil: grpc-go's own log
+	log       *logline.Log // of events; nil without a logger, or if somebody else logs them
+	lines     event.Queue  // what log is about to be told
 	memory    *Memory
 	budget    *DialBudget                                           // nil: none
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
@@ -137,6 +141,8 @@ type channel struct {
 	mu          sync.Mutex // guards what follows
 	policies    map[*policy]struct{}
 	resolverErr error // of the resolver's last report, nil if it was a state
+
+	logErr string // the latest error that was logged; used by one goroutine at a time, which delivers lines
 }
 
 func newChannel(o *clientOptions) *channel {
@@ -155,17 +161,8 @@ func newChannel(o *clientOptions) *channel {
 		policies:  make(map[*policy]struct{}),
 	}
 	ch.events.Deliver = ch.callHooks
+	ch.openLog()
 	return ch
-}
-
-var grpcLogger = grpclog.Component("grpcpool-scale")
-
-func (ch *channel) warn(msg string, args ...any) {
-	if ch.logger != nil {
-		ch.logger.Warn("scale: "+msg, args...)
-		return
-	}
-	grpcLogger.Warning(append([]any{msg, ": "}, args...)...)
 }
 
 func (ch *channel) add(p *policy) {

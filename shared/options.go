@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // What a Pool does without options.
@@ -81,7 +82,7 @@ func newConfig(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, op
 		cfg.mistake("WithLazy: the factory has to be a grpcpool.ChannelFactory, such as grpcpool.NewFactory returns; leave the option out")
 	}
 	if cfg.name != "" {
-		cfg.logger = cfg.logger.With("pool", cfg.name)
+		cfg.logger = cfg.logger.With(logline.Pool, cfg.name)
 	}
 	return cfg
 }

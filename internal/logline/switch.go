@@ -1,0 +1,43 @@
+package logline
+
+import (
+	"log/slog"
+	"sync/atomic"
+)
+
+// Switch turns the lines about the events of a channel of package scale on: a pool that logs
+// is told these events and has lines of its own about them, and whoever is told an error need
+// not read of it in the log too. It is off at first.
+type Switch struct{ on atomic.Bool }
+
+// On turns the lines on.
+func (s *Switch) On() {
+	if s != nil {
+		s.on.Store(true)
+	}
+}
+
+// Logger is l for a channel that obeys the switch. What is no event is always logged.
+func (s *Switch) Logger(l *slog.Logger) *slog.Logger { return slog.New(switched{l.Handler(), s}) }
+
+// switched is a handler that says which switch it obeys. What it handles it passes on.
+type switched struct {
+	slog.Handler
+
+	by *Switch
+}
+
+// NewLog returns a Log of a channel that writes to l, and l itself without a switch. The Log is
+// nil if it would never write.
+func NewLog(l *slog.Logger) (*Log, *slog.Logger) {
+	h, ok := l.Handler().(switched)
+	switch {
+	case !ok:
+		return &Log{Logger: l}, l
+	case h.by == nil:
+		return nil, slog.New(h.Handler)
+	default:
+		plain := slog.New(h.Handler)
+		return &Log{Logger: plain, On: h.by.on.Load}, plain
+	}
+}

@@ -1,0 +1,93 @@
+package scale
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/grpclog"
+
+	"github.com/davidwartell/go-grpcpool/internal/event"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
+)
+
+// A channel with a logger logs its events, unless it belongs to a pool that does (see
+// logline.Switch). That there is no connection is what the policy tells gRPC: a dial that
+// failed says nothing yet, as there may be other addresses.
+
+func (ch *channel) openLog() {
+	if ch.logger == nil {
+		return
+	}
+	if ch.log, ch.logger = logline.NewLog(ch.logger); ch.log != nil {
+		ch.log.Prefix, ch.log.Attrs = "scale: ", ch.logAttrs
+	}
+	ch.lines.Deliver = ch.writeLine
+}
+
+func (ch *channel) logAttrs() []slog.Attr { return []slog.Attr{slog.String(logline.Target, ch.target)} }
+
+// logEvent has e logged. It may be called with any lock held.
+func (ch *channel) logEvent(e Event, run func(deliver func()) bool) {
+	if ch.log.Wants(e.Kind) {
+		ch.lines.Add(e, run)
+	}
+}
+
+// logState logs the begin and the end of a time without a connection. The caller holds p.mu.
+func (p *policy) logStateLocked(now connectivity.State) {
+	if p.channel == nil || p.channel.log == nil || now == p.logged {
+		return
+	}
+	p.logged = now
+	switch now {
+	case connectivity.TransientFailure:
+		p.channel.logEvent(Event{Time: time.Now(), Kind: event.Failing}, p.tasks.run)
+	case connectivity.Ready:
+		p.channel.logEvent(Event{Time: time.Now(), Kind: event.Recovered}, p.tasks.run)
+	case connectivity.Idle, connectivity.Connecting, connectivity.Shutdown:
+	}
+}
+
+// writeLine is called for one event at a time.
+func (ch *channel) writeLine(e Event) {
+	switch e.Kind {
+	case EventDialFailed, EventLost, EventEjected:
+		ch.logErr = e.Text
+	case event.Failing:
+		ch.mu.Lock()
+		if e.Text = ch.logErr; ch.resolverErr != nil {
+			e.Text = ch.resolverErr.Error()
+		}
+		ch.mu.Unlock()
+	default:
+	}
+	ch.log.Handle(e)
+}
+
+// restLog is called when a policy is closed: nothing is connected any more.
+func (ch *channel) restLog() {
+	ch.lines.Flush()
+	ch.log.Rest()
+}
+
+var grpcLogger = grpclog.Component("grpcpool-scale")
+
+// warnUntapped says once for the channel that it cannot scale.
+func (s *subchannel) warnUntapped() {
+	const (
+		message = "the connections cannot be watched, so the channel works like a plain one"
+		why     = "something between it and its SubConns drops NewSubConnOptions.CredsBundle"
+		hint    = "update the LB policy or the resolver that wraps balancer.ClientConn, or leave it out"
+	)
+	ch := s.policy.channel
+	ch.tapless.Do(func() {
+		if ch.logger == nil {
+			grpcLogger.Warningf("%s (%s, %s): %s; %s", message, ch.target, s.addr(), why, hint)
+			return
+		}
+		attrs := append(ch.logAttrs(), slog.String(logline.Address, s.addr()), slog.String(logline.Error, why), slog.String(logline.Hint, hint))
+		ch.logger.LogAttrs(context.Background(), slog.LevelWarn, "scale: "+message, attrs...)
+	})
+}
