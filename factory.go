@@ -43,7 +43,7 @@ type Factory struct {
 	provider     *identity.Provider // nil: the credentials are the caller's
 	ownsProvider bool               // Close closes it
 	mute         atomic.Bool        // the latest ping had no answer though the connection lived
-	unsure       atomic.Int64       // when it was logged that a ping said nothing, Unix nanoseconds
+	unsure       logline.Recurring  // pings that say nothing
 }
 
 var errNotMade = errors.New("the Factory is nil or empty; make one with NewFactory, NewMutualTLSFactory or NewIdentityFactory")

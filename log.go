@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/davidwartell/go-grpcpool/internal/answer"
@@ -33,8 +34,6 @@ func logSwitch(ctx context.Context) *logline.Switch {
 	return new(logline.Switch)
 }
 
-const hintMute = "make the health service answer, with any status; or set a ping that the server answers (WithPing)"
-
 // noteMute logs that the health service has stopped answering though the connection lives, and
 // that it answers again.
 func (f *Factory) noteMute(ctx context.Context, err error) {
@@ -43,22 +42,26 @@ func (f *Factory) noteMute(ctx context.Context, err error) {
 	if !mute && err != nil || mute == f.mute.Load() || f.mute.Swap(mute) == mute {
 		return
 	}
-	if mute {
-		f.log(ctx, slog.LevelWarn, "the connection is good, but the health service does not answer", logline.Text(err), slog.String(logline.Hint, hintMute))
+	if !mute {
+		f.log(ctx, slog.LevelInfo, "the health service answers again")
 		return
 	}
-	f.log(ctx, slog.LevelInfo, "the health service answers again")
+	text, _ := strings.CutSuffix(err.Error(), "; "+adviceMute)
+	f.log(ctx, slog.LevelWarn, "connected, but the health service is silent", logline.Text(errors.New(text)), slog.String(logline.Hint, adviceMute))
 }
-
-// unsureEvery is how often it is logged that pings say nothing.
-const unsureEvery = 10 * time.Minute
 
 // noteUnsure logs that a channel is used although its ping said nothing about it.
 func (f *Factory) noteUnsure(ctx context.Context, err error) {
-	last, now := f.unsure.Load(), time.Now().UnixNano()
-	if now-last < int64(unsureEvery) && last != 0 || !f.unsure.CompareAndSwap(last, now) {
+	suppressed, tell := f.unsure.Note(time.Now(), 1)
+	if !tell {
 		return
 	}
-	f.log(ctx, slog.LevelWarn, "connected, but the ping said nothing about the connection", logline.Text(err),
-		slog.String(logline.Hint, "check the credentials and interceptors that the ping is sent with, or set another ping (WithPing)"))
+	attrs := []slog.Attr{
+		logline.Text(err),
+		slog.String(logline.Hint, "check the credentials and interceptors that the ping is sent with, or set another ping (WithPing)"),
+	}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Int(logline.Suppressed, suppressed))
+	}
+	f.log(ctx, slog.LevelWarn, "connected, but the ping was inconclusive", attrs...)
 }

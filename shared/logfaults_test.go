@@ -5,17 +5,18 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/davidwartell/go-grpcpool"
@@ -101,6 +102,31 @@ type faulty struct {
 	*mute
 
 	link *grpcpooltest.Link
+
+	mu  sync.Mutex         // guards way
+	way *grpcpooltest.Link // that dials take
+}
+
+func newFaulty(t *testing.T, opts []grpcpooltest.Option) *faulty {
+	f := &faulty{mute: newMute(t, false, opts...)}
+	f.link = grpcpooltest.NewLink(f.Dial)
+	f.way = f.link
+	return f
+}
+
+func (f *faulty) dial(ctx context.Context, address string) (net.Conn, error) {
+	f.mu.Lock()
+	way := f.way
+	f.mu.Unlock()
+	return way.Dial(ctx, address)
+}
+
+// loseTheWay drops everything on the connections that are open. Others are well.
+func (f *faulty) loseTheWay() {
+	f.link.Blackhole()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.way = grpcpooltest.NewLink(f.Dial)
 }
 
 // client is what a fault is tried on.
@@ -109,9 +135,12 @@ type client struct {
 	get func(context.Context) (grpcpool.PoolClientConn, error) // nil on a channel of package scale
 }
 
-// use calls, and borrows if it can, twice a second until stop. Nobody waits for longer than
-// a second.
-func (c client) use() (stop func()) {
+// use calls, and borrows if it can, twice a second until stop.
+func (c client) use() (stop func()) { return c.useEvery(500 * time.Millisecond) }
+
+// useEvery calls, and borrows if it can, at a pace until stop. Nobody waits for longer than a
+// second.
+func (c client) useEvery(pace time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	every := func(f func(context.Context)) {
@@ -120,7 +149,7 @@ func (c client) use() (stop func()) {
 				limited, end := context.WithTimeout(ctx, time.Second)
 				f(limited)
 				end()
-				time.Sleep(500 * time.Millisecond) // virtual
+				time.Sleep(pace) // virtual
 			}
 		})
 	}
@@ -147,17 +176,17 @@ var logFaults = []struct {
 	server     []grpcpooltest.Option
 	dial       []grpc.DialOption
 	opts       []shared.Option
-	script     func(t *testing.T, f faulty, c client)
+	script     func(t *testing.T, f *faulty, c client)
 	warn, info int
 	alone      []int // the same for package scale alone; nil: as for the pool
 }{
-	{name: "none", script: func(_ *testing.T, _ faulty, c client) {
+	{name: "none", script: func(_ *testing.T, _ *faulty, c client) {
 		stop := c.use()
 		time.Sleep(time.Minute)
 		stop()
 		time.Sleep(10 * time.Minute)
 	}},
-	{name: "the server is stopped and comes back", warn: 1, info: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "the server is stopped and comes back", warn: 1, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
 		f.Stop()
@@ -165,20 +194,20 @@ var logFaults = []struct {
 		f.Start()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the server is restarted at once", warn: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "the server is restarted at once", warn: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
 		f.Stop()
 		f.Start()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the server is restarted gracefully", script: func(_ *testing.T, f faulty, c client) {
+	{name: "the server is restarted gracefully", script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
 		f.GoAway()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "an idle connection is cut", script: func(_ *testing.T, f faulty, c client) {
+	{name: "an idle connection is cut", script: func(_ *testing.T, f *faulty, c client) {
 		stop := c.use()
 		time.Sleep(10 * time.Second)
 		stop()
@@ -188,14 +217,14 @@ var logFaults = []struct {
 		c.use()()
 		time.Sleep(10 * time.Second)
 	}},
-	{name: "refused from the start", warn: 1, info: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "refused from the start", warn: 1, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		f.link.Refuse()
 		defer c.use()()
 		time.Sleep(30 * time.Second)
 		f.link.Heal()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the network is gone for half a minute", warn: 1, info: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "the network is gone for half a minute", warn: 1, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
 		f.link.Blackhole()
@@ -203,14 +232,14 @@ var logFaults = []struct {
 		f.link.Heal()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "a blackhole from the start", warn: 1, info: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "a blackhole from the start", warn: 1, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		f.link.Blackhole()
 		defer c.use()()
 		time.Sleep(30 * time.Second)
 		f.link.Heal()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the server hangs", warn: 1, info: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "the server hangs", warn: 1, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
 		f.link.Hang()
@@ -218,23 +247,25 @@ var logFaults = []struct {
 		f.link.Heal()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "a connection is dead and the server well", warn: 1, script: func(_ *testing.T, f faulty, c client) {
+	{name: "a connection is dead and the server well", warn: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.use()()
 		time.Sleep(10 * time.Second)
-		f.link.Hang()
-		f.link.Heal()
+		f.loseTheWay()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the health service is silent", warn: 1, alone: []int{0, 0}, script: func(_ *testing.T, f faulty, c client) {
-		defer c.use()()
-		time.Sleep(10 * time.Second)
-		f.hangs.Store(true)
-		time.Sleep(30 * time.Second)
+	{name: "the health service is silent", warn: 1, info: 1, alone: []int{0, 0}, script: func(_ *testing.T, f *faulty, c client) {
+		for _, hangs := range []bool{false, true, false} {
+			f.hangs.Store(hangs)
+			time.Sleep(30 * time.Second) // so that the channel has no proof, and is tested
+			stop := c.use()
+			time.Sleep(10 * time.Second)
+			stop()
+		}
 	}},
 	{
 		name: "every stream is taken", warn: 1,
 		server: []grpcpooltest.Option{grpcpooltest.WithStreamLimit(1)}, dial: []grpc.DialOption{scale.WithMaxConnections(1)},
-		script: func(t *testing.T, _ faulty, c client) {
+		script: func(t *testing.T, _ *faulty, c client) {
 			stream, err := testpb.NewTestServiceClient(c.cc).FullDuplexCall(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -244,7 +275,7 @@ var logFaults = []struct {
 			time.Sleep(30 * time.Second)
 		},
 	},
-	{name: "a leak", warn: 1, alone: []int{0, 0}, opts: []shared.Option{shared.WithLeakDetection(time.Second)}, script: func(t *testing.T, _ faulty, c client) {
+	{name: "a leak", warn: 1, alone: []int{0, 0}, opts: []shared.Option{shared.WithLeakDetection(time.Second)}, script: func(t *testing.T, _ *faulty, c client) {
 		if c.get != nil {
 			l, err := c.get(t.Context())
 			if err != nil {
@@ -254,49 +285,127 @@ var logFaults = []struct {
 		}
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "a server of plaintext is asked for TLS", creds: credentials.NewTLS(nil), warn: 1, script: func(_ *testing.T, _ faulty, c client) {
+	{name: "the server's certificate is of an unknown authority", creds: credentials.NewTLS(nil), server: []grpcpooltest.Option{grpcpooltest.WithMutualTLS()}, warn: 1,
+		script: func(_ *testing.T, _ *faulty, c client) {
+			defer c.use()()
+			time.Sleep(30 * time.Second)
+		}},
+	{name: "an outage of an hour", warn: 1 + 6, info: 1, script: func(_ *testing.T, f *faulty, c client) {
+		defer c.useEvery(5 * time.Second)()
+		time.Sleep(10 * time.Second)
+		f.Stop()
+		time.Sleep(65 * time.Minute)
+		f.Start()
+		time.Sleep(time.Minute)
+	}},
+	{name: "the server is restarted every twenty seconds", warn: 5 + 5, script: func(_ *testing.T, f *faulty, c client) {
+		defer c.useEvery(2 * time.Second)()
+		for range 45 { // 15 minutes
+			time.Sleep(20 * time.Second)
+			f.Stop()
+			f.Start()
+		}
+	}},
+	{name: "the server is gone for ten seconds, and there for ten", warn: 5 + 5, info: 5 + 5, script: func(_ *testing.T, f *faulty, c client) {
+		defer c.useEvery(2 * time.Second)()
+		for range 45 { // 15 minutes
+			time.Sleep(10 * time.Second)
+			f.Stop()
+			time.Sleep(10 * time.Second)
+			f.Start()
+		}
+	}},
+	{name: "the server comes and goes, and then stays away", warn: 5 + 1, info: 5, script: func(_ *testing.T, f *faulty, c client) {
+		defer c.use()()
+		for range 7 {
+			time.Sleep(10 * time.Second)
+			f.Stop()
+			time.Sleep(10 * time.Second)
+			f.Start()
+		}
+		time.Sleep(10 * time.Second)
+		f.Stop()
+		time.Sleep(5 * time.Minute)
+	}},
+	{name: "a server of plaintext is asked for TLS", creds: credentials.NewTLS(nil), warn: 1, script: func(_ *testing.T, _ *faulty, c client) {
 		defer c.use()()
 		time.Sleep(30 * time.Second)
 	}},
 }
 
-var _ = healthpb.Health_Check_FullMethodName
+// run plays the script of a fault, on a pool or on a channel of package scale alone.
+func run(t *testing.T, i int, alone bool, with func(*recorder) slog.Handler) (log recorder) {
+	t.Helper()
+	tc := logFaults[i]
+	synctest.Test(t, func(t *testing.T) {
+		log = newRecorder()
+		f, logger := newFaulty(t, tc.server), slog.New(with(&log))
+		creds := tc.creds
+		if creds == nil {
+			creds = insecure.NewCredentials()
+		}
+		dial := append([]grpc.DialOption{grpc.WithContextDialer(f.dial)}, tc.dial...)
+		if alone {
+			cc, err := scale.NewClient(f.Target(), append(dial, grpc.WithTransportCredentials(creds), scale.WithLogger(logger))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cc.Close()
+			tc.script(t, f, client{cc: cc})
+			return
+		}
+		factory, err := grpcpool.NewFactory(f.Target(), creds, grpcpool.WithDialOptions(dial...), grpcpool.WithLogger(logger))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := shared.New(factory, 0, append(tc.opts, shared.WithName("orders"), shared.WithLogger(logger))...)
+		defer p.Close()
+		tc.script(t, f, client{cc: p, get: p.Get})
+	})
+	return log
+}
+
+// wantLine fails unless the line has what every line of a pool, or of a channel, has.
+func wantLine(t *testing.T, l logged, alone bool) {
+	t.Helper()
+	if l.attrs["target"] != "passthrough:///localhost" || !alone && l.attrs["pool"] != "orders" {
+		t.Errorf("the line does not say whose it is: %v", l)
+	}
+	if l.level >= slog.LevelWarn && len(l.attrs["hint"]) < 10 {
+		t.Errorf("the line does not say what to do: %v", l)
+	}
+	for key, value := range l.attrs {
+		if !slices.Contains(logKeys, key) {
+			t.Errorf("%q is no key of the library: %v", key, l)
+		}
+		if key != "borrowed_by" && strings.ContainsFunc(value, unicode.IsControl) {
+			t.Errorf("%q has unprintable characters: %q", key, value)
+		}
+	}
+}
+
+// logKeys are the keys that DESIGN.md lists.
+var logKeys = []string{"pool", "target", "channel", "address", "connection", "took", "age", "outage", "count", "error", "hint", "suppressed", "borrowed_by"}
 
 func TestAFaultIsOneLine(t *testing.T) {
-	for _, tc := range logFaults {
+	for i, tc := range logFaults {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, alone := range []bool{false, true} {
-				var log recorder
-				synctest.Test(t, func(t *testing.T) {
-					log = newRecorder()
-					f := faulty{mute: newMute(t, false, tc.server...)}
-					f.link = grpcpooltest.NewLink(f.Dial)
-					creds := tc.creds
-					if creds == nil {
-						creds = insecure.NewCredentials()
-					}
-					dial := append([]grpc.DialOption{grpc.WithContextDialer(f.link.Dial)}, tc.dial...)
-					logger := slog.New(log)
-					if alone {
-						cc, err := scale.NewClient(f.Target(), append(dial, grpc.WithTransportCredentials(creds), scale.WithLogger(logger))...)
-						if err != nil {
-							t.Fatal(err)
-						}
-						defer cc.Close()
-						tc.script(t, f, client{cc: cc})
-						return
-					}
-					factory, err := grpcpool.NewFactory(f.Target(), creds, grpcpool.WithDialOptions(dial...), grpcpool.WithLogger(logger))
-					if err != nil {
-						t.Fatal(err)
-					}
-					p := shared.New(factory, 0, append(tc.opts, shared.WithName("orders"), shared.WithLogger(logger))...)
-					defer p.Close()
-					tc.script(t, f, client{cc: p, get: p.Get})
-				})
-				t.Logf("alone %v", alone)
-				for _, l := range log.from(slog.LevelInfo) {
+				log := run(t, i, alone, func(r *recorder) slog.Handler { return r })
+				want := [2]int{tc.warn, tc.info}
+				if alone && tc.alone != nil {
+					want = [2]int(tc.alone)
+				}
+				lines := log.from(slog.LevelInfo)
+				warns := len(log.from(slog.LevelWarn))
+				if got := [2]int{warns, len(lines) - warns}; got != want {
+					t.Errorf("alone: %v; %d lines at Warn and %d at Info, want %d and %d:", alone, got[0], got[1], want[0], want[1])
+				}
+				for _, l := range lines {
 					t.Log(l)
+				}
+				for _, l := range log.from(slog.LevelDebug) {
+					wantLine(t, l, alone)
 				}
 			}
 		})

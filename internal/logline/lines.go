@@ -5,6 +5,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool/internal/event"
 	"github.com/davidwartell/go-grpcpool/internal/reason"
+	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
 // line is how events of a kind read in the log.
@@ -81,11 +82,16 @@ func of(e event.Event) (l line, text, hint string) {
 	hint = l.hint
 	switch e.Kind {
 	case event.Failing:
-		if what, advice := reason.Advise(text); advice != "" {
-			text, hint = what, advice
+		text, hint = reason.Advise(text)
+		switch {
+		case hint != "":
+		case told.SaysEjected(text):
+			hint = lines[event.Ejected].hint
+		default:
+			hint = l.hint
 		}
 	case event.Recovered:
-		text, _ = strings.CutPrefix(text, "last error: ")
+		text, _ = reason.Advise(strings.TrimPrefix(text, "last error: "))
 	case event.Starved:
 		if strings.Contains(text, "streams are taken") || strings.Contains(text, "allows none") {
 			hint = hintStreams

@@ -23,12 +23,7 @@ const (
 	// a dial takes 3 s, and that of a pool's tests 6 s.
 	holdFor = 6500 * time.Millisecond
 
-	// A fault that lasts is told again every remindEvery. It is over when nothing was heard of
-	// it for overAfter.
-	remindEvery = 10 * time.Minute
-	overAfter   = time.Minute
-
-	// Of connections that come and go, most are told of in remindEvery. After that an outage
+	// Of connections that come and go, most are told of in RemindEvery. After that an outage
 	// is told of when it has lasted for overAfter.
 	most = 5
 )
@@ -45,7 +40,7 @@ type Log struct {
 	// the handler must not call the Log.
 	mu      sync.Mutex
 	details map[event.Kind]*pace
-	lasting map[lastingKey]*fault
+	lasting map[lastingKey]*Recurring
 	open    map[connection]struct{} // that are open now
 	held    *event.Event            // may be the begin of an outage
 	down    spell                   // the outage
@@ -68,13 +63,6 @@ type pace struct {
 type lastingKey struct {
 	kind event.Kind
 	text string // of leaks
-}
-
-// fault is one that recurs for as long as it lasts.
-type fault struct {
-	last       time.Time // when it was heard of
-	told       time.Time // when a line was written
-	suppressed int       // events since then
 }
 
 // spell is a time without a connection.
@@ -211,7 +199,7 @@ func (l *Log) decide() {
 
 // spend reports whether there may be another line about the connection.
 func (l *Log) spend(now time.Time) bool {
-	if l.since.IsZero() || now.Sub(l.since) >= remindEvery {
+	if l.since.IsZero() || now.Sub(l.since) >= RemindEvery {
 		l.since, l.told = now, 0
 	}
 	l.told++
@@ -270,7 +258,7 @@ func (l *Log) remind(e event.Event) {
 	default:
 		return
 	}
-	if l.down.told.IsZero() || e.Time.Sub(l.down.told) < remindEvery {
+	if l.down.told.IsZero() || e.Time.Sub(l.down.told) < RemindEvery {
 		return
 	}
 	again := event.Event{Time: e.Time, Kind: event.Failing, Text: l.down.last}
@@ -284,23 +272,19 @@ func (l *Log) recur(e event.Event) bool {
 	if e.Kind == event.Leaked {
 		key.text = e.Text
 	}
-	f := l.lasting[key]
-	if f == nil {
+	r := l.lasting[key]
+	if r == nil {
 		if l.lasting == nil {
-			l.lasting = make(map[lastingKey]*fault)
+			l.lasting = make(map[lastingKey]*Recurring)
 		}
-		f = new(fault)
-		l.lasting[key] = f
+		r = new(Recurring)
+		l.lasting[key] = r
 	}
-	goesOn := e.Time.Sub(f.last) < overAfter && e.Time.Sub(f.told) < remindEvery
-	f.last = e.Time
-	if goesOn {
-		f.suppressed += max(e.Count, 1)
-		return false
+	suppressed, tell := r.Note(e.Time, max(e.Count, 1))
+	if tell {
+		l.write(slog.LevelWarn, e, suppressed)
 	}
-	l.write(slog.LevelWarn, e, f.suppressed)
-	f.told, f.suppressed = e.Time, 0
-	return true
+	return tell
 }
 
 // arm has fire run in d.
