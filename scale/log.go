@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/grpclog"
 
@@ -50,26 +51,54 @@ func (p *policy) logStateLocked(now connectivity.State) {
 	}
 }
 
+// logUnresolved logs that the resolver has found no address, unless it has before: then the
+// channel has a policy, which goes on with what there is.
+func (ch *channel) logUnresolved(err error) {
+	if len(ch.livePolicies()) > 0 {
+		return
+	}
+	ch.logEvent(Event{Time: time.Now(), Kind: event.Failing, Text: err.Error()}, func(deliver func()) bool {
+		deliver() // here, as no policy waits for a goroutine
+		return true
+	})
+}
+
 // writeLine is called for one event at a time.
 func (ch *channel) writeLine(e Event) {
 	switch e.Kind {
 	case EventDialFailed, EventLost, EventEjected:
 		ch.logErr = e.Text
 	case event.Failing:
-		ch.mu.Lock()
-		if e.Text = ch.logErr; ch.resolverErr != nil {
-			e.Text = ch.resolverErr.Error()
+		if e.Text == "" {
+			e.Text = ch.whyFailing()
 		}
-		ch.mu.Unlock()
+	case event.Recovered:
+		ch.logErr = ""
 	default:
 	}
 	ch.log.Handle(e)
 }
 
-// restLog is called when a policy is closed: nothing is connected any more.
+// whyFailing is why the channel has no connection: as its last dial ended, or as its policy
+// says if there was none.
+func (ch *channel) whyFailing() string {
+	if ch.logErr != "" {
+		return ch.logErr
+	}
+	for _, p := range ch.livePolicies() {
+		if err := p.stateError(balancer.PickInfo{Ctx: context.Background()}); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// restLog is called when a policy has been closed.
 func (ch *channel) restLog() {
 	ch.lines.Flush()
-	ch.log.Rest()
+	if len(ch.livePolicies()) == 0 {
+		ch.log.Rest()
+	}
 }
 
 var grpcLogger = grpclog.Component("grpcpool-scale")

@@ -134,8 +134,8 @@ func (p *policy) Close() {
 	p.tasks.wait()
 	if p.channel != nil {
 		p.channel.events.Flush()
-		p.channel.restLog()
 		p.channel.remove(p)
+		p.channel.restLog()
 	}
 }
 

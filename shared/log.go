@@ -8,8 +8,11 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/told"
 )
 
-// newLog is the log of p's events.
+// newLog is the log of p's events, nil without a logger.
 func (p *Pool) newLog() *logline.Log {
+	if logline.Discards(p.cfg.logger) {
+		return nil
+	}
 	return &logline.Log{Logger: p.cfg.logger, Prefix: "grpcpool: ", Attrs: p.logAttrs}
 }
 

@@ -133,6 +133,7 @@ func (f *faulty) loseTheWay() {
 type client struct {
 	cc  grpc.ClientConnInterface
 	get func(context.Context) (grpcpool.PoolClientConn, error) // nil on a channel of package scale
+	ctx context.Context                                        //nolint:containedctx // nil: the background
 }
 
 // use calls, and borrows if it can, twice a second until stop.
@@ -141,7 +142,10 @@ func (c client) use() (stop func()) { return c.useEvery(500 * time.Millisecond) 
 // useEvery calls, and borrows if it can, at a pace until stop. Nobody waits for longer than a
 // second.
 func (c client) useEvery(pace time.Duration) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	if c.ctx == nil {
+		c.ctx = context.Background()
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
 	var wg sync.WaitGroup
 	every := func(f func(context.Context)) {
 		wg.Go(func() {
@@ -168,9 +172,9 @@ func (c client) useEvery(pace time.Duration) (stop func()) {
 	}
 }
 
-// logFaults are faults, what happens in each, and how many lines it should make at Warn or
-// above, and at Info.
-var logFaults = []struct {
+// logFault is a fault, what happens in it, and how many lines it should make at Warn or above,
+// and at Info.
+type logFault struct {
 	name       string
 	creds      credentials.TransportCredentials
 	server     []grpcpooltest.Option
@@ -178,8 +182,11 @@ var logFaults = []struct {
 	opts       []shared.Option
 	script     func(t *testing.T, f *faulty, c client)
 	warn, info int
-	alone      []int // the same for package scale alone; nil: as for the pool
-}{
+	alone      []int           // the same for package scale alone; nil: as for the pool
+	ctx        context.Context //nolint:containedctx // of all calls; nil: the background
+}
+
+var logFaults = []logFault{
 	{name: "none", script: func(_ *testing.T, _ *faulty, c client) {
 		stop := c.use()
 		time.Sleep(time.Minute)
@@ -334,12 +341,11 @@ var logFaults = []struct {
 }
 
 // run plays the script of a fault, on a pool or on a channel of package scale alone.
-func run(t *testing.T, i int, alone bool, with func(*recorder) slog.Handler) (log recorder) {
+func run(t *testing.T, tc logFault, alone bool) (log recorder) {
 	t.Helper()
-	tc := logFaults[i]
 	synctest.Test(t, func(t *testing.T) {
 		log = newRecorder()
-		f, logger := newFaulty(t, tc.server), slog.New(with(&log))
+		f, logger := newFaulty(t, tc.server), slog.New(log)
 		creds := tc.creds
 		if creds == nil {
 			creds = insecure.NewCredentials()
@@ -351,7 +357,7 @@ func run(t *testing.T, i int, alone bool, with func(*recorder) slog.Handler) (lo
 				t.Fatal(err)
 			}
 			defer cc.Close()
-			tc.script(t, f, client{cc: cc})
+			tc.script(t, f, client{cc: cc, ctx: tc.ctx})
 			return
 		}
 		factory, err := grpcpool.NewFactory(f.Target(), creds, grpcpool.WithDialOptions(dial...), grpcpool.WithLogger(logger))
@@ -360,7 +366,7 @@ func run(t *testing.T, i int, alone bool, with func(*recorder) slog.Handler) (lo
 		}
 		p := shared.New(factory, 0, append(tc.opts, shared.WithName("orders"), shared.WithLogger(logger))...)
 		defer p.Close()
-		tc.script(t, f, client{cc: p, get: p.Get})
+		tc.script(t, f, client{cc: p, get: p.Get, ctx: tc.ctx})
 	})
 	return log
 }
@@ -388,10 +394,10 @@ func wantLine(t *testing.T, l logged, alone bool) {
 var logKeys = []string{"pool", "target", "channel", "address", "connection", "took", "age", "outage", "count", "error", "hint", "suppressed", "borrowed_by"}
 
 func TestAFaultIsOneLine(t *testing.T) {
-	for i, tc := range logFaults {
+	for _, tc := range logFaults {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, alone := range []bool{false, true} {
-				log := run(t, i, alone, func(r *recorder) slog.Handler { return r })
+				log := run(t, tc, alone)
 				want := [2]int{tc.warn, tc.info}
 				if alone && tc.alone != nil {
 					want = [2]int(tc.alone)

@@ -236,7 +236,7 @@ func (l *Log) end(e event.Event) bool {
 	l.down = spell{}
 	switch {
 	case down.begun.IsZero():
-		return false
+		return true // there is nothing to say
 	case down.told.IsZero():
 		l.missed++
 		return false

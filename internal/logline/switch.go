@@ -18,7 +18,15 @@ func (s *Switch) On() {
 }
 
 // Logger is l for a channel that obeys the switch. What is no event is always logged.
-func (s *Switch) Logger(l *slog.Logger) *slog.Logger { return slog.New(switched{l.Handler(), s}) }
+func (s *Switch) Logger(l *slog.Logger) *slog.Logger {
+	if Discards(l) {
+		return l
+	}
+	return slog.New(switched{l.Handler(), s})
+}
+
+// Discards reports whether l is sure to write nothing, now and later.
+func Discards(l *slog.Logger) bool { return l.Handler() == slog.DiscardHandler }
 
 // switched is a handler that says which switch it obeys. What it handles it passes on.
 type switched struct {
@@ -32,6 +40,8 @@ type switched struct {
 func NewLog(l *slog.Logger) (*Log, *slog.Logger) {
 	h, ok := l.Handler().(switched)
 	switch {
+	case Discards(l):
+		return nil, l
 	case !ok:
 		return &Log{Logger: l}, l
 	case h.by == nil:
