@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,11 +28,19 @@ func (l *lifetime) logAttrs() []slog.Attr {
 
 // warn logs a fault and what to do about it.
 func (p *Provider) warn(message, hint string, attrs ...slog.Attr) {
-	p.log(slog.LevelWarn, message, append(attrs, slog.String(logline.Hint, hint))...)
+	p.settings.logger.Warn("identity: "+message, asAny(append(attrs, slog.String(logline.Hint, hint)))...)
 }
 
-func (p *Provider) log(level slog.Level, message string, attrs ...slog.Attr) {
-	p.settings.logger.LogAttrs(context.Background(), level, "identity: "+message, attrs...)
+func (p *Provider) info(message string, attrs ...slog.Attr) {
+	p.settings.logger.Info("identity: "+message, asAny(attrs)...)
+}
+
+func asAny(attrs []slog.Attr) []any {
+	all := make([]any, len(attrs))
+	for i, a := range attrs {
+		all[i] = a
+	}
+	return all
 }
 
 // logTaken logs what is new in g, which takes the place of old.
@@ -45,9 +52,9 @@ func (p *Provider) logTaken(g, old *generation, same, revoked bool) {
 	case old == nil:
 	case !same:
 		leaf := newLifetime(g.identity.Certificate.Leaf, false)
-		p.log(slog.LevelInfo, "new identity; replacing connections", append([]slog.Attr{slog.Uint64(logGeneration, g.number)}, leaf.logAttrs()...)...)
+		p.info("new identity; replacing connections", append([]slog.Attr{slog.Uint64(logGeneration, g.number)}, leaf.logAttrs()...)...)
 	case revoked:
-		p.log(slog.LevelInfo, "new certificate revocations; replacing connections")
+		p.info("new certificate revocations; replacing connections")
 	}
 }
 
@@ -71,6 +78,6 @@ func (p *Provider) note(err error) {
 		p.warn("reload failed; keeping the current certificate",
 			fmt.Sprintf("correct what the error names; it is tried again every %v", p.settings.interval), logline.Text(err))
 	case recovered:
-		p.log(slog.LevelInfo, "identity source recovered")
+		p.info("identity source recovered")
 	}
 }

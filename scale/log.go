@@ -21,8 +21,8 @@ func (ch *channel) openLog() {
 	if ch.logger == nil {
 		return
 	}
-	if ch.log, ch.logger = logline.NewLog(ch.logger); ch.log != nil {
-		ch.log.Prefix, ch.log.Attrs = "scale: ", ch.logAttrs
+	if ch.log, ch.logger = logline.NewOfChannel(ch.logger, "scale: "); ch.log != nil {
+		ch.log.Attrs = ch.logAttrs
 	}
 	ch.lines.Deliver = ch.writeLine
 }
@@ -36,7 +36,7 @@ func (ch *channel) logEvent(e Event, run func(deliver func()) bool) {
 	}
 }
 
-// logState logs the begin and the end of a time without a connection. The caller holds p.mu.
+// logStateLocked logs the beginning and the end of a time without a connection. The caller holds p.mu.
 func (p *policy) logStateLocked(now connectivity.State) {
 	if p.channel == nil || p.channel.log == nil || now == p.logged {
 		return
@@ -116,7 +116,6 @@ func (s *subchannel) warnUntapped() {
 			grpcLogger.Warningf("%s (%s, %s): %s; %s", message, ch.target, s.addr(), why, hint)
 			return
 		}
-		attrs := append(ch.logAttrs(), slog.String(logline.Address, s.addr()), slog.String(logline.Error, why), slog.String(logline.Hint, hint))
-		ch.logger.LogAttrs(context.Background(), slog.LevelWarn, "scale: "+message, attrs...)
+		ch.logger.Warn("scale: "+message, logline.Target, ch.target, logline.Address, s.addr(), logline.Error, why, logline.Hint, hint)
 	})
 }

@@ -10,10 +10,11 @@ import (
 
 // newLog is the log of p's events, nil without a logger.
 func (p *Pool) newLog() *logline.Log {
-	if logline.Discards(p.cfg.logger) {
-		return nil
+	log := logline.New(p.cfg.logger, "grpcpool: ")
+	if log != nil {
+		log.Attrs = p.logAttrs
 	}
-	return &logline.Log{Logger: p.cfg.logger, Prefix: "grpcpool: ", Attrs: p.logAttrs}
+	return log
 }
 
 // logAttrs stand in every line of the log. (The name stands in the logger.)

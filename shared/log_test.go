@@ -68,9 +68,10 @@ func TestAnOutageIsLoggedByWhoeverHasALogger(t *testing.T) {
 }
 
 func messages(r recorder) string {
-	var all []string
-	for _, l := range r.from(slog.LevelInfo) {
-		all = append(all, l.msg)
+	lines := r.from(slog.LevelInfo)
+	all := make([]string, len(lines))
+	for i, l := range lines {
+		all[i] = l.msg
 	}
 	return "[" + strings.Join(all, ", ") + "]"
 }
@@ -117,7 +118,7 @@ func TestMetadataIsNeverLogged(t *testing.T) {
 		}
 		t.Run(tc.name, func(t *testing.T) {
 			tc.dial = append(tc.dial, grpc.WithPerRPCCredentials(token(secret)))
-			tc.ctx = metadata.AppendToOutgoingContext(context.Background(), "password", secret, "x-bin", secret)
+			tc.metadata = metadata.Pairs("password", secret, "x-bin", secret)
 			for _, alone := range []bool{false, true} {
 				log := run(t, tc, alone)
 				for _, l := range log.from(slog.LevelDebug) {

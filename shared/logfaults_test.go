@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/grpcpooltest"
@@ -133,7 +134,7 @@ func (f *faulty) loseTheWay() {
 type client struct {
 	cc  grpc.ClientConnInterface
 	get func(context.Context) (grpcpool.PoolClientConn, error) // nil on a channel of package scale
-	ctx context.Context                                        //nolint:containedctx // nil: the background
+	md  metadata.MD                                            // of all calls
 }
 
 // use calls, and borrows if it can, twice a second until stop.
@@ -142,10 +143,7 @@ func (c client) use() (stop func()) { return c.useEvery(500 * time.Millisecond) 
 // useEvery calls, and borrows if it can, at a pace until stop. Nobody waits for longer than a
 // second.
 func (c client) useEvery(pace time.Duration) (stop func()) {
-	if c.ctx == nil {
-		c.ctx = context.Background()
-	}
-	ctx, cancel := context.WithCancel(c.ctx)
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(context.Background(), c.md))
 	var wg sync.WaitGroup
 	every := func(f func(context.Context)) {
 		wg.Go(func() {
@@ -182,8 +180,8 @@ type logFault struct {
 	opts       []shared.Option
 	script     func(t *testing.T, f *faulty, c client)
 	warn, info int
-	alone      []int           // the same for package scale alone; nil: as for the pool
-	ctx        context.Context //nolint:containedctx // of all calls; nil: the background
+	alone      []int       // the same for package scale alone; nil: as for the pool
+	metadata   metadata.MD // of all calls
 }
 
 var logFaults = []logFault{
@@ -292,11 +290,14 @@ var logFaults = []logFault{
 		}
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the server's certificate is of an unknown authority", creds: credentials.NewTLS(nil), server: []grpcpooltest.Option{grpcpooltest.WithMutualTLS()}, warn: 1,
+	{
+		name: "the server's certificate is of an unknown authority", creds: credentials.NewTLS(nil),
+		server: []grpcpooltest.Option{grpcpooltest.WithMutualTLS()}, warn: 1,
 		script: func(_ *testing.T, _ *faulty, c client) {
 			defer c.use()()
 			time.Sleep(30 * time.Second)
-		}},
+		},
+	},
 	{name: "an outage of an hour", warn: 1 + 6, info: 1, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.useEvery(5 * time.Second)()
 		time.Sleep(10 * time.Second)
@@ -357,7 +358,7 @@ func run(t *testing.T, tc logFault, alone bool) (log recorder) {
 				t.Fatal(err)
 			}
 			defer cc.Close()
-			tc.script(t, f, client{cc: cc, ctx: tc.ctx})
+			tc.script(t, f, client{cc: cc, md: tc.metadata})
 			return
 		}
 		factory, err := grpcpool.NewFactory(f.Target(), creds, grpcpool.WithDialOptions(dial...), grpcpool.WithLogger(logger))
@@ -366,7 +367,7 @@ func run(t *testing.T, tc logFault, alone bool) (log recorder) {
 		}
 		p := shared.New(factory, 0, append(tc.opts, shared.WithName("orders"), shared.WithLogger(logger))...)
 		defer p.Close()
-		tc.script(t, f, client{cc: p, get: p.Get, ctx: tc.ctx})
+		tc.script(t, f, client{cc: p, get: p.Get, md: tc.metadata})
 	})
 	return log
 }

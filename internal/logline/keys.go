@@ -2,7 +2,7 @@
 // are: one at Warn for one fault, whatever the number of events, and one at Info when a
 // time without a connection ends.
 //
-//	log := &logline.Log{Logger: logger, Prefix: "grpcpool: "}
+//	log := logline.New(logger, "grpcpool: ")
 //	log.Handle(event.Event{Time: time.Now(), Kind: event.Failing, Text: "connection refused"})
 //	// level=WARN msg="grpcpool: no connection" error="connection refused" hint="check ..."
 //

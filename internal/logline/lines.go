@@ -22,7 +22,7 @@ type topic int
 const (
 	details topic = iota // never
 	ending               // held until it is known whether an outage begins
-	outage               // it is the begin or the end of one
+	outage               // it is the beginning or the end of one
 	waiting              // as ending, and then as lasting
 	lasting              // at once, and seldom again while it lasts
 )

@@ -18,7 +18,7 @@ const (
 	// detailPause is the least time between two lines at Debug of a kind.
 	detailPause = time.Second
 
-	// A connection that ends may be the begin of an outage, and a caller who waits in vain
+	// A connection that ends may be the beginning of an outage, and a caller who waits in vain
 	// may be the first to notice one. What becomes of it is known by holdFor: the failure of
 	// a dial takes 3 s, and that of a pool's tests 6 s.
 	holdFor = 6500 * time.Millisecond
@@ -28,13 +28,16 @@ const (
 	most = 5
 )
 
-// Log writes the lines about the events of one pool, or of one channel. Set the exported
-// fields before its first use. Events have to come one at a time.
+// Log writes the lines about the events of one pool, or of one channel. Make one with New, or
+// with NewOfChannel. Set the exported fields before its first use. Events have to come one at
+// a time. A nil Log logs nothing.
 type Log struct {
-	Logger *slog.Logger
-	Prefix string             // of messages, such as "grpcpool: "
-	Attrs  func() []slog.Attr // what stands in every line; may be nil
-	On     func() bool        // whether lines are written now; nil: always
+	Attrs func() []slog.Attr // what stands in every line; may be nil
+
+	logger *slog.Logger
+	prefix string
+	on     func() bool     // whether lines are written now; nil: always
+	ctx    context.Context //nolint:containedctx // an empty one: an event belongs to a pool or a channel, not to a call
 
 	// mu guards what follows. It is held over a line, so that none is written after Close;
 	// the handler must not call the Log.
@@ -42,7 +45,7 @@ type Log struct {
 	details map[event.Kind]*pace
 	lasting map[lastingKey]*Recurring
 	open    map[connection]struct{} // that are open now
-	held    *event.Event            // may be the begin of an outage
+	held    *event.Event            // may be the beginning of an outage
 	down    spell                   // the outage
 	since   time.Time               // since then
 	told    int                     // so many lines about the connection were written,
@@ -73,9 +76,18 @@ type spell struct {
 	last  string // error
 }
 
+// New returns a Log that writes to logger, or nil if that would discard everything. Messages
+// begin with prefix, such as "grpcpool: ".
+func New(logger *slog.Logger, prefix string) *Log {
+	if Discards(logger) {
+		return nil
+	}
+	return &Log{logger: logger, prefix: prefix, ctx: context.Background()}
+}
+
 // Wants reports whether events of kind k have to be given to Handle.
 func (l *Log) Wants(k event.Kind) bool {
-	if l == nil || l.Logger == nil {
+	if l == nil {
 		return false
 	}
 	if _, known := lines[k]; !known {
@@ -84,7 +96,7 @@ func (l *Log) Wants(k event.Kind) bool {
 	return l.enabled(slog.LevelDebug) || needed(k) && (l.enabled(slog.LevelWarn) || l.enabled(slog.LevelInfo))
 }
 
-func (l *Log) enabled(level slog.Level) bool { return l.Logger.Enabled(context.Background(), level) }
+func (l *Log) enabled(level slog.Level) bool { return l.logger.Enabled(l.ctx, level) }
 
 // Handle logs e, now or later, or leaves it out. After event.Shutdown nothing is logged.
 func (l *Log) Handle(e event.Event) {
@@ -206,7 +218,7 @@ func (l *Log) spend(now time.Time) bool {
 	return l.told <= most
 }
 
-// begin notes the begin of an outage. What was held is a part of it.
+// begin notes the beginning of an outage. What was held is a part of it.
 func (l *Log) begin(e event.Event) bool {
 	if !l.down.begun.IsZero() {
 		return false
@@ -353,13 +365,13 @@ func (l *Log) write(level slog.Level, e event.Event, suppressed int, more ...slo
 }
 
 func (l *Log) writeAs(message string, level slog.Level, e event.Event, suppressed int, more ...slog.Attr) {
-	if !l.enabled(level) || l.On != nil && !l.On() {
+	if !l.enabled(level) || l.on != nil && !l.on() {
 		return
 	}
 	line, text, hint := of(e)
 	var pc [1]uintptr
 	runtime.Callers(2, pc[:])
-	r := slog.NewRecord(e.Time, level, l.Prefix+message, pc[0])
+	r := slog.NewRecord(e.Time, level, l.prefix+message, pc[0])
 	if l.Attrs != nil {
 		r.AddAttrs(l.Attrs()...)
 	}
@@ -382,7 +394,7 @@ func (l *Log) writeAs(message string, level slog.Level, e event.Event, suppresse
 	addIf(text != "", slog.String(Error, text))
 	addIf(level >= slog.LevelWarn, slog.String(Hint, hint))
 	addIf(e.Kind == event.Leaked, slog.String(BorrowedBy, stack(e.Stack)))
-	_ = l.Logger.Handler().Handle(context.Background(), r) // as slog.Logger does
+	_ = l.logger.Handler().Handle(l.ctx, r) // as slog.Logger does
 }
 
 // stack writes program counters, innermost call first, as panics do.

@@ -21,7 +21,8 @@ import (
 type book struct {
 	*logline.Log
 
-	begun time.Time
+	logger *slog.Logger
+	begun  time.Time
 
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -38,7 +39,8 @@ func newBook(level slog.Level) *book {
 		}
 		return a
 	}})
-	b.Log = &logline.Log{Logger: slog.New(handler), Prefix: "p: "}
+	b.logger = slog.New(handler)
+	b.Log = logline.New(b.logger, "p: ")
 	return b
 }
 
@@ -289,7 +291,7 @@ func TestALogWantsOnlyWhatItNeeds(t *testing.T) {
 	}
 	var none *logline.Log
 	none.Rest()
-	if none.Wants(event.Failing) || new(logline.Log).Wants(event.Failing) {
+	if none.Wants(event.Failing) || logline.New(slog.New(slog.DiscardHandler), "p: ").Wants(event.Failing) {
 		t.Error("a Log that writes nowhere wants something")
 	}
 }
@@ -302,7 +304,7 @@ func TestEveryWarningSaysWhatToDo(t *testing.T) {
 		} {
 			var log bytes.Buffer
 			b := newBook(slog.LevelInfo)
-			b.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			b.Log = logline.New(slog.New(slog.NewTextHandler(&log, nil)), "p: ")
 			b.add(event.Dialled, connection(7))
 			b.add(kind)
 			b.add(event.Shutdown)
@@ -313,11 +315,11 @@ func TestEveryWarningSaysWhatToDo(t *testing.T) {
 		for text, part := range map[string]string{
 			"dial tcp 10.0.0.1:443: connect: connection refused":                                   `hint="check the address, or start the server"`,
 			"connecting: the host does not answer; check the address, that the host is up, and so": "check the address",
-			"ejected: no answer to a probe": "overloaded",
+			"ejected: no answer to a probe":                                                        "overloaded",
 		} {
 			var log bytes.Buffer
 			b := newBook(slog.LevelInfo)
-			b.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			b.Log = logline.New(slog.New(slog.NewTextHandler(&log, nil)), "p: ")
 			b.Handle(event.Event{Time: time.Now(), Kind: event.Failing, Text: text})
 			if got := log.String(); !strings.Contains(got, part) {
 				t.Errorf("%q: the line does not say %q: %s", text, part, got)
@@ -344,12 +346,12 @@ func TestAPeersTextIsEscapedAndCut(t *testing.T) {
 
 func TestASwitchedLoggerLogsEventsOnlyWhenItIsOn(t *testing.T) {
 	b := newBook(slog.LevelInfo)
-	plain, off := b.Logger, new(logline.Switch)
+	plain, off := b.logger, new(logline.Switch)
 	for _, tc := range []struct {
 		logger *slog.Logger
 		want   int // lines before the switch is on, and after
 	}{{plain, 1}, {off.Logger(plain), 0}, {off.Logger(plain.With("a", "b")), 0}} {
-		log, under := logline.NewLog(tc.logger)
+		log, under := logline.NewOfChannel(tc.logger, "p: ")
 		b.text.Reset()
 		log.Handle(event.Event{Time: b.begun, Kind: event.Stuck})
 		if n := strings.Count(b.text.String(), "did not return"); n != tc.want {
@@ -360,19 +362,19 @@ func TestASwitchedLoggerLogsEventsOnlyWhenItIsOn(t *testing.T) {
 			t.Error("what is no event was not logged")
 		}
 	}
-	log, _ := logline.NewLog(off.Logger(plain))
+	log, _ := logline.NewOfChannel(off.Logger(plain), "p: ")
 	off.On()
 	b.text.Reset()
 	log.Handle(event.Event{Time: b.begun, Kind: event.Stuck})
 	if b.text.Len() == 0 {
 		t.Error("nothing was logged though the switch is on")
 	}
-	if log, _ := logline.NewLog(slog.New(slog.DiscardHandler)); log != nil || off.Logger(slog.New(slog.DiscardHandler)).Handler() != slog.DiscardHandler {
+	if log, _ := logline.NewOfChannel(slog.New(slog.DiscardHandler), "p: "); log != nil || off.Logger(slog.New(slog.DiscardHandler)).Handler() != slog.DiscardHandler {
 		t.Error("a logger that discards costs something")
 	}
 	var never *logline.Switch
 	never.On()
-	if log, _ := logline.NewLog(never.Logger(plain)); log != nil {
+	if log, _ := logline.NewOfChannel(never.Logger(plain), "p: "); log != nil {
 		t.Error("there is a Log that never writes")
 	}
 }

@@ -35,19 +35,18 @@ type switched struct {
 	by *Switch
 }
 
-// NewLog returns a Log of a channel that writes to l, and l itself without a switch. The Log is
-// nil if it would never write.
-func NewLog(l *slog.Logger) (*Log, *slog.Logger) {
+// NewOfChannel returns a Log of a channel that writes to l, and l itself without a switch. The
+// Log is nil if it would never write.
+func NewOfChannel(l *slog.Logger, prefix string) (*Log, *slog.Logger) {
 	h, ok := l.Handler().(switched)
-	switch {
-	case Discards(l):
-		return nil, l
-	case !ok:
-		return &Log{Logger: l}, l
-	case h.by == nil:
-		return nil, slog.New(h.Handler)
-	default:
-		plain := slog.New(h.Handler)
-		return &Log{Logger: plain, On: h.by.on.Load}, plain
+	if !ok {
+		return New(l, prefix), l
 	}
+	l = slog.New(h.Handler)
+	if h.by == nil {
+		return nil, l
+	}
+	log := New(l, prefix)
+	log.on = h.by.on.Load
+	return log, l
 }

@@ -70,14 +70,14 @@ func (c guardCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 func (c guardCredentials) logRefused(client net.Addr, err error) {
 	suppressed, tell := c.refused.Note(time.Now(), 1)
 	if !tell {
-		c.logger.Debug("client refused", "client", client.String(), logline.Text(err))
+		c.logger.Debug("client refused", slog.String("client", client.String()), logline.Text(err))
 		return
 	}
-	attrs := []any{"client", client.String(), logline.Text(err), logline.Hint, hintRefused}
+	attrs := []slog.Attr{slog.String("client", client.String()), logline.Text(err), slog.String(logline.Hint, hintRefused)}
 	if suppressed > 0 {
-		attrs = append(attrs, logline.Suppressed, suppressed)
+		attrs = append(attrs, slog.Int(logline.Suppressed, suppressed))
 	}
-	c.logger.Warn("client refused", attrs...)
+	c.logger.LogAttrs(context.Background(), slog.LevelWarn, "client refused", attrs...)
 }
 
 const hintRefused = "if it is one of yours, run it as an allowed user, or give it a certificate that the listener accepts"

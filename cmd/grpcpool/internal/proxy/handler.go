@@ -42,7 +42,7 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 	}
 	s.release(err)
 	if err != nil && s.cfg.Logger.Enabled(client.Context(), slog.LevelDebug) {
-		s.cfg.Logger.Debug("call failed", "method", reason.OneLine(method), logline.Text(err))
+		s.cfg.Logger.Debug("call failed", slog.String("method", reason.OneLine(method)), logline.Text(err))
 	}
 	return err
 }
