@@ -171,3 +171,25 @@ func TestAnIdleChannelSaysNothing(t *testing.T) {
 		log.want(t)
 	})
 }
+
+func TestALineThatIsHeldIsWrittenWhenTheChannelIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithStreamLimit(1))
+		var log written
+		c := newChannel(t, server.Target(), grpc.WithContextDialer(server.Dial), scale.WithMaxConnections(1), log.option(slog.LevelInfo))
+		if _, err := c.stub.FullDuplexCall(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.callOnce(); err == nil {
+			t.Fatal("a call without a stream")
+		}
+		synctest.Wait()
+		log.want(t)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		log.want(t, []string{"level=WARN", `msg="scale: a call ended before it had a stream"`, "hint=\"raise the server's limit"})
+		time.Sleep(time.Hour)
+		log.want(t)
+	})
+}
