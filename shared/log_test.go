@@ -119,8 +119,8 @@ func TestMetadataIsNeverLogged(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.dial = append(tc.dial, grpc.WithPerRPCCredentials(token(secret)))
 			tc.metadata = metadata.Pairs("password", secret, "x-bin", secret)
-			for _, alone := range []bool{false, true} {
-				log := run(t, tc, alone)
+			for _, on := range everyUse {
+				log := run(t, tc, on)
 				for _, l := range log.from(slog.LevelDebug) {
 					if strings.Contains(l.String(), secret) {
 						t.Errorf("a secret is logged: %v", l)

@@ -133,7 +133,7 @@ func (f *faulty) loseTheWay() {
 // client is what a fault is tried on.
 type client struct {
 	cc  grpc.ClientConnInterface
-	get func(context.Context) (grpcpool.PoolClientConn, error) // nil on a channel of package scale
+	get func(context.Context) (grpcpool.PoolClientConn, error) // nil: nobody borrows
 	md  metadata.MD                                            // of all calls
 }
 
@@ -180,7 +180,7 @@ type logFault struct {
 	opts       []shared.Option
 	script     func(t *testing.T, f *faulty, c client)
 	warn, info int
-	alone      []int       // the same for package scale alone; nil: as for the pool
+	noLeases   []int       // the same where nobody borrows; nil: as for a pool with leases
 	metadata   metadata.MD // of all calls
 }
 
@@ -258,7 +258,7 @@ var logFaults = []logFault{
 		f.loseTheWay()
 		time.Sleep(30 * time.Second)
 	}},
-	{name: "the health service is silent", warn: 1, info: 1, alone: []int{0, 0}, script: func(_ *testing.T, f *faulty, c client) {
+	{name: "the health service is silent", warn: 1, info: 1, noLeases: []int{0, 0}, script: func(_ *testing.T, f *faulty, c client) {
 		for _, hangs := range []bool{false, true, false} {
 			f.hangs.Store(hangs)
 			time.Sleep(30 * time.Second) // so that the channel has no proof, and is tested
@@ -280,7 +280,7 @@ var logFaults = []logFault{
 			time.Sleep(30 * time.Second)
 		},
 	},
-	{name: "a leak", warn: 1, alone: []int{0, 0}, opts: []shared.Option{shared.WithLeakDetection(time.Second)}, script: func(t *testing.T, _ *faulty, c client) {
+	{name: "a leak", warn: 1, noLeases: []int{0, 0}, opts: []shared.Option{shared.WithLeakDetection(time.Second)}, script: func(t *testing.T, _ *faulty, c client) {
 		if c.get != nil {
 			l, err := c.get(t.Context())
 			if err != nil {
@@ -309,7 +309,7 @@ var logFaults = []logFault{
 	{name: "the server is restarted every twenty seconds", warn: 5 + 5, script: func(_ *testing.T, f *faulty, c client) {
 		defer c.useEvery(2 * time.Second)()
 		for range 45 { // 15 minutes
-			time.Sleep(20 * time.Second)
+			time.Sleep(20*time.Second + 300*time.Millisecond) // between two calls
 			f.Stop()
 			f.Start()
 		}
@@ -341,8 +341,17 @@ var logFaults = []logFault{
 	}},
 }
 
-// run plays the script of a fault, on a pool or on a channel of package scale alone.
-func run(t *testing.T, tc logFault, alone bool) (log recorder) {
+// What a fault is tried on.
+const (
+	leases  = "a pool with leases and calls"
+	calls   = "a pool with calls only"
+	channel = "a channel of package scale alone"
+)
+
+var everyUse = []string{leases, calls, channel}
+
+// run plays the script of a fault.
+func run(t *testing.T, tc logFault, on string) (log recorder) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		log = newRecorder()
@@ -352,7 +361,7 @@ func run(t *testing.T, tc logFault, alone bool) (log recorder) {
 			creds = insecure.NewCredentials()
 		}
 		dial := append([]grpc.DialOption{grpc.WithContextDialer(f.dial)}, tc.dial...)
-		if alone {
+		if on == channel {
 			cc, err := scale.NewClient(f.Target(), append(dial, grpc.WithTransportCredentials(creds), scale.WithLogger(logger))...)
 			if err != nil {
 				t.Fatal(err)
@@ -367,15 +376,19 @@ func run(t *testing.T, tc logFault, alone bool) (log recorder) {
 		}
 		p := shared.New(factory, 0, append(tc.opts, shared.WithName("orders"), shared.WithLogger(logger))...)
 		defer p.Close()
-		tc.script(t, f, client{cc: p, get: p.Get, md: tc.metadata})
+		c := client{cc: p, md: tc.metadata}
+		if on == leases {
+			c.get = p.Get
+		}
+		tc.script(t, f, c)
 	})
 	return log
 }
 
 // wantLine fails unless the line has what every line of a pool, or of a channel, has.
-func wantLine(t *testing.T, l logged, alone bool) {
+func wantLine(t *testing.T, l logged, on string) {
 	t.Helper()
-	if l.attrs["target"] != "passthrough:///localhost" || !alone && l.attrs["pool"] != "orders" {
+	if l.attrs["target"] != "passthrough:///localhost" || on != channel && l.attrs["pool"] != "orders" {
 		t.Errorf("the line does not say whose it is: %v", l)
 	}
 	if l.level >= slog.LevelWarn && len(l.attrs["hint"]) < 10 {
@@ -397,22 +410,22 @@ var logKeys = []string{"pool", "target", "channel", "address", "connection", "to
 func TestAFaultIsOneLine(t *testing.T) {
 	for _, tc := range logFaults {
 		t.Run(tc.name, func(t *testing.T) {
-			for _, alone := range []bool{false, true} {
-				log := run(t, tc, alone)
+			for _, on := range everyUse {
+				log := run(t, tc, on)
 				want := [2]int{tc.warn, tc.info}
-				if alone && tc.alone != nil {
-					want = [2]int(tc.alone)
+				if on != leases && tc.noLeases != nil {
+					want = [2]int(tc.noLeases)
 				}
 				lines := log.from(slog.LevelInfo)
 				warns := len(log.from(slog.LevelWarn))
 				if got := [2]int{warns, len(lines) - warns}; got != want {
-					t.Errorf("alone: %v; %d lines at Warn and %d at Info, want %d and %d:", alone, got[0], got[1], want[0], want[1])
+					t.Errorf("%s: %d lines at Warn and %d at Info, want %d and %d:", on, got[0], got[1], want[0], want[1])
 				}
 				for _, l := range lines {
 					t.Log(l)
 				}
 				for _, l := range log.from(slog.LevelDebug) {
-					wantLine(t, l, alone)
+					wantLine(t, l, on)
 				}
 			}
 		})
