@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/event"
-	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // NewClient makes a channel as grpc.NewClient does, with the difference that this
@@ -124,8 +123,7 @@ type channel struct {
 	settings  settings
 	target    string
 	logger    *slog.Logger // nil: grpc-go's own log
-	log       *logline.Log // of events; nil without a logger, or if somebody else logs them
-	lines     event.Queue  // what log is about to be told
+	log       *channelLog  // of events; nil without a logger, or if somebody else logs them
 	memory    *Memory
 	budget    *DialBudget                                           // nil: none
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
@@ -141,8 +139,6 @@ type channel struct {
 	mu          sync.Mutex // guards what follows
 	policies    map[*policy]struct{}
 	resolverErr error // of the resolver's last report, nil if it was a state
-
-	logErr string // the latest error that was logged; used by one goroutine at a time, which delivers lines
 }
 
 func newChannel(o *clientOptions) *channel {

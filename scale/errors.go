@@ -98,7 +98,7 @@ func (p *policy) stateError(info balancer.PickInfo) error {
 func (cc *resolverClientConn) ReportError(err error) {
 	cc.channel.noteResolverError(err)
 	cc.ClientConn.ReportError(err)
-	cc.channel.logUnresolved(err)
+	cc.channel.log.addUnresolved(err)
 }
 
 // UpdateState implements resolver.ClientConn.

@@ -13,30 +13,41 @@ import (
 	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
-// A channel with a logger logs its events, unless it belongs to a pool that does (see
+// channelLog logs the events of a channel that has a logger, unless its pool does (see
 // logline.Switch). That there is no connection is what the policy tells gRPC: a dial that
 // failed says nothing yet, as there may be other addresses.
+type channelLog struct {
+	*logline.Log
+
+	channel *channel
+	queue   event.Queue // what the Log is to be given
+	err     string      // the latest; for the goroutine that delivers
+}
 
 func (ch *channel) openLog() {
 	if ch.logger == nil {
 		return
 	}
-	if ch.log, ch.logger = logline.NewOfChannel(ch.logger, "scale: "); ch.log != nil {
-		ch.log.Attrs = ch.logAttrs
+	log, logger := logline.NewOfChannel(ch.logger, "scale: ")
+	ch.logger = logger
+	if log == nil {
+		return
 	}
-	ch.lines.Deliver = ch.writeLine
+	log.Attrs = func() []slog.Attr { return []slog.Attr{slog.String(logline.Target, ch.target)} }
+	ch.log = &channelLog{Log: log, channel: ch}
+	ch.log.queue.Deliver = ch.log.deliver
 }
 
-func (ch *channel) logAttrs() []slog.Attr { return []slog.Attr{slog.String(logline.Target, ch.target)} }
-
-// logEvent has e logged. It may be called with any lock held.
-func (ch *channel) logEvent(e Event, run func(deliver func()) bool) {
-	if ch.log.Wants(e.Kind) {
-		ch.lines.Add(e, run)
+// add has e logged, on a goroutine that run starts. It may be called with any lock held. A nil
+// log adds nothing.
+func (l *channelLog) add(e Event, run func(deliver func()) bool) {
+	if l != nil && l.Wants(e.Kind) {
+		l.queue.Add(e, run)
 	}
 }
 
-// logStateLocked logs the beginning and the end of a time without a connection. The caller holds p.mu.
+// logStateLocked logs the beginning and the end of a time without a connection. The caller
+// holds p.mu.
 func (p *policy) logStateLocked(now connectivity.State) {
 	if p.channel == nil || p.channel.log == nil || now == p.logged {
 		return
@@ -44,48 +55,48 @@ func (p *policy) logStateLocked(now connectivity.State) {
 	p.logged = now
 	switch now {
 	case connectivity.TransientFailure:
-		p.channel.logEvent(Event{Time: time.Now(), Kind: event.Failing}, p.tasks.run)
+		p.channel.log.add(Event{Time: time.Now(), Kind: event.Failing}, p.tasks.run)
 	case connectivity.Ready:
-		p.channel.logEvent(Event{Time: time.Now(), Kind: event.Recovered}, p.tasks.run)
+		p.channel.log.add(Event{Time: time.Now(), Kind: event.Recovered}, p.tasks.run)
 	case connectivity.Idle, connectivity.Connecting, connectivity.Shutdown:
 	}
 }
 
-// logUnresolved logs that the resolver has found no address, unless it has before: then the
+// addUnresolved logs that the resolver has found no address, unless it has before: then the
 // channel has a policy, which goes on with what there is.
-func (ch *channel) logUnresolved(err error) {
-	if len(ch.livePolicies()) > 0 {
+func (l *channelLog) addUnresolved(err error) {
+	if l == nil || len(l.channel.livePolicies()) > 0 {
 		return
 	}
-	ch.logEvent(Event{Time: time.Now(), Kind: event.Failing, Text: err.Error()}, func(deliver func()) bool {
+	l.add(Event{Time: time.Now(), Kind: event.Failing, Text: err.Error()}, func(deliver func()) bool {
 		deliver() // here, as no policy waits for a goroutine
 		return true
 	})
 }
 
-// writeLine is called for one event at a time.
-func (ch *channel) writeLine(e Event) {
+// deliver is called for one event at a time.
+func (l *channelLog) deliver(e Event) {
 	switch e.Kind {
 	case EventDialFailed, EventLost, EventEjected:
-		ch.logErr = e.Text
+		l.err = e.Text
 	case event.Failing:
 		if e.Text == "" {
-			e.Text = ch.whyFailing()
+			e.Text = l.whyFailing()
 		}
 	case event.Recovered:
-		ch.logErr = ""
+		l.err = ""
 	default:
 	}
-	ch.log.Handle(e)
+	l.Handle(e)
 }
 
 // whyFailing is why the channel has no connection: as its last dial ended, or as its policy
 // says if there was none.
-func (ch *channel) whyFailing() string {
-	if ch.logErr != "" {
-		return ch.logErr
+func (l *channelLog) whyFailing() string {
+	if l.err != "" {
+		return l.err
 	}
-	for _, p := range ch.livePolicies() {
+	for _, p := range l.channel.livePolicies() {
 		if err := p.stateError(balancer.PickInfo{Ctx: context.Background()}); err != nil {
 			return err.Error()
 		}
@@ -93,11 +104,14 @@ func (ch *channel) whyFailing() string {
 	return ""
 }
 
-// restLog is called when a policy has been closed.
-func (ch *channel) restLog() {
-	ch.lines.Flush()
-	if len(ch.livePolicies()) == 0 {
-		ch.log.Rest()
+// rest is called when a policy has been closed.
+func (l *channelLog) rest() {
+	if l == nil {
+		return
+	}
+	l.queue.Flush()
+	if len(l.channel.livePolicies()) == 0 {
+		l.Rest()
 	}
 }
 

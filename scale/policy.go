@@ -135,7 +135,7 @@ func (p *policy) Close() {
 	if p.channel != nil {
 		p.channel.events.Flush()
 		p.channel.remove(p)
-		p.channel.restLog()
+		p.channel.log.rest()
 	}
 }
 
