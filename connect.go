@@ -39,7 +39,7 @@ func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn, observer
 	var unsure *answer.NoVerdictError
 	if ctx.Err() == nil && errors.As(err, &unsure) {
 		if unsure.Alive {
-			return nil // noteMute has logged it
+			return nil // noteMute has noted it
 		}
 		f.noteUnsure(ctx, err)
 		return nil

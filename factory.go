@@ -43,6 +43,7 @@ type Factory struct {
 	provider     *identity.Provider // nil: the credentials are the caller's
 	ownsProvider bool               // Close closes it
 	mute         atomic.Bool        // the latest ping had no answer though the connection lived
+	muteTold     atomic.Bool        // that is logged
 	unsure       logline.Recurring  // pings that say nothing
 }
 

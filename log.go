@@ -35,15 +35,17 @@ func logSwitch(ctx context.Context) *logline.Switch {
 }
 
 // noteMute logs that the health service has stopped answering though the connection lives, and
-// that it answers again.
+// that it answers again. It has to be without an answer twice: the first time may be the
+// beginning of an outage, which is logged by others.
 func (f *Factory) noteMute(ctx context.Context, err error) {
 	var unsure *answer.NoVerdictError
-	mute := errors.As(err, &unsure) && unsure.Alive
-	if !mute && err != nil || mute == f.mute.Load() || f.mute.Swap(mute) == mute {
+	if mute := errors.As(err, &unsure) && unsure.Alive; !mute {
+		if err == nil && f.mute.Swap(false) && f.muteTold.Swap(false) {
+			f.log(ctx, slog.LevelInfo, "the health service answers again")
+		}
 		return
 	}
-	if !mute {
-		f.log(ctx, slog.LevelInfo, "the health service answers again")
+	if again := f.mute.Swap(true); !again || errors.Is(err, errAlive) || f.muteTold.Swap(true) { // errAlive: it was not asked
 		return
 	}
 	text, _ := strings.CutSuffix(err.Error(), "; "+adviceMute)

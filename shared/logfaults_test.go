@@ -271,6 +271,15 @@ var logFaults = []logFault{
 		f.loseTheWay()
 		time.Sleep(30 * time.Second)
 	}},
+	{name: "the health service is silent once", script: func(_ *testing.T, f *faulty, c client) {
+		for range 5 {
+			for _, hangs := range []bool{true, false} {
+				f.hangs.Store(hangs)
+				time.Sleep(47 * time.Second) // so that the channel has no proof, and is tested
+				c.useOnce()
+			}
+		}
+	}},
 	{name: "the health service is silent", warn: 1, info: 1, noLeases: []int{0, 0}, script: func(_ *testing.T, f *faulty, c client) {
 		for _, hangs := range []bool{false, true, false} {
 			f.hangs.Store(hangs)
