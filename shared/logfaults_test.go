@@ -272,6 +272,7 @@ var logFaults = []logFault{
 		time.Sleep(30 * time.Second)
 	}},
 	{name: "the health service is silent once", script: func(_ *testing.T, f *faulty, c client) {
+		c.useOnce() // dials
 		for range 5 {
 			for _, hangs := range []bool{true, false} {
 				f.hangs.Store(hangs)
