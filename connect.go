@@ -39,9 +39,9 @@ func (f *Factory) firstPing(ctx context.Context, conn *grpc.ClientConn, observer
 	var unsure *answer.NoVerdictError
 	if ctx.Err() == nil && errors.As(err, &unsure) {
 		if unsure.Alive {
-			return nil // noteMute has logged it
+			return nil // noteMute has noted it
 		}
-		f.logger.WarnContext(ctx, "connected, but the ping was inconclusive", "target", f.target, "error", err)
+		f.noteUnsure(ctx, err)
 		return nil
 	}
 	return err

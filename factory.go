@@ -18,8 +18,8 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/identity"
-	"github.com/davidwartell/go-grpcpool/internal/answer"
 	"github.com/davidwartell/go-grpcpool/internal/handshake"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 	"github.com/davidwartell/go-grpcpool/scale"
 )
 
@@ -43,6 +43,8 @@ type Factory struct {
 	provider     *identity.Provider // nil: the credentials are the caller's
 	ownsProvider bool               // Close closes it
 	mute         atomic.Bool        // the latest ping had no answer though the connection lived
+	muteTold     atomic.Bool        // that is logged
+	unsure       logline.Recurring  // pings that say nothing
 }
 
 var errNotMade = errors.New("the Factory is nil or empty; make one with NewFactory, NewMutualTLSFactory or NewIdentityFactory")
@@ -107,7 +109,7 @@ func plainTarget(target string) bool {
 // tryOut makes a channel and closes it, unconnected: grpc.NewClient checks the target and
 // whether the options fit together.
 func (f *Factory) tryOut() error {
-	conn, err := f.newChannel(f.creds, new(scale.Observer))
+	conn, err := f.newChannel(f.creds, new(scale.Observer), nil)
 	if err != nil {
 		return err
 	}
@@ -154,9 +156,9 @@ func checkHost(address string) error {
 	return nil
 }
 
-func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+func (f *Factory) newChannel(creds credentials.TransportCredentials, observer *scale.Observer, log *logline.Switch, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	opts := make([]grpc.DialOption, 0, len(f.dialOptions)+5)
-	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(f.logger), scale.WithMemory(&f.memory))
+	opts = append(opts, grpc.WithTransportCredentials(creds), scale.WithLogger(log.Logger(f.logger)), scale.WithMemory(&f.memory))
 	opts = append(opts, f.dialOptions...)
 	opts = append(append(opts, scale.WithObserver(observer)), more...)
 	conn, err := scale.NewClient(f.target, opts...)
@@ -184,22 +186,28 @@ func (f *Factory) NewConnection(ctx context.Context) (*grpc.ClientConn, error) {
 
 // NewInspectedConnection is NewConnection, and returns an inspector of the channel as well.
 func (f *Factory) NewInspectedConnection(ctx context.Context) (*grpc.ClientConn, Inspector, error) {
-	conn, inspector, err := f.NewChannel(ctx)
+	if !f.made() {
+		return nil, nil, notMade()
+	}
+	w, err := f.newWatched(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := f.Connect(ctx, conn, inspector); err != nil {
-		_ = conn.Close() // the error of the dial or ping matters more
+	if err := f.Connect(ctx, w.conn, w); err != nil {
+		_ = w.conn.Close() // the error of the dial or ping matters more
 		return nil, nil, err
 	}
-	return conn, inspector, nil
+	w.log.On()
+	return w.conn, w, nil
 }
 
 // watched is the inspector of a channel, which also knows how far its dials have come.
 type watched struct {
 	*scale.Observer
 
+	conn     *grpc.ClientConn
 	progress handshake.Progress
+	log      *logline.Switch // of the channel's lines
 }
 
 // NewChannel returns a channel that is not connected, and its inspector. It does not
@@ -208,12 +216,22 @@ func (f *Factory) NewChannel(ctx context.Context) (*grpc.ClientConn, Inspector, 
 	if !f.made() {
 		return nil, nil, notMade()
 	}
-	w := &watched{Observer: new(scale.Observer)}
-	conn, err := f.newChannel(w.progress.Watch(f.creds, f.serverName), w.Observer, eventOptions(ctx)...)
+	w, err := f.newWatched(ctx)
 	if err != nil {
-		return nil, nil, &connectionError{doing: connecting, target: f.target, cause: err}
+		return nil, nil, err
 	}
-	return conn, w, nil
+	w.log.On()
+	return w.conn, w, nil
+}
+
+func (f *Factory) newWatched(ctx context.Context) (*watched, error) {
+	w := &watched{Observer: new(scale.Observer), log: logSwitch(ctx)}
+	conn, err := f.newChannel(w.progress.Watch(f.creds, f.serverName), w.Observer, w.log, eventOptions(ctx)...)
+	if err != nil {
+		return nil, &connectionError{doing: connecting, target: f.target, cause: err}
+	}
+	w.conn = conn
+	return w, nil
 }
 
 // Connect connects a channel of NewChannel, and pings it. How long it waits, and its error,
@@ -232,10 +250,10 @@ func (f *Factory) Connect(ctx context.Context, conn *grpc.ClientConn, inspector 
 		err = f.firstPing(ctx, conn, w.Observer)
 	}
 	if err != nil {
-		f.logger.DebugContext(ctx, "connection failed", "target", f.target, "after", time.Since(start), "error", err)
+		f.log(ctx, slog.LevelDebug, "dial failed", slog.Duration(logline.Took, time.Since(start)), logline.Text(err))
 		return err
 	}
-	f.logger.DebugContext(ctx, "connected", "target", f.target, "after", time.Since(start))
+	f.log(ctx, slog.LevelDebug, "dialled", slog.Duration(logline.Took, time.Since(start)))
 	return nil
 }
 
@@ -255,18 +273,6 @@ func (f *Factory) ConnectionOk(ctx context.Context, conn *grpc.ClientConn) error
 	if err != nil {
 		return &connectionError{doing: pinging, target: f.target, cause: err}
 	}
-	f.logger.DebugContext(ctx, "ping answered", "target", f.target, "after", took)
+	f.log(ctx, slog.LevelDebug, "tested", slog.Duration(logline.Took, took))
 	return nil
-}
-
-// noteMute logs that the health service has stopped answering though the connection lives.
-func (f *Factory) noteMute(ctx context.Context, err error) {
-	var unsure *answer.NoVerdictError
-	mute := errors.As(err, &unsure) && unsure.Alive
-	if !mute && err != nil || mute == f.mute.Load() {
-		return
-	}
-	if !f.mute.Swap(mute) && mute {
-		f.logger.WarnContext(ctx, "connected, but the health service is silent", "target", f.target, "error", err)
-	}
 }

@@ -113,9 +113,11 @@ func WithKeepalive(params keepalive.ClientParameters) FactoryOption {
 	}
 }
 
-// WithLogger sets where a factory logs: connections made and tested at Debug, a ping that
-// said nothing at Warn. NewMutualTLSFactory and NewMutualTLSFactoryFromFiles also log
-// there what identity.WithLogger names. The default discards. Keys, certificates and
+// WithLogger sets where a factory logs: at Warn a ping that said nothing or has no answer, at
+// Debug the channels made and tested, and what happens to its channels as scale.WithLogger
+// describes it; but if their pool has a logger, that logs it. NewMutualTLSFactory and
+// NewMutualTLSFactoryFromFiles also log there what identity.WithLogger names. Lines have the
+// attributes that shared.WithLogger lists. The default discards. Keys, certificates and
 // metadata are never logged.
 func WithLogger(logger *slog.Logger) FactoryOption {
 	return func(cfg *factoryConfig) error {

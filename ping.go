@@ -131,8 +131,10 @@ func (f *Factory) pingOrProof(ctx context.Context, conn *grpc.ClientConn) (time.
 // mute is the error of a ping without an answer on a channel that lives.
 func mute(took time.Duration, err error) error {
 	return &answer.NoVerdictError{Err: err, Alive: true, Text: fmt.Sprintf(
-		"the health check has no answer after %v, though the connection lives; have the server answer it (with any status), or ping by a method of its own (WithPing)", took.Round(time.Millisecond))}
+		"the health check has no answer after %v, though the connection lives; %s", took.Round(time.Millisecond), adviceMute)}
 }
+
+const adviceMute = "have the server answer it (with any status), or ping by a method of its own (WithPing)"
 
 // awaitProof waits until alive and until the given time, or until ctx ends. Another call, which has no priority,
 // makes the channel prove a connection that was quiet.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -153,11 +154,13 @@ func (p *Provider) warnOfServer(key certificateKey, now time.Time) {
 	authorities := worsenedAmong(server.authorities, now)
 	p.mu.Unlock()
 	if leaf != "" {
-		p.settings.logger.Warn("the server's certificate "+sayExpiry(leaf), "name", key.name, "notAfter", time.Unix(key.notAfter, 0).UTC())
+		p.warn("the server's certificate "+sayExpiry(leaf), "renew it on the server",
+			slog.String(logServer, key.name), slog.Time(logNotAfter, time.Unix(key.notAfter, 0).UTC()))
 	}
 	for l, grade := range authorities {
-		p.settings.logger.Warn("a CA certificate in the server's chain "+sayAuthorityExpiry(grade), "server", key.name,
-			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
+		p.warn("a CA certificate in the server's chain "+sayAuthorityExpiry(grade),
+			"make a new CA certificate, add it to the clients' roots, and then issue the server's certificate under it",
+			append([]slog.Attr{slog.String(logServer, key.name)}, l.logAttrs()...)...)
 	}
 }
 
@@ -188,12 +191,13 @@ func (p *Provider) warnOfExpiry(now time.Time) {
 	shown := e.client[0]
 	p.mu.Unlock()
 	if leaf != "" {
-		p.settings.logger.Warn("the client's certificate "+sayExpiry(leaf), "generation", g.number,
-			"subject", shown.subject, "serial", shown.serial, "notAfter", shown.notAfter.UTC())
+		p.warn("the client's certificate "+sayExpiry(leaf), "renew it; a provider of files or of a source takes the new one by itself",
+			append([]slog.Attr{slog.Uint64(logGeneration, g.number)}, shown.logAttrs()...)...)
 	}
 	for l, grade := range authorities {
-		p.settings.logger.Warn("a CA certificate in the client's chain "+sayAuthorityExpiry(grade), "generation", g.number,
-			"authority", l.subject, "serial", l.serial, "notAfter", l.notAfter.UTC())
+		p.warn("a CA certificate in the client's chain "+sayAuthorityExpiry(grade),
+			"make a new CA certificate, add it to the servers' roots, and then issue the client's certificate under it",
+			append([]slog.Attr{slog.Uint64(logGeneration, g.number)}, l.logAttrs()...)...)
 	}
 }
 

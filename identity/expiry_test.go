@@ -195,7 +195,7 @@ func TestTheEndOfAnAuthorityIsSeenComing(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"CN=server root", "CN=client intermediate"} {
-			if !log.says("authority", name) {
+			if !log.says("subject", name) {
 				t.Errorf("no line names %s", name)
 			}
 		}

@@ -58,9 +58,12 @@ func newOption(name string, set func(*settings) error) Option {
 	}
 }
 
-// WithLogger sets where the provider logs: a new identity at Info; at Warn a source that
-// fails, and certificates that are about to expire. The default discards. Keys and
-// certificates are never logged. A nil logger is an error.
+// WithLogger sets where the provider logs. At Info: a new identity, and a source that works
+// again. At Warn, with what to do as the attribute hint: a source that fails, again every ten
+// minutes while it does, and certificates that are about to expire, once for each grade (see
+// Expiry). The default discards. Keys and certificates are never logged; of certificates the
+// attributes are server (the name in it), subject, serial, not_after, and generation (see Info).
+// A nil logger is an error.
 func WithLogger(logger *slog.Logger) Option {
 	return newOption("WithLogger", func(s *settings) error {
 		if logger == nil {

@@ -45,6 +45,7 @@ type Provider struct {
 	checkedAt time.Time  // when the last check ended
 	lastErr   error      // of the last check
 	warnedAt  time.Time  // when a failing source was last logged
+	warned    bool       // it was, and has not recovered since
 	expiry    expiryWarnings
 	closed    bool
 	endWatch  context.CancelFunc // ends the watch that runs; nil: none does

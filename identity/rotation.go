@@ -17,7 +17,7 @@ const (
 	handshakeTimeout = time.Second      // of a check that a handshake waits for
 	freshFor         = time.Second      // a handshake does not check again within this time
 	closeTimeout     = time.Second      // how long Close waits for what hangs
-	warnEvery        = time.Minute      // a source that keeps failing is logged this often
+	warnEvery        = time.Minute      // a source that fails now and then is logged this often at most
 )
 
 func loadFrom(source Source) bounded[material] {
@@ -127,19 +127,13 @@ func (p *Provider) take(identity material, crls *revocations) {
 		g.number = old.number + 1
 	}
 	p.current.Store(g)
-	logger := p.settings.logger
-	if identity.unreadable != "" && (old == nil || old.identity.unreadable != identity.unreadable) {
-		logger.Warn("some certificates cannot be parsed", "which", identity.unreadable)
-	}
+	revoked := same && crls != old.crls && !crls.sameEntries(old.crls)
+	p.logTaken(g, old, same, revoked)
 	switch {
 	case old == nil:
 	case !same:
-		leaf := identity.Certificate.Leaf
-		logger.Info("new identity; replacing connections", "generation", g.number, "subject", leaf.Subject.String(),
-			"serial", serial(leaf), "notAfter", leaf.NotAfter)
 		p.replacer.Replace(fmt.Sprintf("identity %d replaced identity %d", g.number, old.number), p.settings.within)
-	case crls != old.crls && !crls.sameEntries(old.crls):
-		logger.Info("new certificate revocations; replacing connections")
+	case revoked:
 		p.replacer.Replace("new certificate revocations", p.settings.within)
 	}
 }
@@ -163,25 +157,6 @@ func (p *Provider) newCredentials(g *generation) credentials.TransportCredential
 			return nil
 		},
 	})
-}
-
-// note keeps the result of a check, and logs a failure and a recovery.
-func (p *Provider) note(err error) {
-	now := time.Now()
-	p.mu.Lock()
-	recovered := err == nil && p.lastErr != nil
-	warn := err != nil && now.Sub(p.warnedAt) >= warnEvery
-	p.checkedAt, p.lastErr = now, err
-	if warn {
-		p.warnedAt = now
-	}
-	p.mu.Unlock()
-	switch {
-	case warn:
-		p.settings.logger.Warn("reload failed; keeping the current certificate", "error", err)
-	case recovered:
-		p.settings.logger.Info("identity source recovered")
-	}
 }
 
 // forHandshake is the generation to show now. It checks for a newer one first, unless a

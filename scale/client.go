@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
 
 	"github.com/davidwartell/go-grpcpool/internal/event"
@@ -40,6 +39,7 @@ func NewClient(target string, opts ...grpc.DialOption) (*grpc.ClientConn, error)
 		return nil, err
 	}
 	ch := newChannel(o)
+	ch.target = target
 	if err := o.observer.attach(ch); err != nil {
 		return nil, err
 	}
@@ -121,7 +121,9 @@ func schemes(target string) []string {
 // closes whenever the ClientConn goes idle.
 type channel struct {
 	settings  settings
+	target    string
 	logger    *slog.Logger // nil: grpc-go's own log
+	log       *channelLog  // of events; nil without a logger, or if somebody else logs them
 	memory    *Memory
 	budget    *DialBudget                                           // nil: none
 	ask       func(context.Context, grpc.ClientConnInterface) error // nil: the health service
@@ -155,17 +157,8 @@ func newChannel(o *clientOptions) *channel {
 		policies:  make(map[*policy]struct{}),
 	}
 	ch.events.Deliver = ch.callHooks
+	ch.openLog()
 	return ch
-}
-
-var grpcLogger = grpclog.Component("grpcpool-scale")
-
-func (ch *channel) warn(msg string, args ...any) {
-	if ch.logger != nil {
-		ch.logger.Warn("scale: "+msg, args...)
-		return
-	}
-	grpcLogger.Warning(append([]any{msg, ": "}, args...)...)
 }
 
 func (ch *channel) add(p *policy) {

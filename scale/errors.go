@@ -66,6 +66,15 @@ func (o *Observer) PickError(ctx context.Context, method string) error { //nolin
 }
 
 func (p *policy) pickError(info balancer.PickInfo) error {
+	err := p.stateError(info)
+	if err != nil {
+		p.noteDemand()
+	}
+	return err
+}
+
+// stateError is pickError without demand.
+func (p *policy) stateError(info balancer.PickInfo) error {
 	p.mu.Lock()
 	var state balancer.State
 	if p.current != nil {
@@ -82,7 +91,6 @@ func (p *policy) pickError(info balancer.PickInfo) error {
 	if errors.Is(err, balancer.ErrNoSubConnAvailable) {
 		return nil
 	}
-	p.noteDemand()
 	return err
 }
 
@@ -90,6 +98,7 @@ func (p *policy) pickError(info balancer.PickInfo) error {
 func (cc *resolverClientConn) ReportError(err error) {
 	cc.channel.noteResolverError(err)
 	cc.ClientConn.ReportError(err)
+	cc.channel.log.addUnresolved(err)
 }
 
 // UpdateState implements resolver.ClientConn.

@@ -61,6 +61,7 @@ func (s *subchannel) event(kind EventKind, c *connection, took time.Duration, te
 		e.Connection = c.id
 	}
 	s.policy.channel.report(e, s.policy.tasks.run)
+	s.policy.channel.log.add(e, s.policy.tasks.run)
 }
 
 // report keeps e, and has run deliver it to the channel's hooks, if it has any.

@@ -320,9 +320,14 @@ func WithQueueInTransport() grpc.DialOption {
 	})
 }
 
-// WithLogger sends the channel's log lines to l. They are warnings and rare, mostly
-// about a server or an option that keeps the channel from scaling. By default they go to
-// grpc-go's log. l must not be nil.
+// WithLogger makes the channel log to l: one line at Warn for a fault, again every ten minutes
+// while it lasts, and one at Info when there is a connection again. Every event (see
+// [WithEvents]) is a line at Debug, at most one a second of a kind. What may be the begin of an
+// outage is logged up to 6.5 s later, with the time at which it was. The attributes of a line,
+// where they are known, are target, address, connection, took, age, outage, error, count,
+// suppressed, and hint, which says what to do: in every line at Warn. Package shared describes
+// them. By default only what keeps the channel from scaling is logged, to grpc-go's log. l must
+// not be nil.
 func WithLogger(l *slog.Logger) grpc.DialOption {
 	return newOption(func(o *clientOptions) error {
 		if l == nil {

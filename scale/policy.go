@@ -56,6 +56,7 @@ type policy struct {
 	closed  bool
 	current *childPolicy // what picks
 	pending *childPolicy // what will, once it is of use
+	logged  connectivity.State
 }
 
 // UpdateClientConnState implements balancer.Balancer.
@@ -134,6 +135,7 @@ func (p *policy) Close() {
 	if p.channel != nil {
 		p.channel.events.Flush()
 		p.channel.remove(p)
+		p.channel.log.rest()
 	}
 }
 
@@ -150,6 +152,7 @@ func (p *policy) publishLocked() {
 		return
 	}
 	state := p.current.state
+	p.logStateLocked(state.ConnectivityState)
 	if state.Picker == nil { // then gRPC has calls wait for the next one
 		p.picker.Store(nil)
 		p.cc.UpdateState(state)

@@ -327,12 +327,4 @@ func (s *subchannel) settingsChanged(old, now *settings) {
 	})
 }
 
-// warnUntapped says once for the channel that it cannot scale.
-func (s *subchannel) warnUntapped() {
-	ch := s.policy.channel
-	ch.tapless.Do(func() {
-		ch.warn("the connections cannot be watched, so the channel works like a plain one: something between it and its SubConns drops NewSubConnOptions.CredsBundle", "address", s.addr())
-	})
-}
-
 var _ balancer.SubConn = (*subchannel)(nil)

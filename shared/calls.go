@@ -175,7 +175,7 @@ var errMakingPanicked = asNotOK(errors.New("grpcpool: the factory's NewChannel p
 // askForChannel has the factory make a channel, and installs it.
 func (p *Pool) askForChannel() (*channel, error) {
 	l := &ledger{pool: p, channel: p.counts.dialled.Add(1)}
-	conn, inspector, err := p.channels.NewChannel(grpcpool.ContextWithEvents(context.Background(), l.report))
+	conn, inspector, err := p.channels.NewChannel(grpcpool.ContextWithEvents(p.withLog(context.Background()), l.report))
 	switch {
 	case err != nil:
 		return nil, asNotOK(err)

@@ -73,7 +73,7 @@ func (p *Pool) emit(e Event) {
 // publish keeps e for Stats, and delivers it if a hook or the log wants it.
 func (p *Pool) publish(e Event) {
 	var run func(func()) bool
-	if len(p.hooks.event) > 0 || p.log.enabled(e.Kind) {
+	if len(p.hooks.event) > 0 || p.log.Wants(e.Kind) {
 		run = p.runDelivery
 	}
 	p.events.Add(e, run)
@@ -103,7 +103,7 @@ func (p *Pool) deliver(e Event) {
 	for _, hook := range p.hooks.event {
 		hook(e)
 	}
-	p.log.handle(e)
+	p.log.Handle(e)
 }
 
 // oneLine makes text safe to show: one line of printable characters, of bounded

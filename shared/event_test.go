@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -327,63 +326,6 @@ func TestHooksAreToldOfWaitsAndUses(t *testing.T) {
 		}
 		if n := p.Stats().Leases; n != 0 {
 			t.Errorf("%d leases out", n)
-		}
-	})
-}
-
-func TestTheLogHasALineASecondOfAKindAndCountsTheRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
-		f := &tellingFactory{}
-		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-		borrow(t, p)
-		lose := func() {
-			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled, Address: "a:1"}) // at Debug
-			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventLost, Address: "a:1", Text: "why\nnot"})
-		}
-		for range 100 {
-			lose()
-		}
-		time.Sleep(2 * time.Second)
-		lose()
-		lose()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		if len(lines) != 2 || strings.Contains(lines[0], "suppressed") || !strings.Contains(lines[1], "suppressed=99") {
-			t.Errorf("the log is\n%s", log.String())
-		}
-		for _, part := range []string{"level=WARN", `msg="grpcpool: lost a connection"`, "address=a:1", `why=why\u000anot`} {
-			if !strings.Contains(lines[0], part) {
-				t.Errorf("the line does not have %q: %s", part, lines[0])
-			}
-		}
-	})
-}
-
-func TestTheLastLineSaysWhatWasSuppressed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
-		f := &tellingFactory{}
-		p := shared.New(f, 0, shared.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
-		borrow(t, p)
-		for range 10 {
-			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventDialled})
-			f.tell(scale.Event{Time: time.Now(), Kind: scale.EventLost})
-		}
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		last := lines[len(lines)-1]
-		if !strings.Contains(last, "lost a connection") || !strings.Contains(last, "suppressed=9") {
-			t.Errorf("the log is\n%s", log.String())
-		}
-		for _, message := range []string{"grpcpool: dialled", "grpcpool: closed the channel", "grpcpool: the pool is closed"} {
-			if !strings.Contains(log.String(), "level=DEBUG msg=\""+message+`"`) {
-				t.Errorf("there is no %q in\n%s", message, log.String())
-			}
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -182,17 +181,4 @@ func (b *borrow) place() Holder { return placeOf(b.pc()) }
 func placeOf(pc uintptr) Holder {
 	f, _ := runtime.CallersFrames([]uintptr{pc}).Next()
 	return Holder{Func: f.Function, File: f.File, Line: f.Line}
-}
-
-// formatStack writes a stack of program counters, innermost call first, as panics do.
-func formatStack(stack []uintptr) string {
-	var text strings.Builder
-	frames := runtime.CallersFrames(stack)
-	for {
-		f, more := frames.Next()
-		fmt.Fprintf(&text, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
-		if !more {
-			return text.String()
-		}
-	}
 }

@@ -29,11 +29,11 @@ type mute struct {
 	asked atomic.Int32
 }
 
-func newMute(t *testing.T, hangs bool) *mute {
+func newMute(t *testing.T, hangs bool, opts ...grpcpooltest.Option) *mute {
 	t.Helper()
 	m := new(mute)
 	m.hangs.Store(hangs)
-	m.Server = grpcpooltest.NewServer(t, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.UnaryInterceptor(
+	m.Server = grpcpooltest.NewServer(t, append(opts, grpcpooltest.WithInMemory(), grpcpooltest.WithServerOptions(grpc.UnaryInterceptor(
 		func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			if info.FullMethod == healthpb.Health_Check_FullMethodName {
 				m.asked.Add(1)
@@ -43,7 +43,7 @@ func newMute(t *testing.T, hangs bool) *mute {
 				}
 			}
 			return handler(ctx, request)
-		})))
+		})))...)
 	return m
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/davidwartell/go-grpcpool"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // What a Pool does without options.
@@ -81,7 +82,7 @@ func newConfig(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, op
 		cfg.mistake("WithLazy: the factory has to be a grpcpool.ChannelFactory, such as grpcpool.NewFactory returns; leave the option out")
 	}
 	if cfg.name != "" {
-		cfg.logger = cfg.logger.With("pool", cfg.name)
+		cfg.logger = cfg.logger.With(logline.Pool, cfg.name)
 	}
 	return cfg
 }
@@ -134,10 +135,22 @@ func WithName(name string) Option {
 	return func(cfg *config) { cfg.name = name }
 }
 
-// WithLogger makes the pool log its events: life cycle at Debug, recovery at Info,
-// trouble at Warn. It writes at most about one line a second about the same, and the
-// next line says how many events were suppressed. Mistakes in the arguments of New are
-// logged at Error. By default nothing is logged. logger must not be nil.
+// WithLogger makes the pool log: one line at Warn for a fault, again every ten minutes while
+// it lasts, and one at Info when there is a connection again. Every event is a line at Debug,
+// at most one a second of a kind. What may be the beginning of an outage is logged up to 6.5 s
+// later, with the time at which it was. Mistakes in the arguments of New are logged at Error.
+// By default nothing is logged. logger must not be nil.
+//
+// A factory may have the same logger: it leaves to the pool what happens to its channels. The
+// attributes of a line, where they are known:
+//
+//	pool, target                    the pool's name, and what it dials
+//	channel, address, connection    as in Event
+//	took, age, outage               how long a dial, a test or a wait took; how long a connection, a channel or a lease lived; how long there was no connection
+//	error                           why, in one line
+//	hint                            what to do; in every line at Warn or above
+//	count, suppressed               how many events the line stands for, if several; how many had none since the last line like it
+//	borrowed_by                     the stack of a Get whose lease was not returned
 func WithLogger(logger *slog.Logger) Option {
 	return func(cfg *config) {
 		if logger == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/davidwartell/go-grpcpool"
 	"github.com/davidwartell/go-grpcpool/internal/event"
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // Pool lends one channel to many callers. Its methods may be called concurrently.
@@ -33,7 +34,7 @@ type Pool struct {
 	hooks   hooks // not written after New
 	tracked bool  // Get lends leases of the tracked kind; not written after New
 	events  event.Queue
-	log     eventLog // used by the goroutine that delivers events
+	log     *logline.Log
 
 	lastAnswer atomic.Int64 // nanoseconds that the last successful dial or test took
 	demandedAt atomic.Int64 // on the pool's clock, when demand last made the channel dial
@@ -110,15 +111,13 @@ func New(factory grpcpool.ConnectionFactory, idleTimeout time.Duration, opts ...
 		p.target = f.Target()
 	}
 	p.events.Deliver, p.events.JoinFloods = p.deliver, true
-	p.log.logger, p.log.ctx = p.cfg.logger, context.Background()
+	p.log = p.newLog()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, attach := range p.cfg.attach {
 		p.hooks.add(attach(p))
 	}
 	p.tracked = p.cfg.leakAfter > 0 || len(p.hooks.used) > 0
-	if p.mistakes != nil {
-		p.cfg.logger.Error("grpcpool: the pool cannot be used", "error", p.mistakes)
-	}
+	p.logMistakes()
 	return p
 }
 

@@ -111,7 +111,7 @@ func (p *Pool) renewInBackground() (pause time.Duration) {
 func (p *Pool) runAttempt(ctx context.Context, a *attempt, c *channel) {
 	defer p.finished()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	ctx = metadata.NewOutgoingContext(ctx, nil)
+	ctx = p.withLog(metadata.NewOutgoingContext(ctx, nil))
 	ctx = told.WithLate(ctx, func(err error) { p.noteLate(a, asNotOK(err)) })
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)() //nolint:contextcheck // ends the attempt with the pool

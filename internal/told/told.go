@@ -12,6 +12,7 @@ import (
 type (
 	proofKey struct{}
 	lateKey  struct{}
+	logKey   struct{}
 )
 
 // WithProof returns a context for a test of a channel. lastProof is the latest time at which
@@ -37,6 +38,21 @@ func TellLate(ctx context.Context, err error) {
 	if tell, ok := ctx.Value(lateKey{}).(func(error)); ok {
 		tell(err)
 	}
+}
+
+// Log says who makes or tests a channel, for the log.
+type Log struct {
+	Pool   string // its name; "": it has none
+	Faults bool   // it logs what happens to the channel
+}
+
+// WithLog returns a context for making or testing a channel of a pool.
+func WithLog(ctx context.Context, l Log) context.Context { return context.WithValue(ctx, logKey{}, l) }
+
+// LogOf returns what WithLog was given. It is zero without a pool.
+func LogOf(ctx context.Context) Log {
+	l, _ := ctx.Value(logKey{}).(Log)
+	return l
 }
 
 // Ejected is in the error of calls whose connection was ejected, and of those that waited

@@ -6,7 +6,9 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 	"github.com/davidwartell/go-grpcpool/internal/ready"
 )
 
@@ -17,7 +19,8 @@ type clients struct {
 	logger  *slog.Logger
 	open    atomic.Int64
 	refused atomic.Int64
-	full    atomic.Bool // the last connection was refused
+	full    atomic.Bool       // the last connection was refused
+	crowd   logline.Recurring // that the limit was reached
 }
 
 // enter counts a connection, or reports false if there are too many. Undone by leave.
@@ -28,8 +31,11 @@ func (c *clients) enter() bool {
 	}
 	c.open.Add(-1)
 	c.refused.Add(1)
-	if !c.full.Swap(true) { // log once until one is accepted again
-		c.logger.Warn("refusing connections from clients: limit reached", "limit", c.most)
+	if !c.full.Swap(true) { // a line for each time that it was reached
+		if _, tell := c.crowd.Note(time.Now(), 1); tell {
+			c.logger.Warn("refusing connections from clients: limit reached", "limit", c.most,
+				logline.Hint, "raise --max-clients, or find out which program opens so many")
+		}
 	}
 	return false
 }

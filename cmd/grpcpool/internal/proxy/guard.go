@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -17,6 +18,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 )
 
 // guard decides who may connect to a Listener.
@@ -30,7 +33,8 @@ type guard struct {
 // closes a connection whose handshake fails. Nothing is sent before, except for TLS's own
 // records.
 type guardCredentials struct {
-	logger *slog.Logger
+	logger  *slog.Logger
+	refused *logline.Recurring
 }
 
 // authInfo describes a client's connection.
@@ -56,11 +60,27 @@ func (c guardCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.A
 	}
 	secured, info, err := client.from.guard.Load().handshake(raw, client.Conn)
 	if err != nil {
-		c.logger.Warn("client refused", "client", raw.RemoteAddr().String(), "error", err.Error())
+		c.logRefused(raw.RemoteAddr(), err)
 		return nil, nil, err
 	}
 	return secured, authInfo{info, client.from}, nil
 }
+
+// logRefused logs that a client was refused: once, and again every ten minutes while clients are.
+func (c guardCredentials) logRefused(client net.Addr, err error) {
+	suppressed, tell := c.refused.Note(time.Now(), 1)
+	if !tell {
+		c.logger.Debug("client refused", slog.String("client", client.String()), logline.Text(err))
+		return
+	}
+	attrs := []slog.Attr{slog.String("client", client.String()), logline.Text(err), slog.String(logline.Hint, hintRefused)}
+	if suppressed > 0 {
+		attrs = append(attrs, slog.Int(logline.Suppressed, suppressed))
+	}
+	c.logger.LogAttrs(context.Background(), slog.LevelWarn, "client refused", attrs...)
+}
+
+const hintRefused = "if it is one of yours, run it as an allowed user, or give it a certificate that the listener accepts"
 
 // handshake does the handshake on conn, whose socket is socket.
 func (g *guard) handshake(conn, socket net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -12,6 +13,9 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/davidwartell/go-grpcpool/internal/logline"
+	"github.com/davidwartell/go-grpcpool/internal/reason"
 )
 
 // The two kinds of a call to the server. Any call may be streaming in both directions,
@@ -37,8 +41,8 @@ func (s *Server) handle(_ any, client grpc.ServerStream) error {
 		err = s.pass(client, method, nil)
 	}
 	s.release(err)
-	if err != nil {
-		s.cfg.Logger.Debug("call failed", "method", method, "error", err)
+	if err != nil && s.cfg.Logger.Enabled(client.Context(), slog.LevelDebug) {
+		s.cfg.Logger.Debug("call failed", slog.String("method", reason.OneLine(method)), logline.Text(err))
 	}
 	return err
 }

@@ -42,6 +42,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/davidwartell/go-grpcpool/internal/logline"
 	"github.com/davidwartell/go-grpcpool/shared"
 )
 
@@ -100,6 +101,7 @@ type Server struct {
 	options memo[wire, []grpc.CallOption] // callOptions, and those that depend on the call
 	waits   waits
 	counts  counts
+	refused logline.Recurring // clients whose handshake failed
 }
 
 // DialOptions returns the options that the channels of Config.Upstream must have.
@@ -152,7 +154,7 @@ func New(cfg Config) (*Server, error) {
 
 func (s *Server) serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(guardCredentials{s.cfg.Logger}),
+		grpc.Creds(guardCredentials{s.cfg.Logger, &s.refused}),
 		grpc.InTapHandle(s.checkToken),
 		grpc.StaticStreamWindowSize(clientWindow), grpc.StaticConnWindowSize(connWindow),
 		grpc.ForceServerCodecV2(codec{}),
