@@ -20,7 +20,8 @@ var (
 
 	// ErrConnectionNotOK means that there is no usable connection. Its status code is
 	// Unavailable. An error that matches it also wraps the cause, if there is one, and
-	// may carry the code of a cause that no retry can help.
+	// may carry the code of a cause that no retry can help. It does not mean that a call was
+	// not sent: one that was under way when its connection ended may match it too.
 	ErrConnectionNotOK error = &sentinel{codes.Unavailable, "grpcpool: connection not OK"}
 )
 

@@ -244,7 +244,8 @@ func shuttingDownError(ctx context.Context, leases int) error {
 	return fmt.Errorf("grpcpool: shutting down with %s out: %w", plural(leases, "lease"), context.Cause(ctx))
 }
 
-// Close is Shutdown with the drain timeout; see WithDrainTimeout. After that it closes
+// Close is Shutdown with the drain timeout; see WithDrainTimeout. An RPC on the pool that waits
+// for a connection holds a lease, too. After that it closes
 // the channel under the leases that are still out, and returns an error that says how
 // many. It returns nil if none was. Closing a closed pool does nothing.
 //
