@@ -94,7 +94,8 @@ func TestATestThatEndedWithItsConnectionIsMadeAgainBeforeTheEventsAreTold(t *tes
 	for _, late := range []time.Duration{0, 50 * time.Millisecond, 2 * time.Second} {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, forget := forgetful(t, late, shared.WithTestTimeout(800*time.Millisecond)) // the second begins before the connection is silent
+				// The second test begins before the connection is found silent, and is sent on it.
+				p, forget := forgetful(t, late, shared.WithTestTimeout(800*time.Millisecond))
 				time.Sleep(20 * time.Minute) // virtual
 				forget()
 				time.Sleep(time.Second) // the next probe is not due yet
