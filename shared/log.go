@@ -34,7 +34,7 @@ func (p *Pool) logMistakes() {
 	}
 	attrs := append(p.logAttrs(), logline.Text(p.mistakes),
 		slog.String(logline.Hint, "correct the arguments of shared.New; until then every Get and every call fails"))
-	p.cfg.logger.LogAttrs(context.Background(), slog.LevelError, "grpcpool: the pool cannot be used", attrs...)
+	slog.New(p.cfg.logger.Handler().WithAttrs(attrs)).Error("grpcpool: the pool cannot be used")
 }
 
 // withLog has the factory name the pool in its own lines, and leave to the pool what the pool
