@@ -94,14 +94,9 @@ func TestATestThatEndedWithItsConnectionIsMadeAgainBeforeTheEventsAreTold(t *tes
 	for _, late := range []time.Duration{0, 50 * time.Millisecond, 2 * time.Second} {
 		t.Run(late.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-<<<<<<< HEAD
-				p, forget := forgetful(t, late, shared.WithTestTimeout(800*time.Millisecond)) // the second begins before the connection is silent
-				time.Sleep(20 * time.Minute)                                                  // virtual
-=======
 				// The second test begins before the connection is found silent, and is sent on it.
 				p, forget := forgetful(t, late, shared.WithTestTimeout(800*time.Millisecond))
 				time.Sleep(20 * time.Minute) // virtual
->>>>>>> quietflake
 				forget()
 				time.Sleep(time.Second) // the next probe is not due yet
 				wantUse(t, p)
