@@ -111,8 +111,9 @@ func TestChannelsThatShareAMemoryReachAFarAddressInTheEnd(t *testing.T) {
 // A long patience is for slow networks. When it is an outage, its end is seen as soon
 // as ever, since another dial is begun beside the one that hangs.
 func TestALongPatienceDoesNotDelayTheWayBack(t *testing.T) {
-	outages := []time.Duration{20 * time.Second, 5*time.Minute + 321*time.Millisecond}
-	outages = append(outages, slices.Repeat([]time.Duration{2 * time.Second}, 20)...) // in one of six the call picked as the last connection ended
+	outages := slices.Concat(
+		[]time.Duration{20 * time.Second, 5*time.Minute + 321*time.Millisecond},
+		slices.Repeat([]time.Duration{2 * time.Second}, 20)) // in one of six the call picked as the last connection ended
 	for _, outage := range outages {
 		synctest.Test(t, func(t *testing.T) { // row 9
 			tn := newTunnel(t)
