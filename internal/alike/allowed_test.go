@@ -144,6 +144,13 @@ var allowances = []*allowance{
 			" Its ping is a call, and interceptors and stats handlers see it.",
 	},
 	{
+		behaviours: []string{"credentials that are Unavailable", "credentials that are Unavailable, retryPolicy"},
+		kinds:      []string{poolName},
+		forgive:    (*outcome).forgetTests,
+		reason:     "The same, as an RPC that ends with Unavailable casts doubt on the channel, if its lease is still out.",
+		sometimes:  true,
+	},
+	{
 		states:    []string{"lost under way"},
 		kinds:     []string{poolName},
 		forgive:   (*outcome).forgetTests,
