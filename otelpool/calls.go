@@ -37,7 +37,7 @@ var codeNames = [...]string{
 // status: those that gRPC does not know share one name, so that no server can make series
 // without end. (Stats has them as Unknown, too.)
 func codeName(code codes.Code) string {
-	if int(code) < len(codeNames) {
+	if uint64(code) < uint64(len(codeNames)) { // an int has 32 bits on some platforms
 		return codeNames[code]
 	}
 	return codeNames[codes.Unknown]
