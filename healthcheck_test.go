@@ -205,11 +205,16 @@ func TestAPoolWorksWithAServerThatAuthenticatesEveryMethod(t *testing.T) {
 	f := plainFactory(t, server.Addr())
 	pool := shared.New(f, time.Minute)
 	defer pool.Close()
+	lease, err := pool.Get(testContext(t)) // tests the channel, without a token
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Return()
 	withToken := bearer(testContext(t))
 	if _, err := testpb.NewTestServiceClient(pool).EmptyCall(withToken, &testpb.Empty{}); err != nil {
 		t.Errorf("with a token: %v", err)
 	}
-	_, err := testpb.NewTestServiceClient(pool).EmptyCall(testContext(t), &testpb.Empty{})
+	_, err = testpb.NewTestServiceClient(pool).EmptyCall(testContext(t), &testpb.Empty{})
 	if status.Code(err) != codes.Unauthenticated || errors.Is(err, grpcpool.ErrConnectionNotOK) {
 		t.Errorf("without one: %v, want the server's status", err)
 	}
