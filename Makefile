@@ -64,7 +64,7 @@ bench-peers: ## every benchmark beside its peers, about 50 minutes; writes bench
 	$(MAKE) -C bench scale snappy proxy bench
 
 bench-quick: ## every benchmark once, without judging figures
-	set -e; for mod in . otelpool cmd/grpcpool bench; do (cd $$mod && go test -run '^$$' -bench . -benchtime 1x ./...); done
+	set -e; for mod in . otelpool cmd/grpcpool bench; do (cd $$mod && go test -run '^$$' -bench . -benchtime 1x -short ./...); done
 	$(MAKE) -C bench bench-quick
 
 ci: ## everything that CI runs
