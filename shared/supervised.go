@@ -49,6 +49,9 @@ const (
 	furtherTest = 2500 * time.Millisecond
 	mostTests   = 3
 
+	// stateLag is how much later than a connection the state of its channel may come.
+	stateLag = 100 * time.Millisecond
+
 	// provedEnough is the age of a proof up to which a supervised channel is lent while other
 	// leases are out, as package scale puts calls on a connection then. A channel without
 	// leases for as long is unused.
@@ -225,17 +228,24 @@ func (p *Pool) renewSupervised(ctx context.Context, c *channel) error {
 	return err
 }
 
-// testConnected tests c, and again if it has had a new connection since the test began. The
-// state is what c was in after the last test and before it was asked for its connections: so
-// one that is READY has failed its test on a connection that it still has.
+// testConnected tests c, and again if it has had a new connection since the test began, or has
+// one that gRPC has not heard of yet: the event of a connection comes before the channel's
+// state. The state is what c was in after the last test and before it was asked for its
+// connections: so one that is READY has failed its test on a connection that it still has.
 func (p *Pool) testConnected(ctx context.Context, c *channel) (state connectivity.State, err error) {
 	c.regained.Store(false)
 	for tests := 1; ; tests++ {
 		start := p.now()
 		err = p.testAgain(ctx, c)
 		state = c.conn.GetState()
-		if err == nil || ctx.Err() != nil || tests == mostTests || !c.regained.Swap(false) && !c.connectedSince(start) {
+		unheard := state != connectivity.Ready && c.hasConnection()
+		if err == nil || ctx.Err() != nil || tests == mostTests || !c.regained.Swap(false) && !c.connectedSince(start) && !unheard {
 			return state, err
+		}
+		if unheard {
+			soon, cancel := context.WithTimeout(ctx, stateLag)
+			c.conn.WaitForStateChange(soon, state)
+			cancel()
 		}
 	}
 }
