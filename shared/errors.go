@@ -84,21 +84,23 @@ func (c *channel) explain(ctx context.Context, err error, code codes.Code) error
 		return err
 	}
 	c.seekOther()
-	seen := c.connections.Load()
+	seen, now := c.connections.Load(), c.conn.GetState()
 	switch code {
 	case codes.Canceled:
-		if p.ctx.Err() != nil && ctx.Err() == nil && c.conn.GetState() == connectivity.Shutdown {
+		if p.ctx.Err() != nil && ctx.Err() == nil && now == connectivity.Shutdown {
 			return &closedCallError{err}
 		}
 		return err
 	case codes.Unavailable, codes.DeadlineExceeded:
-		if now := c.conn.GetState(); now != connectivity.TransientFailure && now != connectivity.Connecting {
+		if now != connectivity.TransientFailure && now != connectivity.Connecting {
 			return err // the server's answer, or an interceptor's
 		}
 	default:
 		return err
 	}
-	p.noteAway(c, err, seen)
+	if now == connectivity.TransientFailure || code == codes.DeadlineExceeded {
+		p.noteAway(c, err, seen) // otherwise the call ended with its connection, and another is being dialled
+	}
 	e := &callError{target: c.conn.Target(), rpc: err}
 	if since := time.Duration(c.awaySince.Load()); since > 0 {
 		e.away = p.now() - since

@@ -151,10 +151,10 @@ var allowances = []*allowance{
 		sometimes:  true,
 	},
 	{
-		states:    []string{"lost under way"},
+		states:    []string{"lost under way", "refused for a while"},
 		kinds:     []string{poolName},
 		forgive:   (*outcome).forgetTests,
-		reason:    "The same, if the pool hears of the loss while the state of its channel is still READY.",
+		reason:    "The same, if the pool hears of the loss, or of the end of the outage, when the state of its channel is READY.",
 		sometimes: true,
 	},
 	{
