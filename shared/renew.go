@@ -176,6 +176,9 @@ func (p *Pool) renew(ctx context.Context, c *channel) error {
 // meanwhile, it is tested.
 func (p *Pool) renewUnconnected(ctx context.Context) error {
 	err := p.connect(ctx)
+	if errors.As(err, new(*stuckError)) {
+		return err
+	}
 	if c := p.current.Load(); err != nil && c != nil && c.supervised.Load() && p.testRegained(ctx, c) {
 		return nil
 	}
