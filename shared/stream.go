@@ -108,6 +108,10 @@ func isGRPCStream(s grpc.ClientStream) bool {
 // has ended the stream under it: with the others, outcome may still be that of an earlier
 // stream.
 func (s *stream) onEnd() {
+	s.ended.Store(true)
+	if s.calls.Load() > 0 || !s.ended.Swap(false) {
+		return // a call of the caller runs, and says better how s has ended
+	}
 	err := s.ctx.Err()
 	switch {
 	case err != nil:
