@@ -228,6 +228,7 @@ func TestAFactoryThatMakesNoChannelIsSeenByThoseWhoWatchThePool(t *testing.T) {
 		if err := emptyCall(p)(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the connection is told of on another goroutine
 		if s = p.Stats(); s.State != shared.StateReady || s.LastError != nil || s.Calls[codes.OK] != 1 {
 			t.Errorf("afterwards it is %s, its last error %v, its calls %v", s.State, s.LastError, s.Calls)
 		}

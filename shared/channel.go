@@ -208,9 +208,14 @@ func (c *channel) noteResult(outcome codes.Code) {
 }
 
 // doubt makes the pool test c soon if leases are out, and before the next lease if none
-// is. A server that answers Unavailable itself is tested at most once in minDoubtAge.
+// is. A server that answers Unavailable itself is tested at most once in minDoubtAge, and not at
+// all if c is supervised: its answer is a proof of life.
 func (c *channel) doubt() {
-	if c.pool.now()-time.Duration(c.provenAt.Load()) < minDoubtAge {
+	proof := time.Duration(c.provenAt.Load())
+	if c.supervised.Load() {
+		proof = max(proof, c.lastProof())
+	}
+	if c.pool.now()-proof < minDoubtAge {
 		return
 	}
 	c.health.CompareAndSwap(proven, unproven)

@@ -207,7 +207,12 @@ func (p *Pool) renewTested(ctx context.Context, c *channel) error {
 // failed its test in the given state. For RPCs made on the pool none is while it has no
 // connection: the pool would dial more than they do by themselves. A Get may have another.
 func (p *Pool) mayReplace(state connectivity.State) bool {
-	if p.channels == nil || p.counts.waiting.Load() > 0 || state == connectivity.Ready {
+	return p.channels == nil || state == connectivity.Ready || p.askedLately()
+}
+
+// askedLately reports whether a Get waits, or has lately found no channel that may be lent.
+func (p *Pool) askedLately() bool {
+	if p.counts.waiting.Load() > 0 {
 		return true
 	}
 	asked := time.Duration(p.askedAt.Load())

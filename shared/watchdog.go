@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/connectivity"
 )
 
 // never is a time that the watchdog does not wait for.
@@ -124,7 +126,7 @@ func (p *Pool) checkChannel(c *channel, now, last time.Duration) time.Duration {
 	doubted := c.doubted.Swap(false)
 	expired := silent >= proofLasts && c.health.CompareAndSwap(proven, unproven)
 	if c.askSupervised() {
-		return p.checkSupervised(c, now, doubted || c.lost.Load())
+		return p.checkSupervised(c, now, doubted || c.lost.Load() && !c.onlyCalled())
 	}
 	seen := c.tally.Load()
 	if seen&leases == 0 {
@@ -174,10 +176,14 @@ func (p *Pool) checkSupervised(c *channel, now time.Duration, doubted bool) time
 	return next
 }
 
-// outageNoticed reports whether RPCs notice by themselves that c has no connection, and when it
-// has one again. A test would only be one more RPC in the program's metrics.
+// onlyCalled reports whether c serves RPCs of the pool and no Get has lately asked for it. They
+// notice by themselves that it has lost its connection, and when it has one again: a test
+// would only be one more RPC in the program's metrics.
+func (c *channel) onlyCalled() bool { return c.called.Load() && !c.pool.askedLately() }
+
+// outageNoticed reports whether RPCs notice by themselves that c has no connection.
 func (c *channel) outageNoticed() bool {
-	return c.called.Load() && !c.pool.mayReplace(c.conn.GetState())
+	return c.onlyCalled() && c.conn.GetState() != connectivity.Ready
 }
 
 // checkIdle closes c when it has had no lease for the idle timeout.

@@ -15,22 +15,17 @@ type allowance struct {
 	behaviours []string // none: all of them
 	kinds      []string // none: both
 
-	as      string                            // the state in which a plain channel does what ours does in these; "": the same
-	instead func(*outcome)                    // what else happens instead; nil: nothing
-	forgive func(our *outcome, plain outcome) // takes away what ours may show besides; nil: nothing
-	reword  func(string) string               // gives our text the words that it has in the place of gRPC's; nil: it has gRPC's
+	as      string              // the state in which a plain channel does what ours does in these; "": the same
+	instead func(*outcome)      // what else happens instead; nil: nothing
+	reword  func(string) string // gives our text the words that it has in the place of gRPC's; nil: it has gRPC's
 	reason  string
 
-	sometimes bool               // it is a matter of who comes first, so it need not be needed
-	needed    map[[2]string]bool // the kinds and the states where it was
+	needed map[[2]string]bool // the kinds and the states where it was
 }
 
 func (a *allowance) apply(plain, our *outcome) {
 	if a.instead != nil {
 		a.instead(plain)
-	}
-	if a.forgive != nil {
-		a.forgive(our, *plain)
 	}
 	if a.reword != nil {
 		our.Text = a.reword(our.Text)
@@ -50,7 +45,7 @@ func checkAllowances(t *testing.T) {
 	for _, a := range allowances {
 		for _, k := range ours {
 			for _, name := range a.states {
-				if !a.sometimes && fits(a.kinds, k.name) && !a.needed[[2]string{k.name, name}] {
+				if fits(a.kinds, k.name) && !a.needed[[2]string{k.name, name}] {
 					t.Errorf("on %s, %q, nothing differs any more for which there was a reason: %s", k.name, name, a.reason)
 				}
 			}
@@ -137,27 +132,6 @@ var allowances = []*allowance{
 		reason:     "It is the pool's own test that fails, and the other channel that is dialled for it.",
 	},
 	{
-		states:  []string{"blackholed", "blackholed, with keepalive", "replaced under way"},
-		kinds:   []string{poolName},
-		forgive: (*outcome).forgetTests,
-		reason: "When a connection has ended and another is there, a pool tests its channel while calls are under way." +
-			" Its ping is a call, and interceptors and stats handlers see it.",
-	},
-	{
-		behaviours: []string{"credentials that are Unavailable", "credentials that are Unavailable, retryPolicy"},
-		kinds:      []string{poolName},
-		forgive:    (*outcome).forgetTests,
-		reason:     "The same, as an RPC that ends with Unavailable casts doubt on the channel, if its lease is still out.",
-		sometimes:  true,
-	},
-	{
-		states:    []string{"lost under way", "refused for a while"},
-		kinds:     []string{poolName},
-		forgive:   (*outcome).forgetTests,
-		reason:    "The same, if the pool hears of the loss, or of the end of the outage, when the state of its channel is READY.",
-		sometimes: true,
-	},
-	{
 		states: []string{"closed"},
 		kinds:  []string{poolName},
 		as:     "closed, never connected",
@@ -169,19 +143,6 @@ var allowances = []*allowance{
 		instead:    func(o *outcome) { o.Text = "" },
 		reason:     "There are two reasons, and grpc-go tells either.",
 	},
-}
-
-// forgetTests takes away what shows that the pool tested its channel while the call ran: the
-// pings themselves, a dial that they asked for, and that the channel was connected before the
-// call was made again.
-func (o *outcome) forgetTests(plain outcome) {
-	if o.Foreign == 0 {
-		return
-	}
-	o.Foreign, o.Picked = 0, max(o.Picked, plain.Picked)
-	if o.Dials == plain.Dials+1 {
-		o.Dials--
-	}
 }
 
 // endWithTheContext makes it the outcome of a call that waited until its context ended.
