@@ -186,16 +186,14 @@ func TestTheErrorOfACallDoesNotCountTheTimeOfALaterConnection(t *testing.T) {
 	})
 }
 
-// moody is a factory whose NewChannel fails while err is set, and counts the channels.
+// moody is a factory whose NewChannel fails while err is set.
 type moody struct {
 	*grpcpool.Factory
 
-	err  atomic.Pointer[error]
-	made atomic.Int32
+	err atomic.Pointer[error]
 }
 
 func (m *moody) NewChannel(ctx context.Context) (*grpc.ClientConn, grpcpool.Inspector, error) {
-	m.made.Add(1)
 	if err := m.err.Load(); err != nil {
 		return nil, nil, *err
 	}

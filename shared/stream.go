@@ -106,11 +106,12 @@ func isGRPCStream(s grpc.ClientStream) bool {
 
 // onEnd ends s as the caller's context has ended, the channel has been closed, or else as gRPC
 // has ended the stream under it: with the others, outcome may still be that of an earlier
-// stream.
+// stream. If a call of the caller runs, that says better how s has ended, and comes back to
+// this if it does not say.
 func (s *stream) onEnd() {
 	s.ended.Store(true)
 	if s.calls.Load() > 0 || !s.ended.Swap(false) {
-		return // a call of the caller runs, and says better how s has ended
+		return
 	}
 	err := s.ctx.Err()
 	switch {
